@@ -1,0 +1,85 @@
+# make chat    everything up to a running chat; needs Python 3.11 or newer and a package index, nothing else
+# make check   what continuous integration runs
+# PYTHON=...     the interpreter for .venv     ARGS=...        options for chat, test and bench
+# PIP_EXTRA=...  more packages or pip options to install with
+
+PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check -q --no-input
+SOURCES := edgelm tools tests
+WHEEL_ROOM := build/wheel-test
+
+.PHONY: chat test check bench docs fix clean venv style types layers coverage wheel
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+chat: $(VENV)/.chat
+	@$(BIN)/edgelm chat $(ARGS)
+
+bench: $(VENV)/.chat
+	@$(BIN)/edgelm bench $(ARGS)
+
+test: venv
+	$(BIN)/python -m pytest -q $(ARGS)
+
+check: style types layers
+	$(MAKE) test
+	$(MAKE) coverage wheel
+
+docs: venv
+	$(BIN)/python -m tools.docs
+
+fix: venv
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .*_cache
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
+
+style: venv
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+types: venv
+	$(BIN)/mypy
+
+layers: venv
+	$(BIN)/lint-imports --no-logo
+
+# A tracer sees a kernel only as Python; what is too slow that way has run, compiled, in `test`.
+coverage: venv
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -m "not jit_only" --cov
+
+# The wheel is built from the source distribution, and runs where the source tree is not.
+wheel: venv
+	rm -rf dist $(WHEEL_ROOM)
+	$(BIN)/python -m build >/dev/null
+	$(BIN)/python -m venv $(WHEEL_ROOM)
+	$(WHEEL_ROOM)/bin/pip --disable-pip-version-check -q --no-input install dist/*.whl
+	cd $(WHEEL_ROOM) && export EDGELM_HOME="$$PWD/home" && \
+		bin/edgelm info --json >info.json && bin/python -m json.tool info.json && \
+		reply=$$(echo Hello | bin/edgelm chat) && test -n "$$reply"
+	rm -rf $(WHEEL_ROOM)
+
+venv: $(VENV)/.dev
+
+# Set-up speaks on stderr and leaves stdin alone: both belong to the chat.
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "edgelm: needs Python 3.11 or newer with venv (on Debian: apt install python3-venv);" \
+		"or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "edgelm: making $(VENV) with $(PYTHON)" >&2
+	@$(PYTHON) -m venv --clear $(VENV) </dev/null >&2
+
+$(VENV)/.chat: setup.cfg pyproject.toml | $(BIN)/pip
+	@echo "edgelm: installing what it needs into $(VENV); the first time takes a minute or two" >&2
+	@$(PIP) install $(PIP_EXTRA) -e . </dev/null >&2
+	@touch $@
+
+$(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/pip
+	@echo "edgelm: installing what development needs into $(VENV)" >&2
+	@$(PIP) install $(PIP_EXTRA) -e '.[dev]' </dev/null >&2
+	@touch $(VENV)/.chat $@

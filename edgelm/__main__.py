@@ -1,0 +1,6 @@
+"""``python -m edgelm``."""
+
+from edgelm.cli.main import main
+
+if __name__ == "__main__":
+    main()

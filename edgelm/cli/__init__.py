@@ -1,0 +1,1 @@
+"""The command line. Click lives here alone; no logic does."""

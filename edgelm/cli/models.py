@@ -1,0 +1,48 @@
+"""``export`` and ``info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgelm import __version__, ports
+from edgelm.cli.options import Common, common
+from edgelm.config import data_dir
+from edgelm.model import hub
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--quantize", type=click.Choice(["none", "int8"]), default="int8", show_default=True)
+@click.option("--merge-profile", is_flag=True, help="Include what the profile learned.")
+@common
+def export(folder: Path, quantize: str, merge_profile: bool, common: Common) -> None:
+    """Write the model into DIR as ONNX, loadable by plain onnxruntime."""
+    from edgelm.runtime import Runtime, export_model
+
+    with Runtime(common.runtime, use_profile=merge_profile) as runtime:
+        fields = export_model(runtime, folder, int8=quantize == "int8")
+    text = f"{folder}: {', '.join(fields['files'])}; {fields['bytes']:,} bytes, logits within {fields['max_abs_error']:.2g}"
+    common.emit(fields, text)
+
+
+@click.command()
+@common
+def info(common: Common) -> None:
+    """Version, model card, device and port detected, where files are."""
+    model = hub.load(common.runtime.model)
+    profile = data_dir() / "profiles" / f"{common.runtime.profile}.safetensors"
+    fields = {
+        "version": __version__,
+        "model": model.name,
+        "parameters": model.n_parameters,
+        "port": ports.detect(),
+        "model_sha256": model.sha256,
+        "model_folder": str(model.folder),
+        "model_bytes": sum(path.stat().st_size for path in model.folder.iterdir() if path.is_file()),
+        "tokens_trained": model.card.get("tokens"),
+        "profile": str(profile),
+        "profile_bytes": profile.stat().st_size if profile.exists() else 0,
+    }
+    common.emit(fields, "\n".join(f"{name:15s} {value}" for name, value in fields.items()))

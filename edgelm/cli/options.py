@@ -1,0 +1,60 @@
+"""Options that every command takes, and how results are printed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from edgelm.runtime import RuntimeOptions
+
+
+@dataclass(frozen=True)
+class Common:
+    """The common options; ``runtime`` goes to the library."""
+
+    runtime: RuntimeOptions
+    json: bool
+    verbose: bool
+
+    def emit(self, fields: dict[str, Any], text: str) -> None:
+        """Prints one JSON object, or the text for people."""
+        click.echo(json.dumps(fields, ensure_ascii=False) if self.json else text)
+
+    def note(self, text: str, *, always: bool = False) -> None:
+        """A remark on stderr; without ``always`` in a terminal or with -v alone."""
+        if always or self.verbose or (sys.stderr.isatty() and not self.json):
+            click.echo(style(text), err=True)
+
+
+def style(text: str) -> str:
+    """Dim, where a person sees it and has not asked for plain text."""
+    plain = bool(os.environ.get("NO_COLOR")) or not sys.stderr.isatty()
+    return text if plain else click.style(text, dim=True)
+
+
+def common(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds the common options to a command; it receives them as ``common``."""
+
+    @click.option("--model", metavar="NAME|PATH", help="Model to use (default: the bundled one).")
+    @click.option("--profile", default="default", show_default=True, help="Whose learning to use.")
+    @click.option(
+        "--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of an operator."
+    )
+    @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sampling; 0 draws one.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+    @functools.wraps(function)
+    def wrapper(
+        *, model: str | None, profile: str, threads: int, seed: int, as_json: bool, verbose: bool, **kwargs: Any
+    ) -> None:
+        options = RuntimeOptions(model, profile, threads, seed)
+        function(common=Common(options, as_json, verbose), **kwargs)
+
+    return wrapper

@@ -1,0 +1,59 @@
+"""``complete`` and ``choose``."""
+
+from __future__ import annotations
+
+import click
+import numpy as np
+
+from edgelm.cli.options import Common, common
+from edgelm.config import SampleConfig
+from edgelm.engine.generate import generate
+from edgelm.errors import InputError
+from edgelm.learn.measure import rank_continuations
+from edgelm.runtime import Runtime
+from edgelm.text.conversation import clean, reply_prompt, user_turn
+from edgelm.text.tokenizer import DOC_ID
+
+
+@click.command()
+@click.argument("text")
+@click.option("-n", "n_tokens", type=click.IntRange(1, 100_000), default=64, show_default=True, help="Tokens at most.")
+@click.option("--temperature", type=float, default=0.7, show_default=True, help="0: always the likeliest.")
+@common
+def complete(text: str, n_tokens: int, temperature: float, common: Common) -> None:
+    """Continue TEXT."""
+    sampling = SampleConfig(temperature=temperature, max_tokens=n_tokens)
+    with Runtime(common.runtime) as runtime:
+        tokenizer, pieces = runtime.tokenizer, []
+        logits = runtime.session.run(np.array([DOC_ID, *tokenizer.encode(text)]))[-1]
+        decoder = tokenizer.stream()
+        for token_id in generate(runtime.session, logits, sampling, runtime.rng):
+            pieces.append(decoder.feed(token_id))
+            if not common.json:
+                click.echo(pieces[-1], nl=False)
+        pieces.append(decoder.flush())
+        common.emit({"text": "".join(pieces)}, pieces[-1])
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("-c", "candidates", multiple=True, required=True, metavar="TEXT", help="A continuation; give several.")
+@click.option("--as-reply", is_flag=True, help="PROMPT is a turn of the person, the candidates are answers.")
+@common
+def choose(prompt: str, candidates: tuple[str, ...], as_reply: bool, common: Common) -> None:
+    """Rank the given continuations of PROMPT by total log-probability."""
+    if not all(candidate.strip() for candidate in candidates):
+        raise InputError("a candidate (-c) is empty; give each some text")
+    with Runtime(common.runtime) as runtime:
+        if as_reply:
+            before, texts = user_turn(prompt) + reply_prompt(), [f" {clean(text)}\n" for text in candidates]
+        else:
+            before = prompt.rstrip()
+            # A word begins with its space: "the" + "cat" and "the " + "cat" mean the same.
+            spaced = bool(before) and (prompt != before or prompt[-1:].isalnum())
+            texts = [f" {text.lstrip()}" if spaced and text[:1].isalnum() else text for text in candidates]
+        ids = [DOC_ID, *runtime.tokenizer.encode(before)]
+        names = dict(zip(texts, candidates, strict=True))
+        ranking = rank_continuations(runtime.session, runtime.tokenizer, ids, texts)
+    rows = [{"text": names[text], "log_probability": round(value, 6)} for text, value in ranking]
+    common.emit({"ranking": rows}, "\n".join(f"{row['log_probability']:10.3f}  {row['text']}" for row in rows))

@@ -1,0 +1,190 @@
+"""Frozen configuration objects, and the only reader of the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgelm.errors import ConfigError
+
+CONV_WIDTH = 4
+"""Tokens seen by the depthwise causal convolution, the present one included."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a model. Letters are those of ``edgelm/model/reference.py``.
+
+    Parameters
+    ----------
+    vocab_size : int
+        V, tokens in the vocabulary.
+    d_model : int
+        D, width of the residual stream.
+    n_layers : int
+        L.
+    n_heads, key_dim, value_dim : int
+        H heads of the decay section, each with a state of K x Vd.
+    slope_dim, n_channels : int
+        S features of the slope section in C channels, one horizon each.
+    n_blocks, block_size, max_awake : int
+        M neuron blocks of B neurons in each layer; at most A of them wake for a token.
+    shared_size : int
+        Neurons of the block that is always awake.
+    mixer : {"mcsd_g", "mcsd"}
+        ``mcsd_g``: matrix state, input-dependent decay, gated delta rule. ``mcsd``: the published
+        block (arXiv 2406.12230): vector state, fixed decays, block-diagonal projections.
+    norm_eps : float
+        Epsilon of every RMSNorm.
+
+    Raises
+    ------
+    ConfigError
+        A size is not positive, or sizes do not divide as they must.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    key_dim: int
+    value_dim: int
+    slope_dim: int
+    n_blocks: int
+    block_size: int
+    max_awake: int
+    shared_size: int
+    n_channels: int = 8
+    mixer: Literal["mcsd_g", "mcsd"] = "mcsd_g"
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or (field.type == "int" and not isinstance(value, int)):
+                raise ConfigError(f"{field.name} must be an integer, not {value!r}")
+            if field.type == "int" and not 1 <= value <= 1 << 20:
+                raise ConfigError(f"{field.name} must be between 1 and 2^20, not {value!r}")
+        if not (isinstance(self.norm_eps, float) and 0 < self.norm_eps < 1):
+            raise ConfigError(f"norm_eps must be between 0 and 1, not {self.norm_eps!r}")
+        if self.mixer not in ("mcsd_g", "mcsd"):
+            raise ConfigError(f"mixer must be mcsd_g or mcsd, not {self.mixer!r}")
+        if self.slope_dim % self.n_channels:
+            raise ConfigError(f"slope_dim {self.slope_dim} must divide into {self.n_channels} channels")
+        if self.max_awake > self.n_blocks:
+            raise ConfigError(f"max_awake {self.max_awake} is above n_blocks {self.n_blocks}")
+
+    @property
+    def conv_dim(self) -> int:
+        """Features that pass the convolution: [vs | q | k | vd], or [vs | vd] of ``mcsd``."""
+        keys = 2 * self.n_heads * self.key_dim if self.mixer == "mcsd_g" else 0
+        return self.slope_dim + keys + self.decay_dim
+
+    @property
+    def decay_dim(self) -> int:
+        """H Vd, features of the decay section."""
+        return self.n_heads * self.value_dim
+
+    @property
+    def mix_dim(self) -> int:
+        """S + H Vd, features of both sections together."""
+        return self.slope_dim + self.decay_dim
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, for ``config.json``."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> ModelConfig:
+        """The inverse of ``to_dict``; an unknown or missing field is a ``ConfigError``."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ConfigError(f"unknown model configuration field {unknown[0]!r}; is the model newer than edgelm?")
+        try:
+            return cls(**fields)
+        except TypeError as exc:
+            raise ConfigError(f"incomplete model configuration: {exc}") from None
+
+
+PRESETS = {
+    "nano": ModelConfig(512, 192, 6, 4, 32, 32, 96, 32, 32, 11, 64),
+    "small": ModelConfig(4096, 256, 8, 4, 32, 64, 128, 48, 32, 16, 64),
+    "base": ModelConfig(8192, 384, 10, 6, 32, 64, 192, 64, 32, 22, 128),
+}
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How the next token is chosen.
+
+    Parameters
+    ----------
+    temperature : float
+        0 takes the likeliest token; larger is more varied.
+    top_p : float
+        The smallest set of tokens with this probability together is drawn from.
+    repetition_penalty : float
+        Divides the odds of tokens among the last 64; 1 is off.
+    max_tokens : int
+        Tokens of an answer at most.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.9
+    repetition_penalty: float = 1.1
+    max_tokens: int = 120
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 10:
+            raise ConfigError(f"temperature must be between 0 and 10, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if not 1 <= self.repetition_penalty <= 10:
+            raise ConfigError(f"repetition_penalty must be between 1 and 10, not {self.repetition_penalty}")
+        if not 1 <= self.max_tokens <= 100_000:
+            raise ConfigError(f"max_tokens must be between 1 and 100000, not {self.max_tokens}")
+
+
+def data_dir() -> Path:
+    """Where profiles and pulled models live: ``EDGELM_HOME``, else the XDG data folder."""
+    home = os.environ.get("EDGELM_HOME")
+    if home:
+        return Path(home).expanduser()
+    xdg = os.environ.get("XDG_DATA_HOME")
+    return (Path(xdg) if xdg else Path.home() / ".local" / "share") / "edgelm"
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """How the model learns from a text.
+
+    Parameters
+    ----------
+    rate : float
+        Step size: by how many times its usual root mean square a gradient moves a weight, times 1e-3.
+    pull : float
+        Share of the way back to the base weights that each segment takes.
+    segment : int
+        Tokens that are scored, then learned, together.
+    passes : int
+        How often a chat turn is learned.
+    """
+
+    rate: float = 1.0
+    pull: float = 1e-3
+    segment: int = 32
+    passes: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1000:
+            raise ConfigError(f"rate must be between 0 and 1000, not {self.rate}")
+        if not 0 <= self.pull < 1:
+            raise ConfigError(f"pull must be at least 0 and below 1, not {self.pull}")
+        if not 1 <= self.segment <= 256:
+            raise ConfigError(f"segment must be between 1 and 256, not {self.segment}")
+        if not 1 <= self.passes <= 100:
+            raise ConfigError(f"passes must be between 1 and 100, not {self.passes}")

@@ -1,0 +1,1 @@
+"""Inference: sessions, sampling, generation."""

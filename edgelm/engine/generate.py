@@ -1,0 +1,58 @@
+"""Prefill, step, sample, yield."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgelm.config import SampleConfig
+from edgelm.engine.sampler import sample
+from edgelm.engine.session import Session
+from edgelm.text.conversation import LABELS
+from edgelm.text.tokenizer import DOC_ID, Tokenizer
+
+
+def generate(session: Session, logits: np.ndarray, config: SampleConfig, rng: np.random.Generator) -> Iterator[int]:
+    """Token ids after a prompt whose last logits [V] are given; ends at the end-of-document id.
+
+    Each id is fed to the session when the next one is asked for, so an id that the caller refuses by
+    stopping was never read by the model.
+    """
+    recent: list[int] = []
+    for _ in range(config.max_tokens):
+        token_id = sample(logits, recent, config, rng)
+        if token_id == DOC_ID:
+            return
+        yield token_id
+        recent.append(token_id)
+        logits = session.run(np.array([token_id]))[-1]
+
+
+def reply(
+    session: Session, tokenizer: Tokenizer, prompt_ids: Sequence[int], config: SampleConfig, rng: np.random.Generator
+) -> Iterator[str]:
+    """Text of one turn after ``prompt_ids``, in pieces as they come.
+
+    The turn ends at a label on a new line, at the end-of-document id, or after ``max_tokens``. Line ends
+    and spaces are held back until something follows them. Afterwards the session has read the turn and
+    a line end, whatever ended it.
+    """
+    decoder = tokenizer.stream()
+    held, begun, line_end = "", False, False
+    logits = session.run(np.asarray(prompt_ids))[-1]
+    for token_id in generate(session, logits, config, rng):
+        piece = decoder.feed(token_id)
+        if line_end and (held + piece).rsplit("\n", 1)[-1].strip() in LABELS:
+            break
+        line_end = piece.endswith("\n")
+        held += piece
+        if not begun:
+            held = held.lstrip()
+        settled = held.rstrip()
+        if settled:
+            begun = True
+            yield settled
+            held = held[len(settled) :]
+    if not line_end:
+        session.run(np.asarray(tokenizer.encode("\n")))

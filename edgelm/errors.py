@@ -1,0 +1,38 @@
+"""Every error that edgelm raises on purpose.
+
+::
+
+    EdgelmError
+    ├── ConfigError       a model configuration or an option that cannot work
+    ├── InputError        text that cannot be read: missing, empty, binary, too long
+    ├── ModelFileError    a model folder that is missing, damaged, foreign or of another version
+    ├── ProfileError      a profile that cannot be opened, read or written
+    └── DivergenceError   learning produced a value that is not finite; it was taken back
+
+The message of each says what was expected, what was found, where, and what to do. The command line
+turns an ``EdgelmError`` into one line on stderr and exit code 1.
+"""
+
+
+class EdgelmError(Exception):
+    """Base of all errors that edgelm raises on purpose."""
+
+
+class ConfigError(EdgelmError):
+    """A model configuration or an option that cannot work."""
+
+
+class InputError(EdgelmError):
+    """Text that cannot be read: missing, empty, binary or too long."""
+
+
+class ModelFileError(EdgelmError):
+    """A model folder that is missing, damaged, foreign or of another version."""
+
+
+class ProfileError(EdgelmError):
+    """A profile that cannot be opened, read or written."""
+
+
+class DivergenceError(EdgelmError):
+    """Learning produced a value that is not finite; the update was taken back."""

@@ -1,0 +1,1 @@
+"""The model as ONNX, and its weights as integers."""

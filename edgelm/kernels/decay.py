@@ -1,0 +1,153 @@
+"""Gated delta rule of the decay section: a matrix memory K x Vd per head.
+
+Equations and shapes: ``edgelm.model.reference``. Backward: the derivation in ``docs/model.md``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgelm.kernels.jit import kernel
+
+CHUNK = 16
+"""Steps between stored states. Backward recomputes the states within a chunk, in cache."""
+
+
+@kernel
+def decay_forward(q, k, v, g, beta, e, checkpoints, state, out):  # type: ignore[no-untyped-def]
+    """One segment of one sequence.
+
+    q, k [T,H,K] of unit length; v, out [T,H,Vd]; g, beta [T,H]; e [Vd] is overwritten;
+    state [H,K,Vd] updated in place; checkpoints [ceil(T/CHUNK),H,K,Vd] overwritten with the states
+    before steps 0, CHUNK, ...
+    """
+    n_steps, n_heads, key_dim = q.shape
+    value_dim = v.shape[2]
+    for h in range(n_heads):
+        s = state[h]
+        for t in range(n_steps):
+            if t % CHUNK == 0:
+                checkpoints[t // CHUNK, h] = s
+            keep = np.exp(g[t, h])
+            b = beta[t, h]
+            o = out[t, h]
+            for j in range(value_dim):
+                e[j] = v[t, h, j]
+                o[j] = 0
+            # One pass reads e = v - P'k and P'q; S'q = P'q + (q.k) beta e then needs no other read.
+            qk = b * 0
+            for i in range(key_dim):
+                kt = k[t, h, i] * keep
+                qt = q[t, h, i] * keep
+                qk += q[t, h, i] * k[t, h, i]
+                for j in range(value_dim):
+                    e[j] -= kt * s[i, j]
+                    o[j] += qt * s[i, j]
+            for j in range(value_dim):
+                e[j] *= b
+                o[j] += qk * e[j]
+            for i in range(key_dim):
+                ki = k[t, h, i]
+                for j in range(value_dim):
+                    s[i, j] = keep * s[i, j] + ki * e[j]
+
+
+@kernel
+def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk, dv, dg, dbeta):  # type: ignore[no-untyped-def]
+    """Gradients of one segment, given dout [T,H,Vd].
+
+    dstate [H,K,Vd] holds dL/dS after the segment and is updated in place to dL/dS before it.
+    scratch [CHUNK+3,K,Vd] is overwritten. dq, dk, dv, dg, dbeta are overwritten.
+    """
+    n_steps, n_heads, key_dim = q.shape
+    value_dim = v.shape[2]
+    n_chunks = (n_steps + CHUNK - 1) // CHUNK
+    for h in range(n_heads):
+        d = dstate[h]
+        e = scratch[CHUNK + 1, 0]
+        de = scratch[CHUNK + 1, 1]
+        for chunk in range(n_chunks - 1, -1, -1):
+            t0 = chunk * CHUNK
+            t1 = min(t0 + CHUNK, n_steps)
+            scratch[0] = checkpoints[chunk, h]
+            for t in range(t0, t1):
+                _state_step(scratch[t - t0], k[t, h], v[t, h], g[t, h], beta[t, h], e, scratch[t - t0 + 1])
+            for t in range(t1 - 1, t0 - 1, -1):
+                old, new = scratch[t - t0], scratch[t - t0 + 1]
+                keep = np.exp(g[t, h])
+                b = beta[t, h]
+                kt, qt, dot = k[t, h], q[t, h], dout[t, h]
+                # e = v - P'k and u = D'k, with D += q dO' first.
+                for j in range(value_dim):
+                    e[j] = v[t, h, j]
+                    de[j] = 0
+                for i in range(key_dim):
+                    qi, ki, pk = qt[i], kt[i], keep * kt[i]
+                    acc = qi * 0
+                    for j in range(value_dim):
+                        acc += new[i, j] * dot[j]
+                        d[i, j] += qi * dot[j]
+                        de[j] += ki * d[i, j]
+                        e[j] -= pk * old[i, j]
+                    dq[t, h, i] = acc
+                db = b * 0
+                for j in range(value_dim):
+                    db += de[j] * e[j]
+                    de[j] *= b
+                    dv[t, h, j] = de[j]
+                dbeta[t, h] = db
+                dgt = b * 0
+                for i in range(key_dim):
+                    ki = kt[i]
+                    acc_e, acc_p = ki * 0, ki * 0
+                    for j in range(value_dim):
+                        acc_e += d[i, j] * e[j]
+                        acc_p += old[i, j] * de[j]
+                        dp = keep * (d[i, j] - ki * de[j])
+                        dgt += dp * old[i, j]
+                        d[i, j] = dp
+                    dk[t, h, i] = b * acc_e - keep * acc_p
+                dg[t, h] = dgt
+
+
+@kernel
+def _state_step(old, k, v, g, beta, e, new):  # type: ignore[no-untyped-def]
+    """new = P + beta k (v - P'k)' with P = exp(g) old; e [Vd] is overwritten."""
+    key_dim, value_dim = old.shape
+    keep = np.exp(g)
+    for j in range(value_dim):
+        e[j] = v[j]
+    for i in range(key_dim):
+        kt = k[i] * keep
+        for j in range(value_dim):
+            e[j] -= kt * old[i, j]
+    for i in range(key_dim):
+        kb = k[i] * beta
+        for j in range(value_dim):
+            new[i, j] = keep * old[i, j] + kb * e[j]
+
+
+@kernel
+def gates_forward(raw, decay_bias, write_bias, rate, g, beta):  # type: ignore[no-untyped-def]
+    """g = -A softplus(raw + b), beta = sigmoid(raw' + b'): raw [T,2H] holds both, g, beta [T,H]."""
+    n_steps, n_heads = g.shape
+    for t in range(n_steps):
+        for h in range(n_heads):
+            x = raw[t, h] + decay_bias[h]
+            g[t, h] = -rate[h] * (max(x, 0) + np.log1p(np.exp(-abs(x))))
+            beta[t, h] = 1 / (1 + np.exp(-(raw[t, n_heads + h] + write_bias[h])))
+
+
+@kernel
+def gates_backward(dg, dbeta, raw, decay_bias, rate, g, beta, draw, ddecay_bias, dwrite_bias, drate):  # type: ignore[no-untyped-def]
+    """draw [T,2H] overwritten; ddecay_bias, dwrite_bias, drate [H] added to."""
+    n_steps, n_heads = g.shape
+    for t in range(n_steps):
+        for h in range(n_heads):
+            dx = -dg[t, h] * rate[h] / (1 + np.exp(-(raw[t, h] + decay_bias[h])))
+            db = dbeta[t, h] * beta[t, h] * (1 - beta[t, h])
+            draw[t, h] = dx
+            draw[t, n_heads + h] = db
+            ddecay_bias[h] += dx
+            dwrite_bias[h] += db
+            drate[h] += dg[t, h] * g[t, h] / rate[h]

@@ -1,0 +1,1 @@
+"""Adaptation: the model that answers is the model that learns."""

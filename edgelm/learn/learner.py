@@ -1,0 +1,167 @@
+"""Learning from text: score a segment, then change the weights by its gradient.
+
+Dynamic evaluation (Krause et al. 2018, arXiv 1709.07432) with one scale per tensor or neuron block:
+
+    W <- W - rate 1e-3 g / rms(g) + pull (W0 - W)
+
+rms(g) is measured over training text at the end of pretraining and comes with the model: scaled by the
+gradient of the moment, noise would take steps as long as those of a surprise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgelm.config import LearnConfig, ModelConfig
+from edgelm.errors import DivergenceError
+from edgelm.kernels.optim import pulled_step, sum_of_squares
+from edgelm.learn.network import Network
+from edgelm.model.reference import State
+from edgelm.model.weights import Weights, adaptable_names, shapes
+from edgelm.text.tokenizer import DOC_ID
+
+Array = np.ndarray
+MAX_LOSS = 50.0
+"""Mean nats per token of a segment above which something is broken, not surprising."""
+
+
+class Learner:
+    """Changes the adaptable weights of a model; their only writer.
+
+    Parameters
+    ----------
+    model : ModelConfig
+    weights : dict of ndarray
+        All weights, shared with the session; the adaptable ones are changed in place.
+    base : dict of ndarray
+        The adaptable weights before any learning.
+    grad_rms : dict of ndarray
+        Root mean square of the gradient of a segment's mean loss: a number, or [M] for blocks.
+    config : LearnConfig
+    """
+
+    def __init__(
+        self, model: ModelConfig, weights: Weights, base: Weights, grad_rms: Weights, config: LearnConfig
+    ) -> None:
+        self.model, self.weights, self.base, self.config = model, weights, base, config
+        self.names = adaptable_names(model)
+        self.network = Network(model, weights, self.names, max(config.segment, 1))
+        self._rms = {name: np.atleast_1d(grad_rms[name]) for name in self.names}
+        self._dtype = self.network.dtype.type
+
+    def new_state(self) -> State:
+        """The state before a document."""
+        return State.empty(self.model, self._dtype)
+
+    def score(self, ids: Sequence[int]) -> Array:
+        """Losses in nats of ids[1:], each after all before it; nothing is learned."""
+        return self._run(ids, None)
+
+    def learn(self, ids: Sequence[int], on_segment: Callable[[int], None] | None = None, skip: int = 0) -> Array:
+        """Scores, then learns, each segment of one document, from an empty state.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            The document, its first id the end-of-document id; ids[1:] are predicted.
+        on_segment : callable, optional
+            Called after each segment with the number of its tokens; it may raise to stop.
+        skip : int
+            So many tokens were learned before: they are only read, to have their state.
+
+        Returns
+        -------
+        ndarray [len(ids) - 1]
+            Losses in nats, each computed before its segment was learned.
+
+        Raises
+        ------
+        DivergenceError
+            A gradient is not finite; the weights are as they were before that segment.
+        """
+        return self._run(ids, on_segment or (lambda _: None), skip)
+
+    def _run(self, ids: Sequence[int], on_segment: Callable[[int], None] | None, skip: int = 0) -> Array:
+        array = np.asarray(ids, np.int64)
+        state, size, losses = self.new_state(), self.config.segment, []
+        for start in range(0, len(array) - 1, size):
+            inputs, targets = array[start : start + size], array[start + 1 : start + size + 1]
+            inputs = inputs[: len(targets)]
+            losses.append(self.network.forward(inputs, targets, state))
+            if on_segment is not None and start >= skip:
+                self._update(losses[-1])
+                on_segment(len(targets))
+        return np.concatenate(losses) if losses else np.zeros(0, self._dtype)
+
+    def _update(self, losses: Array) -> None:
+        network, n_steps = self.network, len(losses)
+        if not np.isfinite(losses).all() or losses.mean() > MAX_LOSS:
+            raise DivergenceError(f"loss {losses.mean():.1f} nats per token; the text was not learned")
+        network.backward()
+        awake = network.awake
+        plan: list[tuple[str, int | None]] = []
+        for name in self.names:
+            if network.grads[name].ndim == 3:
+                layer = int(name.split(".")[1])
+                plan.extend((name, int(block)) for block in np.flatnonzero(awake[layer]))
+            else:
+                plan.append((name, None))
+        total = sum(float(sum_of_squares(_flat(network.grads[name], block))) for name, block in plan)
+        if not np.isfinite(total):
+            raise DivergenceError("a gradient is not finite; the text was not learned")
+        # Gradients are sums over the segment; its mean is what grad_rms was measured on. A short segment
+        # is worth its tokens.
+        rate = self.config.rate * 1e-3 / self.config.segment
+        pull = self._dtype(self.config.pull * n_steps / self.config.segment)
+        for name, block in plan:
+            rms = self._rms[name]
+            scale = self._dtype(rate / (float(rms[block or 0] if len(rms) > 1 else rms[0]) + 1e-12))
+            arrays = [_flat(tensors[name], block) for tensors in (network.grads, self.base, self.weights)]
+            pulled_step(arrays[0], arrays[1], scale, pull, arrays[2])
+
+
+def _flat(array: Array, block: int | None) -> Array:
+    return (array if block is None else array[block]).reshape(-1)
+
+
+def document_ids(ids: Sequence[int]) -> list[list[int]]:
+    """Cuts the ids of a corpus text into documents, each [0, ids..., 0] or, at the very end, [0, ids...]."""
+    documents, current = [], [DOC_ID]
+    for token_id in ids:
+        current.append(token_id)
+        if token_id == DOC_ID:
+            documents.append(current)
+            current = [DOC_ID]
+    if len(current) > 1:
+        documents.append(current)
+    return documents
+
+
+def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[Sequence[int]], segment: int) -> Weights:
+    """Root mean square of the gradients of a segment's mean loss over ``documents``.
+
+    A number for each tensor; [M] for neuron blocks, over the segments in which a block is awake.
+    """
+    names = list(shapes(model))
+    network = Network(model, weights, names, segment)
+    sums = {name: np.zeros(model.n_blocks if network.grads[name].ndim == 3 else 1) for name in names}
+    counts = {name: np.zeros_like(total) for name, total in sums.items()}
+    for ids in documents:
+        array, state = np.asarray(ids, np.int64), State.empty(model)
+        for start in range(0, len(array) - segment, segment):
+            network.forward(array[start : start + segment], array[start + 1 : start + segment + 1], state)
+            network.backward()
+            for name in names:
+                grad = network.grads[name].astype(np.float64) / segment
+                used = network.awake[int(name.split(".")[1])] if grad.ndim == 3 else np.ones(1, bool)
+                squares = np.square(grad).mean((1, 2)) if grad.ndim == 3 else np.square(grad).mean(keepdims=True)
+                sums[name] += np.where(used, squares.reshape(used.shape), 0)
+                counts[name] += used
+    mean = {name: np.sqrt(sums[name] / np.maximum(counts[name], 1)) for name in names}
+    # A block that never woke has no measure of its own; the median of the others stands in.
+    for name, rms in mean.items():
+        known = rms[rms > 0]
+        mean[name] = np.where(rms > 0, rms, np.median(known) if known.size else 1.0).astype(np.float32)
+    return mean

@@ -1,0 +1,105 @@
+"""Measures of a model on text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgelm.config import ModelConfig
+from edgelm.engine.sampler import log_softmax
+from edgelm.engine.session import OrtSession
+from edgelm.learn.learner import Learner, document_ids
+from edgelm.text.tokenizer import Tokenizer
+
+PART = 256
+"""Tokens of one run of the graph while measuring: its logits are PART x V."""
+
+OnTokens = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Code length of a text under a model.
+
+    Attributes
+    ----------
+    bits : float
+        -log2 of the probability of the whole text.
+    tokens, n_bytes : int
+    awake_fraction : float
+        Share of the feed-forward neurons that were awake, the shared block included.
+    """
+
+    bits: float
+    tokens: int
+    n_bytes: int
+    awake_fraction: float
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits divided by the UTF-8 bytes of the text."""
+        return self.bits / self.n_bytes
+
+    def __add__(self, other: Score) -> Score:
+        tokens = self.tokens + other.tokens
+        awake = (self.awake_fraction * self.tokens + other.awake_fraction * other.tokens) / max(1, tokens)
+        return Score(self.bits + other.bits, tokens, self.n_bytes + other.n_bytes, awake)
+
+
+def awake_fraction(config: ModelConfig, pairs_per_token: float) -> float:
+    """Share of neurons awake, when ``pairs_per_token`` blocks wake over all layers together."""
+    per_layer = pairs_per_token / config.n_layers * config.block_size + config.shared_size
+    return per_layer / (config.n_blocks * config.block_size + config.shared_size)
+
+
+def score_text(
+    session: OrtSession, tokenizer: Tokenizer, config: ModelConfig, text: str, on_tokens: OnTokens = lambda _: None
+) -> Score:
+    """Scores a whole text; its ``<|doc|>`` lines reset the state and count."""
+    nats, pairs, tokens = 0.0, 0, 0
+    for ids in document_ids(tokenizer.encode_document_lines(text)):
+        session.reset()
+        array = np.asarray(ids)
+        for start in range(0, len(ids) - 1, PART):
+            part = array[start : start + PART + 1]
+            logits, a = session.observe(part[:-1])
+            nats -= float(log_softmax(logits)[np.arange(len(part) - 1), part[1:]].sum())
+            pairs += int(np.minimum((a > 0).sum(-1), config.max_awake).sum())
+            tokens += len(part) - 1
+            on_tokens(len(part) - 1)
+    fraction = awake_fraction(config, pairs / max(1, tokens))
+    return Score(nats / np.log(2), tokens, len(text.encode()), fraction)
+
+
+def progressive_score(learner: Learner, tokenizer: Tokenizer, text: str, on_tokens: OnTokens = lambda _: None) -> Score:
+    """Scores each segment of a text before it is learned: one pass, no token is seen twice."""
+    nats, pairs, tokens = 0.0, 0, 0
+
+    def count(n_tokens: int) -> None:
+        nonlocal pairs
+        pairs += learner.network.n_pairs
+        on_tokens(n_tokens)
+
+    for ids in document_ids(tokenizer.encode_document_lines(text)):
+        losses = learner.learn(ids, count)
+        nats += float(losses.astype(np.float64).sum())
+        tokens += len(losses)
+    fraction = awake_fraction(learner.model, pairs / max(1, tokens))
+    return Score(nats / np.log(2), tokens, len(text.encode()), fraction)
+
+
+def rank_continuations(
+    session: OrtSession, tokenizer: Tokenizer, prompt_ids: Sequence[int], candidates: Sequence[str]
+) -> list[tuple[str, float]]:
+    """Total log-probability in nats of each candidate text after the prompt, best first."""
+    session.reset()
+    first = session.run(np.asarray(prompt_ids))[-1].copy()
+    state, ranking = session.snapshot(), []
+    for candidate in candidates:
+        ids = np.asarray(tokenizer.encode(candidate))
+        session.restore(state)
+        logits = np.concatenate([first[None], session.run(ids[:-1], 0)]) if len(ids) > 1 else first[None]
+        ranking.append((candidate, float(log_softmax(logits)[np.arange(len(ids)), ids].sum())))
+    return sorted(ranking, key=lambda item: -item[1])

@@ -1,0 +1,183 @@
+"""Forward and backward of the whole model over one segment, sparse in the blocks.
+
+The state is carried from segment to segment, gradients stop where a segment begins (truncated
+back-propagation through time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from edgelm.config import ModelConfig
+from edgelm.kernels import blocks as block_kernels
+from edgelm.kernels import norm as norm_kernels
+from edgelm.kernels.loss import cross_entropy
+from edgelm.learn.mixers import GatedMixerPass, PublishedMixerPass
+from edgelm.model.reference import State
+from edgelm.model.weights import Weights, is_quantizable, shapes
+
+Array = np.ndarray
+
+
+class BlockFfnPass:
+    """Router, blocks and the shared block of one layer."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int) -> None:
+        c = self.config = config
+        self.prefix, self.grads = f"layers.{layer}.ffn.", grads
+        self.w = {name: weights[self.prefix + name] for name in (*_FFN_SMALL, *_FFN_MATRICES)}
+        dtype = self.w["norm"].dtype
+        self.dtype, self.eps = dtype, dtype.type(c.norm_eps)
+        widths = {"h": c.d_model, "dh": c.d_model, "part": c.d_model, "a0": c.n_blocks, "a1": c.n_blocks}
+        widths |= {"a": c.n_blocks, "da": c.n_blocks, "s": c.shared_size, "shared": c.shared_size}
+        self.buffers = {name: np.zeros((max_steps, width), dtype) for name, width in widths.items()}
+        self.inverse, self.a_inverse = np.zeros(max_steps, dtype), np.zeros(max_steps, dtype)
+        pairs = max_steps * c.max_awake
+        self.starts, self.tokens = np.zeros(c.n_blocks + 1, np.int64), np.zeros(pairs, np.int64)
+        self.z, self.hidden = np.zeros((pairs, c.block_size), dtype), np.zeros((pairs, c.block_size), dtype)
+        self.scratch = np.zeros(c.block_size, dtype)
+
+    def forward(self, x: Array, y: Array) -> None:
+        """x, y [T,D]; y is added to."""
+        w = self.w
+        b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
+        self.x, self.b = x, b
+        norm_kernels.rms_forward(x, w["norm"], self.eps, self.inverse, b["h"])
+        np.dot(b["h"], w["router"], out=b["a0"])
+        block_kernels.route_forward(
+            b["a0"], w["router_bias"], w["log_gamma"], self.config.max_awake, self.dtype.type(1e-5),
+            b["a1"], self.a_inverse, b["a"],
+        )  # fmt: skip
+        block_kernels.group_pairs(b["a"], self.starts, self.tokens)
+        pairs = (self.starts, self.tokens, self.z, self.hidden)
+        block_kernels.blocks_forward(b["h"], b["a"], w["w1"], w["w2"], *pairs, y)
+        np.dot(b["h"], w["shared_w1"], out=b["s"])
+        norm_kernels.silu_forward(b["s"], b["shared"])
+        y += np.dot(b["shared"], w["shared_w2"], out=b["part"])
+
+    def backward(self, dy: Array, dx: Array) -> None:
+        """dy, dx [T,D]; dx is added to. Gradients of blocks asleep all segment are left as they are."""
+        w, b, grads, prefix = self.w, self.b, self.grads, self.prefix
+        for name in _FFN_SMALL:
+            if prefix + name in grads:
+                grads[prefix + name][:] = 0
+        if prefix + "shared_w2" in grads:
+            np.dot(b["shared"].T, dy, out=grads[prefix + "shared_w2"])
+        ds = np.dot(dy, w["shared_w2"].T, out=b["shared"])
+        norm_kernels.silu_backward(ds, b["s"], ds)
+        if prefix + "shared_w1" in grads:
+            np.dot(b["h"].T, ds, out=grads[prefix + "shared_w1"])
+        dh = np.dot(ds, w["shared_w1"].T, out=b["dh"])
+        block_kernels.blocks_backward(
+            dy, b["h"], b["a"], w["w1"], w["w2"], self.starts, self.tokens, self.z, self.hidden, self.scratch,
+            b["da"], dh, grads[prefix + "w1"], grads[prefix + "w2"],
+        )  # fmt: skip
+        block_kernels.route_backward(
+            b["da"], b["a1"], w["log_gamma"], self.a_inverse, b["a"], b["a0"], grads[prefix + "log_gamma"]
+        )
+        grads[prefix + "router_bias"] += b["a0"].sum(0)
+        if prefix + "router" in grads:
+            np.dot(b["h"].T, b["a0"], out=grads[prefix + "router"])
+        dh += np.dot(b["a0"], w["router"].T, out=b["part"])
+        norm_kernels.rms_backward(dh, self.x, w["norm"], self.inverse, dx, grads[prefix + "norm"])
+
+    @property
+    def awake(self) -> Array:
+        """Which blocks the last segment woke, [M] bool."""
+        return np.diff(self.starts) > 0
+
+
+class Network:
+    """The model over segments, with gradients.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    weights : dict of ndarray
+        Shared, not copied: a change is seen by the next segment.
+    wanted : iterable of str
+        Names of the matrices whose gradients are wanted; those of blocks, gains and biases always are.
+    max_steps : int
+        Longest segment.
+
+    Attributes
+    ----------
+    grads : dict of ndarray
+        Gradients of the sum of the segment's losses, after ``backward``.
+    """
+
+    def __init__(self, config: ModelConfig, weights: Weights, wanted: Iterable[str], max_steps: int) -> None:
+        self.config, self.weights, self.max_steps = config, weights, max_steps
+        wanted = set(wanted)
+        dtype = weights["embed"].dtype
+        self.grads: Weights = {
+            name: np.zeros(shape, dtype)
+            for name, shape in shapes(config).items()
+            if name in wanted or name.endswith((".w1", ".w2")) or not (is_quantizable(name) or name.endswith("router"))
+        }
+        self.dtype, self.eps = dtype, dtype.type(config.norm_eps)
+        make = GatedMixerPass if config.mixer == "mcsd_g" else PublishedMixerPass
+        arguments = (self.grads, max_steps)
+        self.mixers = [make(config, weights, i, *arguments) for i in range(config.n_layers)]
+        self.ffns = [BlockFfnPass(config, weights, i, *arguments) for i in range(config.n_layers)]
+        # The residual stream before each half layer, and after the last.
+        self.streams = np.zeros((2 * config.n_layers + 1, max_steps, config.d_model), dtype)
+        self.hidden, self.dx = np.zeros((2, max_steps, config.d_model), dtype)
+        self.inverse, self.losses = np.zeros((2, max_steps), dtype)
+        self.logits = np.zeros((max_steps, config.vocab_size), dtype)
+
+    def forward(self, ids: Array, targets: Array, state: State) -> Array:
+        """Losses in nats [T] of ``targets`` [T] after ``ids`` [T]; ``state`` is updated in place."""
+        n_steps = len(ids)
+        self.ids = ids
+        x = self.streams[:, :n_steps]
+        x[0] = self.weights["embed"][ids]
+        for i in range(self.config.n_layers):
+            x[2 * i + 1] = x[2 * i]
+            self.mixers[i].forward(x[2 * i], x[2 * i + 1], state)
+            x[2 * i + 2] = x[2 * i + 1]
+            self.ffns[i].forward(x[2 * i + 1], x[2 * i + 2])
+        mixer_decay = self.mixers[0].slope_decay if self.config.mixer == "mcsd_g" else self.mixers[0].decay
+        for _ in range(n_steps):
+            state.norm = mixer_decay * state.norm + 1
+        hidden, logits, losses = self.hidden[:n_steps], self.logits[:n_steps], self.losses[:n_steps]
+        norm_kernels.rms_forward(x[-1], self.weights["final_norm"], self.eps, self.inverse, hidden)
+        np.dot(hidden, self.weights["embed"].T, out=logits)
+        cross_entropy(targets, logits, losses)
+        return losses.copy()
+
+    def backward(self) -> None:
+        """Fills ``grads`` for the segment that ``forward`` saw last; once a forward."""
+        n_steps, weights, grads = len(self.ids), self.weights, self.grads
+        dlogits, hidden, x = self.logits[:n_steps], self.hidden[:n_steps], self.streams[:, :n_steps]
+        if "embed" in grads:
+            np.dot(dlogits.T, hidden, out=grads["embed"])
+        dhidden = np.dot(dlogits, weights["embed"], out=hidden)
+        dx = self.dx[:n_steps]
+        dx[:] = 0
+        grads["final_norm"][:] = 0
+        norm_kernels.rms_backward(dhidden, x[-1], weights["final_norm"], self.inverse, dx, grads["final_norm"])
+        for i in range(self.config.n_layers - 1, -1, -1):
+            # A half layer adds to the stream, so dx is both its incoming gradient and what it adds to.
+            hidden[:] = dx
+            self.ffns[i].backward(hidden, dx)
+            hidden[:] = dx
+            self.mixers[i].backward(hidden, dx)
+        if "embed" in grads:
+            np.add.at(grads["embed"], self.ids, dx)
+
+    @property
+    def awake(self) -> Array:
+        """Which blocks the last segment woke, [L, M] bool."""
+        return np.stack([ffn.awake for ffn in self.ffns])
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of a token and an awake block in the last segment, over all layers."""
+        return sum(int(ffn.starts[-1]) for ffn in self.ffns)
+
+
+_FFN_SMALL = ("norm", "router_bias", "log_gamma")
+_FFN_MATRICES = ("router", "w1", "w2", "shared_w1", "shared_w2")

@@ -1,0 +1,1 @@
+"""What the model is: its weights, its equations, where models are found."""

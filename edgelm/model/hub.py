@@ -1,0 +1,161 @@
+"""Finds and loads a model: bundled, or a local folder.
+
+A model folder holds ``config.json`` (format, name, sizes, SHA-256 of the other files), ``tokenizer.json``,
+``weights.safetensors`` (matrices int8 or float32), ``learning.safetensors`` (root mean square of the
+gradients), ``step.onnx`` (the graph, without weights) and ``README.md`` (the card).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgelm.config import ModelConfig
+from edgelm.errors import ConfigError, ModelFileError
+from edgelm.model import tensorfile
+from edgelm.model.packing import unpack
+from edgelm.model.weights import Weights, adaptable_names, check, count_parameters
+from edgelm.text.tokenizer import Tokenizer
+
+FORMAT = 1
+BUNDLED = Path(__file__).parent.parent / "models"
+DEFAULT = "small"
+FILES = ("tokenizer.json", "weights.safetensors", "learning.safetensors", "step.onnx")
+
+
+@dataclass
+class Model:
+    """A loaded model.
+
+    Attributes
+    ----------
+    name, folder, sha256
+        ``sha256`` identifies weights, tokenizer and sizes together.
+    config : ModelConfig
+    tokenizer : Tokenizer
+    weights : dict of ndarray
+        float32.
+    grad_rms : dict of ndarray
+    graph : bytes
+        The step graph, its weights inputs.
+    card : dict
+        What is known about its training and measures.
+    """
+
+    name: str
+    folder: Path
+    sha256: str
+    config: ModelConfig
+    tokenizer: Tokenizer
+    weights: Weights
+    grad_rms: Weights
+    graph: bytes
+    card: dict[str, Any]
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in all tensors together."""
+        return count_parameters(self.config)
+
+
+def available() -> list[str]:
+    """Names of the bundled models."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
+def find(name: str | None) -> Path:
+    """The folder of a bundled model's name, or of a path.
+
+    Raises
+    ------
+    ModelFileError
+        There is no such model.
+    """
+    if name is None or ((BUNDLED / name / "config.json").is_file() and "/" not in name):
+        folder = BUNDLED / (name or DEFAULT)
+    else:
+        folder = Path(name).expanduser()
+    if not (folder / "config.json").is_file():
+        names = ", ".join(available()) or "none"
+        raise ModelFileError(f"no model {name or DEFAULT!r}: neither bundled ({names}) nor a folder with a config.json")
+    return folder
+
+
+def load(name: str | None = None) -> Model:
+    """Loads and verifies a model.
+
+    Parameters
+    ----------
+    name : str, optional
+        A bundled model's name or a folder; default: the bundled model ``small``.
+
+    Raises
+    ------
+    ModelFileError
+        It is missing, truncated, altered, of another format, or does not fit its configuration.
+    """
+    folder = find(name)
+    manifest = _read_manifest(folder / "config.json")
+    digests = manifest["sha256"]
+    for file in FILES:
+        _verify(folder / file, digests.get(file))
+    try:
+        config = ModelConfig.from_dict(manifest["config"])
+    except ConfigError as exc:
+        raise ModelFileError(f"{folder / 'config.json'}: {exc}") from None
+    packed, _ = tensorfile.read(folder / "weights.safetensors")
+    weights = unpack(packed)
+    check(weights, config, str(folder / "weights.safetensors"))
+    grad_rms, _ = tensorfile.read(folder / "learning.safetensors")
+    missing = set(adaptable_names(config)) - set(grad_rms)
+    if missing:
+        raise ModelFileError(f"{folder / 'learning.safetensors'} lacks {min(missing)!r}; get the model again")
+    tokenizer = Tokenizer(folder / "tokenizer.json")
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ModelFileError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
+        )
+    identity = json.dumps(
+        [manifest["config"], digests["tokenizer.json"], digests["weights.safetensors"]], sort_keys=True
+    )
+    sha256 = hashlib.sha256(identity.encode()).hexdigest()
+    graph = (folder / "step.onnx").read_bytes()
+    return Model(manifest["name"], folder, sha256, config, tokenizer, weights, grad_rms, graph, manifest["card"])
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ModelFileError(f"{path}: not readable as JSON ({exc}); get the model again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise ModelFileError(f"{path}: model format {found!r}, this edgelm reads {FORMAT}; upgrade one of them")
+    for key, kind in (("name", str), ("config", dict), ("sha256", dict), ("card", dict)):
+        if not isinstance(manifest.get(key), kind):
+            raise ModelFileError(f"{path}: lacks {key!r}; get the model again")
+    return manifest
+
+
+def _verify(path: Path, digest: str | None) -> None:
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as exc:
+        raise ModelFileError(f"{path}: cannot be read ({exc.strerror}); get the model again") from None
+    if found != digest:
+        raise ModelFileError(
+            f"{path}: altered or truncated (its SHA-256 is not that of config.json); get the model again"
+        )
+
+
+def write_model(folder: Path, name: str, config: ModelConfig, files: dict[str, bytes], card: dict[str, Any]) -> None:
+    """Writes a model folder; ``files`` maps the names of ``FILES`` to their bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, blob in files.items():
+        (folder / file).write_bytes(blob)
+    digests = {file: hashlib.sha256(files[file]).hexdigest() for file in FILES}
+    manifest = {"format": FORMAT, "name": name, "config": config.to_dict(), "sha256": digests, "card": card}
+    (folder / "config.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

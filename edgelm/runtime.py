@@ -1,0 +1,287 @@
+"""Composition root: model, session, learner and profile of one process."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgelm.config import LearnConfig, SampleConfig, data_dir
+from edgelm.engine.generate import reply
+from edgelm.engine.session import OrtSession
+from edgelm.errors import InputError
+from edgelm.learn.profile import Profile
+from edgelm.model import hub
+from edgelm.model.reference import State, forward
+from edgelm.model.weights import adaptable_names
+from edgelm.text.conversation import reply_prompt, system_text, user_turn
+from edgelm.text.tokenizer import DOC_ID
+
+if TYPE_CHECKING:
+    from edgelm.learn.learner import Learner
+
+SAVE_SECONDS = 15.0
+"""How often a long adaptation writes what it learned."""
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """What the common options of the command line say.
+
+    Attributes
+    ----------
+    model : str or None
+        A bundled model's name or a folder.
+    profile : str
+    threads, seed : int
+        ``seed`` 0 draws a new one.
+    """
+
+    model: str | None = None
+    profile: str = "default"
+    threads: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a turn taught: tokens, and mean nats per token before and after."""
+
+    tokens: int
+    loss_before: float
+    loss_after: float
+
+    @property
+    def bits_gained(self) -> float:
+        """Bits by which the same text became cheaper."""
+        return (self.loss_before - self.loss_after) * self.tokens / np.log(2)
+
+
+class Runtime:
+    """A model with a profile, ready to answer and to learn.
+
+    Parameters
+    ----------
+    options : RuntimeOptions
+    learn : LearnConfig
+    writable : bool
+        Holds the profile for writing; a second process is refused.
+    max_awake : int, optional
+        At most this many blocks awake, instead of the model's own number.
+
+    Raises
+    ------
+    ModelFileError, ProfileError
+        The model or the profile cannot be used.
+    """
+
+    def __init__(
+        self, options: RuntimeOptions, learn: LearnConfig | None = None, *, writable: bool = False,
+        max_awake: int | None = None, use_profile: bool = True,
+    ) -> None:  # fmt: skip
+        self.model = hub.load(options.model)
+        self.learn_config = learn or LearnConfig()
+        self.config = self.model.config
+        graph = self.model.graph
+        if max_awake is not None:
+            if not 1 <= max_awake <= self.config.n_blocks:
+                raise InputError(f"--blocks must be between 1 and {self.config.n_blocks}, the blocks of a layer")
+            from edgelm.export.step import build_graph
+
+            self.config = replace(self.config, max_awake=max_awake)
+            graph = build_graph(self.config)
+        self.tokenizer, self.weights = self.model.tokenizer, self.model.weights
+        self.base = {name: self.weights[name].copy() for name in adaptable_names(self.config)}
+        self.profile: Profile | None = None
+        if use_profile:
+            self.profile = Profile(data_dir() / "profiles", options.profile, self.model, writable=writable)
+            self.profile.apply(self.weights)
+        self.session = OrtSession(graph, self.weights, options.threads)
+        self.rng = np.random.default_rng(options.seed or None)
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The learner over this model's weights; the first use loads the kernels."""
+        from edgelm.learn.learner import Learner
+
+        return Learner(self.config, self.weights, self.base, self.model.grad_rms, self.learn_config)
+
+    @property
+    def may_learn_now(self) -> bool:
+        """Whether the kernels are loaded already."""
+        return "numba" in sys.modules
+
+    def save(self) -> int:
+        """Makes what was learned durable; returns the bytes of the profile."""
+        if self.profile is None:
+            return 0
+        return self.profile.save(self.weights, self.base)
+
+    def close(self) -> None:
+        """Lets other processes use the profile."""
+        if self.profile is not None:
+            self.profile.close()
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def learn_entry(self, text: str) -> Learned:
+        """Learns one text from an empty state, ``passes`` times."""
+        ids = [DOC_ID, *self.tokenizer.encode(text)]
+        before = self.learner.learn(ids)
+        for _ in range(self.learn_config.passes - 1):
+            self.learner.learn(ids)
+        after = self.learner.score(ids)
+        if self.profile is not None:
+            self.profile.tokens += len(before)
+        return Learned(len(before), float(before.mean()), float(after.mean()))
+
+    def adapt(self, name: str, text: str, on_tokens: Callable[[int], None]) -> int:
+        """Learns a whole text, saving now and then; returns the tokens learned.
+
+        Interrupted (any exception from ``on_tokens``), what was learned is saved, and the same text goes
+        on from there the next time.
+        """
+        from edgelm.learn.learner import document_ids
+
+        assert self.profile is not None
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        known, _, count = self.profile.progress.partition(":")
+        done = int(count) if known == digest and count.isdigit() else 0
+        position, learned, saved_at = 0, 0, time.monotonic()
+
+        def advance(n_tokens: int) -> None:
+            nonlocal position, learned, saved_at
+            position += n_tokens
+            learned += n_tokens
+            self.profile.tokens += n_tokens  # type: ignore[union-attr]
+            self.profile.progress = f"{digest}:{position}"  # type: ignore[union-attr]
+            if time.monotonic() - saved_at > SAVE_SECONDS:
+                self.save()
+                saved_at = time.monotonic()
+            on_tokens(n_tokens)
+
+        try:
+            for ids in document_ids(self.tokenizer.encode_document_lines(text)):
+                length = len(ids) - 1
+                if position + length <= done:
+                    position += length
+                    on_tokens(length)
+                    continue
+                skip = max(0, done - position)
+                position += skip
+                on_tokens(skip)
+                self.learner.learn(ids, advance, skip)
+            self.profile.progress = ""
+        finally:
+            self.save()
+        return learned
+
+
+def export_model(runtime: Runtime, folder: Path, *, int8: bool) -> dict[str, Any]:
+    """Writes the runtime's model as a folder for plain onnxruntime; the fields of ``export --json``.
+
+    ``max_abs_error`` is the largest difference of a logit to the float32 reference over a fixed text.
+    """
+    from edgelm.engine.session import run_exported
+    from edgelm.export.folder import write_export
+    from edgelm.export.step import build_graph
+
+    graph = build_graph(runtime.config, runtime.weights, int8=int8)
+    ids = np.array([DOC_ID, *runtime.tokenizer.encode(_SAMPLE)])
+    expected, _, _ = forward(ids, runtime.weights, State.empty(runtime.config), runtime.config)
+    error = float(np.abs(run_exported(graph, ids) - expected).max())
+    sizes = write_export(folder, runtime.model, graph, int8=int8, error=error)
+    return {"files": sorted(sizes), "bytes": sum(sizes.values()), "max_abs_error": error}
+
+
+_SAMPLE = (
+    "The river was high that morning, and the ferry did not go.\nUser: What shall we do now?\n"
+    "Assistant: We can walk to the bridge. It is not far, and the rain has stopped.\n"
+)
+
+
+@dataclass
+class Turn:
+    """One exchange, filled while it goes on."""
+
+    number: int
+    reply: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    learned: Learned | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of ``chat --json``."""
+        learned = self.learned
+        return {
+            "turn": self.number,
+            "reply": self.reply,
+            "tokens": self.tokens,
+            "tokens_per_s": round(self.tokens / self.seconds, 2) if self.seconds else 0.0,
+            "learned_tokens": learned.tokens if learned else 0,
+            "loss_nats_before": round(learned.loss_before, 4) if learned else None,
+            "loss_nats_after": round(learned.loss_after, 4) if learned else None,
+        }
+
+
+class Chat:
+    """A conversation that learns from what the person writes.
+
+    Parameters
+    ----------
+    runtime : Runtime
+    sampling : SampleConfig
+    learn : bool
+    system : str
+        Text that stands before the first turn.
+    """
+
+    def __init__(self, runtime: Runtime, sampling: SampleConfig, *, learn: bool, system: str = "") -> None:
+        self.runtime, self.sampling, self.learn, self.system = runtime, sampling, learn, system
+        self.turns: list[Turn] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins a new conversation; what was learned stays."""
+        opening = system_text(self.system) if self.system.strip() else ""
+        self.runtime.session.reset()
+        self._unread = [DOC_ID, *self.runtime.tokenizer.encode(opening)]
+
+    def turn(self, text: str) -> Iterator[str]:
+        """Learns the person's ``text``, makes it durable, then yields the answer in pieces.
+
+        The last element of ``turns`` tells how it went. Closing the generator ends the answer; nothing
+        learned is lost.
+        """
+        runtime, turn = self.runtime, Turn(len(self.turns) + 1)
+        self.turns.append(turn)
+        said = user_turn(text)
+        if self.learn:
+            turn.learned = runtime.learn_entry(said)
+            runtime.save()
+        ids = [*self._unread, *runtime.tokenizer.encode(said + reply_prompt())]
+        begun = time.perf_counter()
+        pieces: list[str] = []
+        finished = False
+        try:
+            for piece in reply(runtime.session, runtime.tokenizer, ids, self.sampling, runtime.rng):
+                pieces.append(piece)
+                yield piece
+            finished = True
+        finally:
+            # A cut answer is closed by a line end, as a whole one is.
+            self._unread = [] if finished else runtime.tokenizer.encode("\n")
+            turn.reply = "".join(pieces)
+            turn.tokens = len(runtime.tokenizer.encode(" " + turn.reply)) if turn.reply else 0
+            turn.seconds = time.perf_counter() - begun

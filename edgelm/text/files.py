@@ -1,0 +1,112 @@
+"""Reads what a person hands over: files, folders, standard input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edgelm.errors import InputError
+
+SUFFIXES = (".txt", ".md", ".json")
+MAX_BYTES = 64 << 20
+"""Largest file that is read: learning from more would take a device many hours."""
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text and where it came from; ``n_bytes`` counts its UTF-8 bytes."""
+
+    name: str
+    text: str
+    n_bytes: int
+
+
+def read_paths(paths: Iterable[str], stdin: BinaryIO) -> list[TextFile]:
+    """Texts of files, of all ``.txt .md .json`` files in folders, and of ``-`` (standard input), in order.
+
+    Raises
+    ------
+    InputError
+        Something is missing, empty, too large, not UTF-8 text, or a folder without texts.
+    """
+    return [read_file(name, stdin) for path in paths for name in _expand(path)]
+
+
+def _expand(path: str) -> Iterator[str]:
+    if path != "-" and Path(path).is_dir():
+        found = sorted(str(p) for p in Path(path).rglob("*") if p.suffix in SUFFIXES and p.is_file())
+        if not found:
+            raise InputError(f"{path}: a folder without {', '.join(SUFFIXES)} files")
+        yield from found
+    else:
+        yield path
+
+
+def read_file(path: str, stdin: BinaryIO) -> TextFile:
+    """One file, or standard input for ``-``."""
+    name = "standard input" if path == "-" else path
+    try:
+        if path == "-":
+            blob = stdin.read(MAX_BYTES + 1)
+        else:
+            with Path(path).open("rb") as file:
+                blob = file.read(MAX_BYTES + 1)
+    except OSError as exc:
+        raise InputError(f"{name}: cannot be read ({(exc.strerror or str(exc)).lower()})") from None
+    if len(blob) > MAX_BYTES:
+        raise InputError(f"{name}: larger than {MAX_BYTES >> 20} MiB; cut it into smaller files")
+    if b"\0" in blob:
+        raise InputError(f"{name}: binary, not text")
+    try:
+        text = blob.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise InputError(f"{name}: not UTF-8 text (byte {exc.start}); convert it first") from None
+    if not text.strip():
+        raise InputError(f"{name}: empty, there is nothing to read")
+    if name.endswith(".json"):
+        text = chat_export(text, name)
+        blob = text.encode()
+    return TextFile(name, text, len(blob))
+
+
+def chat_export(text: str, name: str) -> str:
+    """Turns of a JSON chat export as conversation lines, a document each conversation.
+
+    Understood: lists of ``{"role" or "from", "content" or "value" or "text"}``, alone, under
+    ``messages`` or ``conversations``, or a list of such.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as exc:
+        raise InputError(f"{name}: not valid JSON ({exc})") from None
+    documents = [lines for lines in _conversations(data) if lines]
+    if not documents:
+        raise InputError(f"{name}: JSON without chat messages (expected a list of role and content)")
+    return "<|doc|>\n".join("".join(lines) for lines in documents)
+
+
+def _conversations(data: Any) -> Iterator[list[str]]:
+    if isinstance(data, dict):
+        for key in ("messages", "conversations"):
+            if isinstance(data.get(key), list):
+                yield from _conversations(data[key])
+    elif isinstance(data, list):
+        lines = [line for line in map(_message, data) if line]
+        if lines:
+            yield lines
+        else:
+            for item in data:
+                yield from _conversations(item)
+
+
+def _message(item: Any) -> str | None:
+    if not isinstance(item, dict):
+        return None
+    role, content = item.get("role", item.get("from")), item.get("content", item.get("value", item.get("text")))
+    if not isinstance(role, str) or not isinstance(content, str) or not content.strip():
+        return None
+    label = "User" if role.lower() in ("user", "human", "me") else "Assistant"
+    return f"{label}: {' '.join(content.split())}\n"

@@ -1,0 +1,113 @@
+"""Tokenises a corpus into shards, and draws batches of continuing streams from them.
+
+    python -m tools.pretrain.data CORPUS_DIR SHARD_DIR --tokenizer tokenizer.json
+
+A shard is ``NAME.npy``: uint16 token ids, each document followed by the end-of-document id 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from edgelm.text.tokenizer import DOC_ID, Tokenizer
+from tools.pretrain.corpus import documents, read_mixture, read_text
+
+
+def write_shard(tokenizer: Tokenizer, text: str, path: Path) -> tuple[int, int]:
+    """Tokenises ``text`` into ``path``; returns the numbers of tokens and of bytes."""
+    parts: list[np.ndarray] = []
+    for document in documents(text):
+        parts.append(np.asarray([*tokenizer.encode(document), DOC_ID], dtype=np.uint16))
+    ids = np.concatenate(parts)
+    np.save(path, ids)
+    return len(ids), len(text.encode())
+
+
+class Streams:
+    """B endless token streams drawn from shards by mixture weight, document by document.
+
+    Each stream reads whole documents, so a carried state always belongs to the text before it.
+
+    Parameters
+    ----------
+    shard_dir : Path
+        Folder of ``NAME.npy`` files.
+    mixture : dict
+        Epochs of each source relative to 1; a source is drawn in proportion to tokens times weight.
+    batch_size, window : int
+        Streams B and tokens T of a batch.
+    seed : int
+        Same seed, same shards: same batches.
+    """
+
+    def __init__(self, shard_dir: Path, mixture: dict[str, float], batch_size: int, window: int, seed: int) -> None:
+        self._shards = [np.load(shard_dir / f"{name}.npy", mmap_mode="r") for name in mixture]
+        # Starts and ends of the documents, each with its end-of-document id.
+        self._ends = [np.flatnonzero(np.asarray(shard) == DOC_ID) + 1 for shard in self._shards]
+        # A document is drawn uniformly within its source, so a source's share is its tokens times its
+        # weight divided by its mean document length.
+        share = np.array([len(ends) * weight for ends, weight in zip(self._ends, mixture.values(), strict=True)])
+        self._share = share / share.sum()
+        self._rng = np.random.default_rng(seed)
+        self._batch_size, self._window = batch_size, window
+        self._left: list[np.ndarray] = [np.zeros(1, np.uint16) for _ in range(batch_size)]
+
+    def next_batch(self) -> np.ndarray:
+        """Token ids [B, T+1] uint16; the last column is the first of the next batch."""
+        window = self._window
+        batch = np.empty((self._batch_size, window + 1), np.uint16)
+        for row in range(self._batch_size):
+            parts, have = [self._left[row]], len(self._left[row])
+            while have <= window:
+                document = self._draw()
+                parts.append(document)
+                have += len(document)
+            ids = np.concatenate(parts)
+            batch[row] = ids[: window + 1]
+            self._left[row] = ids[window:]
+        return batch
+
+    def _draw(self) -> np.ndarray:
+        source = int(self._rng.choice(len(self._share), p=self._share))
+        ends = self._ends[source]
+        index = int(self._rng.integers(len(ends)))
+        start = int(ends[index - 1]) if index else 0
+        return np.asarray(self._shards[source][start : ends[index]])
+
+    def state(self) -> dict[str, object]:
+        """All that is needed to continue with the very next batch."""
+        return {"rng": self._rng.bit_generator.state, "left": [part.tolist() for part in self._left]}
+
+    def load_state(self, state: dict[str, object]) -> None:
+        """Continues where ``state`` was taken."""
+        self._rng.bit_generator.state = state["rng"]
+        self._left = [np.asarray(part, np.uint16) for part in state["left"]]  # type: ignore[union-attr]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--mixture", type=Path, default=Path(__file__).with_name("mixture.toml"))
+    args = parser.parse_args()
+    tokenizer = Tokenizer(args.tokenizer)
+    args.shards.mkdir(parents=True, exist_ok=True)
+    mixture = read_mixture(args.mixture)
+    drawn: dict[str, float] = {}
+    for name, weight in mixture.items():
+        n_tokens, n_bytes = write_shard(tokenizer, read_text(args.corpus, name), args.shards / f"{name}.npy")
+        drawn[name] = n_tokens * weight
+        print(
+            f"{name:20s} {n_tokens:11,d} tokens {n_bytes:12,d} bytes {n_bytes / n_tokens:5.2f} bytes/token", flush=True
+        )
+    total = sum(drawn.values())
+    for name, tokens in drawn.items():
+        print(f"{name:20s} {tokens / total:6.1%}")
+
+
+if __name__ == "__main__":
+    main()

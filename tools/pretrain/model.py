@@ -1,0 +1,200 @@
+"""The PyTorch twin of ``edgelm/model/reference.py``: same equations, same tensor names.
+
+``forward`` works on segments [B,T] of continuing streams; the state after a segment is handed to the
+next, not differentiated across.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgelm.config import CONV_WIDTH, ModelConfig
+from tools.pretrain.scan import decay_scan, slope_scan
+
+State = dict[str, Tensor]
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def l2_norm(x: Tensor) -> Tensor:
+    """x / sqrt(|x|^2 + 1e-6) over the last axis, in float32."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+
+
+class Mixer(nn.Module):
+    """Slope and decay sections (MODEL: mixer ``mcsd_g``)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        projected = c.conv_dim + c.mix_dim + 2 * c.n_heads
+        self.norm = nn.Parameter(torch.ones(c.d_model))
+        self.w_in = nn.Parameter(torch.randn(c.d_model, projected) / math.sqrt(c.d_model))
+        conv = torch.randn(c.conv_dim, CONV_WIDTH) * 0.1
+        conv[:, -1] += 1.0
+        self.conv = nn.Parameter(conv)
+        self.decay_bias = nn.Parameter(torch.zeros(c.n_heads))
+        self.write_bias = nn.Parameter(torch.zeros(c.n_heads))
+        # Half-lives 1/A from 8192 tokens (head 0) down to 16, spaced geometrically: exp(g) = 2^-A at the start.
+        step = math.log(8192 / 16) / max(1, c.n_heads - 1)
+        self.decay_base = nn.Parameter(torch.tensor([math.log(1 / 8192) - step]))
+        self.decay_step = nn.Parameter(torch.full((c.n_heads,), math.log(math.expm1(step))))
+        self.head_norm = nn.Parameter(torch.ones(c.value_dim))
+        self.w_out = nn.Parameter(torch.randn(c.mix_dim, c.d_model) / math.sqrt(c.mix_dim * 2 * c.n_layers))
+        self.register_buffer("slope_decay", slope_decays(c), persistent=False)
+
+    def forward(self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B,T,D] to the section's contribution [B,T,D] and the state after it."""
+        c = self.config
+        rows, steps, _ = x.shape
+        h = rms_norm(x, self.norm, c.norm_eps)
+        p = F.linear(h, self.w_in.t())
+        u, us, ud, g, b = p.split([c.conv_dim, c.slope_dim, c.decay_dim, c.n_heads, c.n_heads], -1)
+        # Causal depthwise convolution; taps that reach into another document are cut.
+        u = u.float()
+        padded = torch.cat([state["conv"], u], 1)
+        mixed = u * self.conv[:, -1]
+        for tap in range(CONV_WIDTH - 1):
+            mixed = mixed + padded[:, tap : tap + steps] * self.conv[:, tap] * same_doc[:, :, tap, None]
+        key_dims = c.n_heads * c.key_dim
+        vs, q, k, vd = mixed.split([c.slope_dim, key_dims, key_dims, c.decay_dim], -1)
+
+        slope, _, norm, slope_state = slope_scan(
+            vs.contiguous(), self.slope_decay, starts, state["norm"], state["slope"]
+        )
+        ys = slope * F.silu(us.float())
+
+        q = l2_norm(F.silu(q).view(rows, steps, c.n_heads, c.key_dim))
+        k = l2_norm(F.silu(k).view(rows, steps, c.n_heads, c.key_dim))
+        vd = F.silu(vd).view(rows, steps, c.n_heads, c.value_dim).contiguous()
+        rate = torch.exp(self.decay_base + torch.cumsum(F.softplus(self.decay_step), 0))
+        g = -rate * F.softplus(g.float() + self.decay_bias)
+        beta = torch.sigmoid(b.float() + self.write_bias)
+        out, decay_state = decay_scan(q, k, vd, g, beta, starts, state["decay"])
+        yd = rms_norm(out, self.head_norm, c.norm_eps).flatten(2) * F.silu(ud.float())
+
+        y = F.linear(torch.cat([ys, yd], -1), self.w_out.t())
+        last = {"conv": padded[:, -(CONV_WIDTH - 1) :], "norm": norm, "slope": slope_state, "decay": decay_state}
+        return y, {name: tensor.detach() for name, tensor in last.items()}
+
+
+class BlockFFN(nn.Module):
+    """Block-selected feed-forward (after BlockFFN, arXiv 2507.08771)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        out_scale = 1 / math.sqrt(2 * c.n_layers)
+        self.norm = nn.Parameter(torch.ones(c.d_model))
+        self.router = nn.Parameter(torch.randn(c.d_model, c.n_blocks) * 0.5 / math.sqrt(c.d_model))
+        self.router_bias = nn.Parameter(torch.ones(c.n_blocks))
+        self.log_gamma = nn.Parameter(torch.zeros(c.n_blocks))
+        self.w1 = nn.Parameter(torch.randn(c.n_blocks, c.block_size, c.d_model) / math.sqrt(c.d_model))
+        fan = c.n_blocks * c.block_size
+        self.w2 = nn.Parameter(torch.randn(c.n_blocks, c.d_model, c.block_size) * out_scale / math.sqrt(fan))
+        self.shared_w1 = nn.Parameter(torch.randn(c.d_model, c.shared_size) / math.sqrt(c.d_model))
+        shared = torch.randn(c.shared_size, c.d_model) * out_scale / math.sqrt(c.shared_size)
+        self.shared_w2 = nn.Parameter(shared)
+
+    def forward(self, x: Tensor, max_awake: int) -> tuple[Tensor, Tensor]:
+        """x [B,T,D] to the contribution [B,T,D] and the activations a [B,T,M] of the router."""
+        c = self.config
+        h = rms_norm(x, self.norm, c.norm_eps)
+        with torch.autocast(x.device.type, enabled=False):
+            a1 = F.relu(h @ self.router + self.router_bias)
+            a = a1 * torch.rsqrt(a1.square().mean(-1, keepdim=True) + 1e-5) * self.log_gamma.exp()
+        if max_awake < c.n_blocks:
+            least = torch.topk(a.detach(), max_awake, dim=-1, sorted=True).values[..., -1:]
+            a = torch.where(a.detach() >= least, a, 0.0)
+        hidden = F.silu(F.linear(h, self.w1.flatten(0, 1)))
+        hidden = hidden.unflatten(-1, (c.n_blocks, c.block_size)) * a.to(hidden.dtype).unsqueeze(-1)
+        y = F.linear(hidden.flatten(-2), self.w2.permute(1, 0, 2).flatten(1))
+        shared = F.linear(F.silu(F.linear(h, self.shared_w1.t())), self.shared_w2.t())
+        return y + shared, a
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.mixer = Mixer(config)
+        self.ffn = BlockFFN(config)
+
+    def forward(
+        self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State, max_awake: int
+    ) -> tuple[Tensor, State, Tensor]:
+        y, state = self.mixer(x, starts, same_doc, state)
+        x = x + y
+        y, a = self.ffn(x, max_awake)
+        return x + y, state, a
+
+
+class Model(nn.Module):
+    """Embedding, layers, final norm; the head is the embedding (tied)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Parameter(torch.randn(config.vocab_size, config.d_model) * 0.03)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
+        self.final_norm = nn.Parameter(torch.ones(config.d_model))
+
+    def initial_state(self, rows: int) -> list[State]:
+        """Empty states of every layer for ``rows`` streams."""
+        c, device = self.config, self.embed.device
+        shapes = {
+            "conv": (rows, CONV_WIDTH - 1, c.conv_dim),
+            "norm": (rows, c.slope_dim),
+            "slope": (rows, c.slope_dim),
+            "decay": (rows, c.n_heads, c.key_dim, c.value_dim),
+        }
+        return [{n: torch.zeros(s, device=device) for n, s in shapes.items()} for _ in range(c.n_layers)]
+
+    def forward(
+        self, ids: Tensor, starts: Tensor, same_doc: Tensor, states: list[State], max_awake: int
+    ) -> tuple[Tensor, list[State], list[Tensor]]:
+        """ids [B,T] to normalised hidden vectors [B,T,D], the states after, and a [B,T,M] per layer.
+
+        starts [B,T]: the token begins a document. same_doc [B,T,3]: the tokens 3, 2, 1 before belong to
+        the same document (``document_masks``).
+        """
+        x = F.embedding(ids, self.embed)
+        new_states, activations = [], []
+        for layer, state in zip(self.layers, states, strict=True):
+            x, state, a = layer(x, starts, same_doc, state, max_awake)
+            new_states.append(state)
+            activations.append(a)
+        return rms_norm(x, self.final_norm, self.config.norm_eps), new_states, activations
+
+
+def slope_decays(config: ModelConfig) -> Tensor:
+    """lam of each slope feature [S]: horizons from 1 to 64 tokens, geometric over the channels."""
+    horizons = torch.logspace(0, math.log2(64), config.n_channels, base=2, dtype=torch.float64)
+    return torch.exp(-math.log(2) / horizons).repeat_interleave(config.slope_dim // config.n_channels).float()
+
+
+def document_masks(ids: Tensor, doc_id: int, carried: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """starts [B,T], same_doc [B,T,3], and the last three starts [B,3] to carry to the next segment.
+
+    A document begins at its end-of-document id: ``doc_id`` ends one text and is the first input of the next.
+    """
+    starts = ids == doc_id
+    width = CONV_WIDTH - 1
+    history = torch.cat([carried, starts], 1)
+    steps = ids.shape[1]
+    same = []
+    for back in range(width, 0, -1):
+        # Position t sees t-back if none of t-back+1 .. t starts a document.
+        crossed = torch.zeros_like(starts)
+        for i in range(back):
+            crossed |= history[:, width - i : width - i + steps]
+        same.append(~crossed)
+    return starts, torch.stack(same, -1).float(), history[:, -width:]

@@ -1,0 +1,59 @@
+"""Muon for the matrices, AdamW for the rest.
+
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): momentum, then the nearest
+semi-orthogonal matrix by a Newton-Schulz iteration. The step is scaled to the root mean square of an
+AdamW step (Liu et al. 2025, arXiv 2502.16982), so one learning rate serves both. Blocks are matrices of
+their own: a stack [M,B,D] is orthogonalised block by block.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+MATRICES = ("w_in", "w_out", "w1", "w2", "shared_w1", "shared_w2")
+
+
+def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:
+    """Nearest semi-orthogonal matrices of a stack [..., R, C], approximately (singular values 0.7 to 1.2)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = g.bfloat16()
+    wide = x.shape[-2] <= x.shape[-1]
+    if not wide:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide else x.mT
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with decoupled weight decay."""
+
+    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonalize(p.grad.lerp(buffer, group["momentum"]))
+                scale = 0.2 * max(p.shape[-2:]) ** 0.5
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update.to(p.dtype), alpha=-group["lr"] * scale)
+
+
+def make_optimizers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Muon over the matrices, AdamW over embedding, router, gains and biases."""
+    matrices, others = [], []
+    for name, p in model.named_parameters():
+        (matrices if name.rsplit(".", 1)[-1] in MATRICES else others).append(p)
+    return [
+        Muon(matrices, lr=lr, weight_decay=weight_decay),
+        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]

@@ -1,0 +1,63 @@
+"""Makes a model folder from a checkpoint: int8 weights, graph, gradient scales, card data.
+
+python -m tools.pretrain.release RUN_DIR SHARDS TOKENIZER.json OUT_DIR --name small
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save
+
+from edgelm.config import ModelConfig
+from edgelm.export.step import build_graph
+from edgelm.learn.learner import document_ids, measure_grad_rms
+from edgelm.model.hub import write_model
+from edgelm.model.packing import pack, unpack
+from edgelm.model.weights import check
+from tools.pretrain.data import Streams
+
+SEGMENT = 32
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("tokenizer", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--name", default="small")
+    parser.add_argument("--raw", action="store_true", help="the last weights instead of their moving average")
+    parser.add_argument("--float", action="store_true", dest="keep_float", help="float32 matrices")
+    parser.add_argument("--rms-tokens", type=int, default=60_000)
+    args = parser.parse_args()
+    saved = torch.load(args.run_dir / "checkpoint.pt", weights_only=True, map_location="cpu")
+    plan = json.loads(saved["plan"])
+    config = ModelConfig.from_dict(plan["config"])
+    tensors = saved["model"] if args.raw else saved["ema"]
+    weights = {name: tensor.numpy() for name, tensor in tensors.items()}
+    check(weights, config, str(args.run_dir))
+    packed = weights if args.keep_float else pack(weights)
+    weights = unpack(packed)
+
+    # One stream, other than those of training, drawn by the same mixture.
+    streams = Streams(args.shards, plan["mixture"], 1, args.rms_tokens, seed=plan["seed"] + 1000)
+    grad_rms = measure_grad_rms(config, weights, document_ids(streams.next_batch()[0].tolist()), SEGMENT)
+    step, tokens, seconds, _ = saved["counters"]
+    card = {"steps": step, "tokens": tokens, "training_seconds": round(seconds), "mixture": plan["mixture"]}
+    files = {
+        "tokenizer.json": args.tokenizer.read_bytes(),
+        "weights.safetensors": save({name: np.ascontiguousarray(array) for name, array in packed.items()}),
+        "learning.safetensors": save(grad_rms),
+        "step.onnx": build_graph(config),
+    }
+    write_model(args.out, args.name, config, files, card)
+    print(f"{args.out}: {sum(map(len, files.values())):,} bytes")
+
+
+if __name__ == "__main__":
+    main()

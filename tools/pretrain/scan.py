@@ -1,0 +1,205 @@
+"""The two recurrences of the mixer as PyTorch operators.
+
+On the CPU they run the kernels of ``edgelm.kernels`` over the rows of a batch; elsewhere the chunked
+form in ``tools/pretrain/chunked.py``. A row may hold several documents: the state is emptied where one
+begins. Gradients stop at the start of the segment (truncated back-propagation).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from edgelm.kernels.decay import CHUNK, decay_backward, decay_forward
+from edgelm.kernels.slope import slope_backward, slope_forward
+
+_pool = ThreadPoolExecutor(max_workers=torch.get_num_threads())
+
+
+def _over_rows(function, n_rows: int, *arrays: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+    """Runs ``function`` on contiguous groups of rows, one group a thread."""
+    n_groups = min(_pool._max_workers, n_rows)
+    cuts = [n_rows * i // n_groups for i in range(n_groups + 1)]
+    jobs = [_pool.submit(function, *[array[a:b] for array in arrays]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    for job in jobs:
+        job.result()
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _run_end(starts, t):  # type: ignore[no-untyped-def]
+    t += 1
+    while t < len(starts) and not starts[t]:
+        t += 1
+    return t
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _decay_rows(q, k, v, g, beta, starts, state, out):  # type: ignore[no-untyped-def]
+    n_rows, n_steps, n_heads, key_dim = q.shape
+    value_dim = v.shape[3]
+    checkpoints = np.empty((n_steps // CHUNK + 1, n_heads, key_dim, value_dim), q.dtype)
+    e = np.empty(value_dim, q.dtype)
+    for b in range(n_rows):
+        t0 = 0
+        while t0 < n_steps:
+            t1 = _run_end(starts[b], t0)
+            if starts[b, t0]:
+                state[b] = 0
+            run = slice(t0, t1)
+            decay_forward(
+                q[b, run], k[b, run], v[b, run], g[b, run], beta[b, run], e, checkpoints, state[b], out[b, run]
+            )
+            t0 = t1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _decay_rows_backward(dout, q, k, v, g, beta, starts, state, dq, dk, dv, dg, dbeta):  # type: ignore[no-untyped-def]
+    n_rows, n_steps, n_heads, key_dim = q.shape
+    value_dim = v.shape[3]
+    checkpoints = np.empty((n_steps // CHUNK + 1, n_heads, key_dim, value_dim), q.dtype)
+    scratch = np.empty((CHUNK + 3, key_dim, value_dim), q.dtype)
+    dstate = np.empty((n_heads, key_dim, value_dim), q.dtype)
+    s = np.empty((n_heads, key_dim, value_dim), q.dtype)
+    out = np.empty((n_steps, n_heads, value_dim), q.dtype)
+    e = np.empty(value_dim, q.dtype)
+    for b in range(n_rows):
+        # The runs of a row are independent: gradients do not cross documents.
+        t0 = 0
+        s[:] = state[b]
+        while t0 < n_steps:
+            t1 = _run_end(starts[b], t0)
+            if starts[b, t0]:
+                s[:] = 0
+            r = slice(t0, t1)
+            decay_forward(q[b, r], k[b, r], v[b, r], g[b, r], beta[b, r], e, checkpoints, s, out[: t1 - t0])
+            dstate[:] = 0
+            decay_backward(
+                dout[b, r], q[b, r], k[b, r], v[b, r], g[b, r], beta[b, r], checkpoints, scratch, dstate,
+                dq[b, r], dk[b, r], dv[b, r], dg[b, r], dbeta[b, r],
+            )  # fmt: skip
+            t0 = t1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _slope_rows(v, decay, starts, norm, state, norms, out):  # type: ignore[no-untyped-def]
+    n_rows, n_steps, _ = v.shape
+    for b in range(n_rows):
+        t0 = 0
+        while t0 < n_steps:
+            t1 = _run_end(starts[b], t0)
+            if starts[b, t0]:
+                state[b] = 0
+                norm[b] = 0
+            slope_forward(v[b, t0:t1], decay[b], norm[b], state[b], norms[b, t0:t1], out[b, t0:t1])
+            t0 = t1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _slope_rows_backward(dout, decay, starts, norms, dv):  # type: ignore[no-untyped-def]
+    n_rows, n_steps, n_features = dout.shape
+    dstate = np.empty(n_features, dout.dtype)
+    for b in range(n_rows):
+        t0 = 0
+        while t0 < n_steps:
+            t1 = _run_end(starts[b], t0)
+            dstate[:] = 0
+            slope_backward(dout[b, t0:t1], decay[b], norms[b, t0:t1], dstate, dv[b, t0:t1])
+            t0 = t1
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+@torch.library.custom_op("edgelm::decay_scan", mutates_args=())
+def decay_scan(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, starts: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gated delta rule over rows: q, k [B,T,H,K], v [B,T,H,Vd], g, beta [B,T,H], starts [B,T] bool,
+    state [B,H,K,Vd]; returns the outputs [B,T,H,Vd] and the state after the segment."""
+    last = state.clone(memory_format=torch.contiguous_format)
+    out = torch.empty(v.shape, dtype=v.dtype)
+    _over_rows(_decay_rows, len(q), *_arrays(q, k, v, g, beta, starts), last.numpy(), out.numpy())
+    return out, last
+
+
+@decay_scan.register_fake
+def _(q, k, v, g, beta, starts, state):  # type: ignore[no-untyped-def]
+    return v.new_empty(v.shape), state.new_empty(state.shape)
+
+
+@torch.library.custom_op("edgelm::decay_scan_backward", mutates_args=())
+def decay_scan_backward(
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, starts: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of ``decay_scan`` with respect to q, k, v, g, beta."""
+    grads = tuple(torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v, g, beta))
+    arrays = _arrays(dout, q, k, v, g, beta, starts, state)
+    _over_rows(_decay_rows_backward, len(q), *arrays, *[grad.numpy() for grad in grads])
+    return grads  # type: ignore[return-value]
+
+
+@decay_scan_backward.register_fake
+def _(dout, q, k, v, g, beta, starts, state):  # type: ignore[no-untyped-def]
+    return tuple(x.new_empty(x.shape) for x in (q, k, v, g, beta))
+
+
+def _save_decay(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs)
+
+
+def _decay_grad(ctx, dout, _dlast):  # type: ignore[no-untyped-def]
+    return *decay_scan_backward(dout, *ctx.saved_tensors), None, None
+
+
+decay_scan.register_autograd(_decay_grad, setup_context=_save_decay)
+
+
+@torch.library.custom_op("edgelm::slope_scan", mutates_args=())
+def slope_scan(
+    v: Tensor, decay: Tensor, starts: Tensor, norm: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Slope section over rows: v [B,T,S], decay [S], starts [B,T] bool, norm and state [B,S]; returns
+    the outputs [B,T,S], z at every step [B,T,S], and norm and state after the segment."""
+    rows = len(v)
+    last, last_norm = state.clone(), norm.clone()
+    out, norms = torch.empty(v.shape, dtype=v.dtype), torch.empty(v.shape, dtype=v.dtype)
+    decays = decay.expand(rows, -1)
+    arrays = [*_arrays(v, decays, starts), last_norm.numpy(), last.numpy(), norms.numpy(), out.numpy()]
+    _over_rows(_slope_rows, rows, *arrays)
+    return out, norms, last_norm, last
+
+
+@slope_scan.register_fake
+def _(v, decay, starts, norm, state):  # type: ignore[no-untyped-def]
+    return v.new_empty(v.shape), v.new_empty(v.shape), norm.new_empty(norm.shape), state.new_empty(state.shape)
+
+
+@torch.library.custom_op("edgelm::slope_scan_backward", mutates_args=())
+def slope_scan_backward(dout: Tensor, decay: Tensor, starts: Tensor, norms: Tensor) -> Tensor:
+    """Gradient of ``slope_scan`` with respect to v."""
+    dv = torch.empty(dout.shape, dtype=dout.dtype)
+    decays = decay.expand(len(dout), -1)
+    _over_rows(_slope_rows_backward, len(dout), *_arrays(dout, decays, starts, norms), dv.numpy())
+    return dv
+
+
+@slope_scan_backward.register_fake
+def _(dout, decay, starts, norms):  # type: ignore[no-untyped-def]
+    return dout.new_empty(dout.shape)
+
+
+def _save_slope(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    _, decay, starts, _, _ = inputs
+    ctx.save_for_backward(decay, starts, output[1])
+
+
+def _slope_grad(ctx, dout, _dnorms, _dlast_norm, _dlast):  # type: ignore[no-untyped-def]
+    return slope_scan_backward(dout, *ctx.saved_tensors), None, None, None, None
+
+
+slope_scan.register_autograd(_slope_grad, setup_context=_save_slope)

@@ -1,0 +1,288 @@
+"""Trains a model on token shards, on the CPU or a GPU; stops and resumes at any step.
+
+    python -m tools.pretrain.train SHARDS RUN_DIR --preset small --minutes 100
+    python -m tools.pretrain.train SHARDS RUN_DIR --resume
+
+RUN_DIR receives ``checkpoint.pt`` (replaced atomically), ``log.csv`` and ``loss.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgelm.config import CONV_WIDTH, PRESETS, ModelConfig
+from edgelm.text.tokenizer import DOC_ID
+from tools.pretrain.corpus import read_mixture
+from tools.pretrain.data import Streams
+from tools.pretrain.head import head_loss
+from tools.pretrain.model import Model, document_masks
+from tools.pretrain.optim import make_optimizers
+
+MIXTURE = Path(__file__).with_name("mixture.toml")
+FIELDS = ["step", "tokens", "seconds", "loss_nats", "awake", "dead_blocks", "pressure", "lr", "tokens_per_s"]
+
+
+@dataclasses.dataclass
+class Plan:
+    """All that decides a run, kept in its checkpoint."""
+
+    config: ModelConfig
+    mixture: dict[str, float]
+    batch_size: int
+    window: int
+    lr: float
+    weight_decay: float
+    minutes: float
+    tokens: float
+    target_awake: float
+    locality: float
+    ema: float
+    seed: int
+
+    def progress(self, tokens: int, seconds: float) -> float:
+        """How far the run is, 0 to 1, by tokens or by training time, whichever the plan limits."""
+        parts = [tokens / self.tokens if self.tokens else 0.0, seconds / 60 / self.minutes if self.minutes else 0.0]
+        return min(1.0, max(parts))
+
+    def lr_at(self, progress: float, step: int) -> float:
+        """Linear warm-up over 100 steps, then linear decay to 2 % over the rest."""
+        return self.lr * min(1.0, (step + 1) / 100) * max(0.02, 1 - progress)
+
+    def awake_target(self, progress: float) -> float:
+        """Dense for a tenth of the run, then down to the target share by 35 %."""
+        return 1 + (self.target_awake - 1) * min(1.0, max(0.0, (progress - 0.1) / 0.25))
+
+
+class Trainer:
+    """One run: model, optimisers, data streams and their checkpoint."""
+
+    def __init__(self, plan: Plan, shards: Path, run_dir: Path, device: str) -> None:
+        torch.manual_seed(plan.seed)
+        self.plan, self.run_dir, self.device = plan, run_dir, device
+        self.model = Model(plan.config).to(device)
+        self.optimizers = make_optimizers(self.model, plan.lr, plan.weight_decay)
+        self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.streams = Streams(shards, plan.mixture, plan.batch_size, plan.window, plan.seed)
+        self.states = self.model.initial_state(plan.batch_size)
+        self.carried = torch.ones(plan.batch_size, CONV_WIDTH - 1, dtype=torch.bool, device=device)
+        self.step, self.tokens, self.seconds, self.pressure = 0, 0, 0.0, 1e-4
+        self.awake_by_block = torch.ones(plan.config.n_layers, plan.config.n_blocks, device=device)
+
+    def progress(self) -> float:
+        return self.plan.progress(self.tokens, self.seconds)
+
+    def train_step(self) -> dict[str, float]:
+        """One optimiser step; returns the row of the log."""
+        plan, progress = self.plan, self.progress()
+        lr = plan.lr_at(progress, self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        batch = torch.from_numpy(self.streams.next_batch().astype("int64")).to(self.device)
+        ids, targets = batch[:, :-1], batch[:, 1:]
+        starts, same_doc, self.carried = document_masks(ids, DOC_ID, self.carried)
+        target = plan.awake_target(progress)
+        # The cap comes once the router is nearly sparse by itself.
+        max_awake = plan.config.max_awake if progress > 0.3 else plan.config.n_blocks
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            hidden, states, activations = self.model(ids, starts, same_doc, self.states, max_awake)
+            loss = head_loss(hidden, self.model.embed, targets)
+        a = torch.stack(activations)  # [L,B,T,M]
+        awake_by_block = (a > 0).float().mean((1, 2))
+        awake = float(awake_by_block.mean())
+        total = loss
+        if target < 1:
+            total = total + self.pressure * a.mean() * plan.config.n_blocks
+            if plan.locality:
+                # Soft on/off patterns of neighbouring tokens should agree (after BlockFFN's locality loss).
+                # It also puts blocks to sleep, so it fades as the pressure does when too few are awake.
+                pattern = torch.tanh(a)
+                weight = plan.locality * min(1.0, self.pressure / 1e-4)
+                total = total + weight * (pattern[:, :, 1:] - pattern[:, :, :-1]).abs().mean()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+        self._steer(awake, target, awake_by_block)
+        self.states = states
+        shadow = list(self.ema.values())
+        torch._foreach_lerp_(
+            shadow, [p.detach() for p in self.model.parameters()], 1 - min(plan.ema, self.step / (self.step + 10))
+        )
+        self.step += 1
+        self.tokens += ids.numel()
+        dead = int((self.awake_by_block < 1e-3).sum())
+        return {
+            "loss_nats": float(loss.detach()),
+            "awake": awake,
+            "dead_blocks": dead,
+            "pressure": self.pressure,
+            "lr": lr,
+        }
+
+    @torch.no_grad()
+    def _steer(self, awake: float, target: float, awake_by_block: Tensor) -> None:
+        # ReMoE's controller (arXiv 2412.14711): pressure times m when too dense, divided by m when too sparse.
+        if target < 1:
+            self.pressure = min(1.0, max(1e-6, self.pressure * (1.02 if awake > target else 1 / 1.02)))
+        # Blocks that never wake get a nudge, so that none dies.
+        self.awake_by_block.lerp_(awake_by_block, 0.02)
+        for layer, share in zip(self.model.layers, self.awake_by_block, strict=True):
+            layer.ffn.router_bias.add_((share < 2e-3).float(), alpha=1e-2)
+
+    def save(self) -> None:
+        """Writes the checkpoint; the old one stays until the new one is complete."""
+        plan = dataclasses.asdict(self.plan) | {"config": self.plan.config.to_dict()}
+        state = {
+            "plan": json.dumps(plan),
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "streams": json.dumps(self.streams.state()),
+            "states": self.states,
+            "carried": self.carried,
+            "awake_by_block": self.awake_by_block,
+            "counters": [self.step, self.tokens, self.seconds, self.pressure],
+        }
+        temporary = self.run_dir / "checkpoint.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.run_dir / "checkpoint.pt")
+
+    def load(self, state: dict) -> None:  # type: ignore[type-arg]
+        """Continues from a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self.ema = state["ema"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.streams.load_state(json.loads(state["streams"]))
+        self.states, self.carried = state["states"], state["carried"]
+        self.awake_by_block = state["awake_by_block"]
+        self.step, self.tokens, self.seconds, self.pressure = state["counters"]
+
+
+def run(trainer: Trainer, save_minutes: float, max_steps: int) -> None:
+    """Trains to the end of the plan; SIGINT and SIGTERM save and stop."""
+    stop: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda n, _: stop.append(n))
+    log_path = trainer.run_dir / "log.csv"
+    is_new = not log_path.exists()
+    last_save = last_line = time.monotonic()
+    line_tokens = trainer.tokens
+    smooth = None
+    with log_path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if is_new:
+            writer.writeheader()
+        while trainer.progress() < 1 and not stop and not (max_steps and trainer.step >= max_steps):
+            begun = time.monotonic()
+            row = trainer.train_step()
+            now = time.monotonic()
+            trainer.seconds += now - begun
+            smooth = row["loss_nats"] if smooth is None else 0.95 * smooth + 0.05 * row["loss_nats"]
+            if trainer.step % 10 == 0:
+                speed = (trainer.tokens - line_tokens) / (now - last_line)
+                last_line, line_tokens = now, trainer.tokens
+                row |= {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 1)}
+                row["tokens_per_s"] = round(speed)
+                writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
+                file.flush()
+                print(
+                    f"{trainer.progress():6.1%} step {trainer.step} loss {smooth:.3f} awake {row['awake']:.3f} "
+                    f"dead {row['dead_blocks']} pressure {row['pressure']:.1e} {speed:,.0f} tokens/s",
+                    flush=True,
+                )
+            if now - last_save > save_minutes * 60:
+                trainer.save()
+                last_save = now
+    trainer.save()
+
+
+def plot(run_dir: Path) -> None:
+    """Draws ``loss.png`` from ``log.csv``."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with (run_dir / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    tokens = [int(row["tokens"]) / 1e6 for row in rows]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    left.plot(tokens, [float(row["loss_nats"]) for row in rows], linewidth=0.6)
+    left.set(xlabel="million tokens", ylabel="nats per token")
+    right.plot(tokens, [float(row["awake"]) for row in rows])
+    right.set(xlabel="million tokens", ylabel="share of blocks awake", ylim=(0, 1.05))
+    figure.tight_layout()
+    figure.savefig(run_dir / "loss.png", dpi=110)
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """The plan that the command line asks for."""
+    config = PRESETS[args.preset]
+    if args.vocab_size:
+        config = dataclasses.replace(config, vocab_size=args.vocab_size)
+    return Plan(
+        config, read_mixture(args.mixture or MIXTURE), args.batch_size, args.window, args.lr, args.weight_decay,
+        args.minutes, args.tokens, args.target_awake, args.locality, args.ema, args.seed,
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
+    parser.add_argument("--vocab-size", type=int, default=0, help="default: the preset's")
+    parser.add_argument("--mixture", type=Path, help="default: mixture.toml, or that of the run resumed")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--lr", type=float, default=6e-3)
+    parser.add_argument("--weight-decay", type=float, default=0.05)
+    parser.add_argument("--minutes", type=float, default=0, help="training time of the whole run")
+    parser.add_argument("--tokens", type=float, default=0, help="tokens of the whole run")
+    parser.add_argument("--target-awake", type=float, default=0.22)
+    parser.add_argument("--locality", type=float, default=0.05)
+    parser.add_argument("--ema", type=float, default=0.99)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-steps", type=int, default=0, help="stop after this step, to continue later")
+    parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--no-compile", action="store_true")
+    args = parser.parse_args()
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    saved = None
+    if args.resume:
+        saved = torch.load(args.run_dir / "checkpoint.pt", weights_only=True, map_location=args.device)
+        fields = json.loads(saved["plan"])
+        plan = Plan(**(fields | {"config": ModelConfig.from_dict(fields["config"])}))
+        plan.minutes, plan.tokens = args.minutes or plan.minutes, args.tokens or plan.tokens
+        plan.mixture = read_mixture(args.mixture) if args.mixture else plan.mixture
+    else:
+        if not (args.minutes or args.tokens):
+            parser.error("give --minutes or --tokens")
+        plan = make_plan(args)
+    trainer = Trainer(plan, args.shards, args.run_dir, args.device)
+    if saved:
+        trainer.load(saved)
+    if not args.no_compile:
+        for layer in trainer.model.layers:
+            layer.compile()
+    run(trainer, args.save_minutes, args.max_steps)
+    plot(args.run_dir)
+
+
+if __name__ == "__main__":
+    main()
