@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +17,15 @@ from edgelm.config import LearnConfig, SampleConfig, data_dir
 from edgelm.engine.generate import reply
 from edgelm.engine.session import OrtSession
 from edgelm.errors import InputError
-from edgelm.learn.profile import Profile
+from edgelm.learn.profile import MEMORY, Profile
 from edgelm.model import hub
 from edgelm.model.reference import State, forward
 from edgelm.model.weights import adaptable_names
-from edgelm.text.conversation import reply_prompt, system_text, user_turn
-from edgelm.text.tokenizer import DOC_ID
+from edgelm.text.conversation import USER_LABEL, reply_prompt, system_text, user_turn
+from edgelm.text.tokenizer import DOC_ID, document_ids
 
 if TYPE_CHECKING:
+    from edgelm.learn.fast_memory import FastMemory
     from edgelm.learn.learner import Learner
 
 SAVE_SECONDS = 15.0
@@ -61,7 +62,7 @@ class Learned:
     @property
     def bits_gained(self) -> float:
         """Bits by which the same text became cheaper."""
-        return (self.loss_before - self.loss_after) * self.tokens / np.log(2)
+        return float((self.loss_before - self.loss_after) * self.tokens / np.log(2))
 
 
 class Runtime:
@@ -99,12 +100,14 @@ class Runtime:
             graph = build_graph(self.config)
         self.tokenizer, self.weights = self.model.tokenizer, self.model.weights
         self.base = {name: self.weights[name].copy() for name in adaptable_names(self.config)}
+        # It shares the weights, so it sees the profile's change. The profile comes last: whatever fails, nothing
+        # is left held.
+        self.session = OrtSession(graph, self.weights, options.threads)
+        self.rng = np.random.default_rng(options.seed or None)
         self.profile: Profile | None = None
         if use_profile:
             self.profile = Profile(data_dir() / "profiles", options.profile, self.model, writable=writable)
             self.profile.apply(self.weights)
-        self.session = OrtSession(graph, self.weights, options.threads)
-        self.rng = np.random.default_rng(options.seed or None)
 
     @cached_property
     def learner(self) -> Learner:
@@ -112,6 +115,30 @@ class Runtime:
         from edgelm.learn.learner import Learner
 
         return Learner(self.config, self.weights, self.base, self.model.grad_rms, self.learn_config)
+
+    @cached_property
+    def memory(self) -> FastMemory:
+        """The fast memory of this profile; the first use loads the kernels."""
+        from edgelm.learn.fast_memory import FastMemory
+
+        memory = FastMemory(self.config.vocab_size)
+        if self._has_memory and self.profile is not None:
+            memory.rebuild(*(self.profile.memory[name] for name in MEMORY))
+        return memory
+
+    @property
+    def _has_memory(self) -> bool:
+        return self.profile is not None and len(self.profile.memory) == len(MEMORY)
+
+    @property
+    def used_memory(self) -> FastMemory | None:
+        """The fast memory if it holds something: who has not learned needs no kernels."""
+        return self.memory if self._has_memory or "memory" in self.__dict__ else None
+
+    def mix(self, history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
+        """The distribution [V] of the next token, with what the fast memory knows."""
+        memory = self.used_memory
+        return probabilities if memory is None else memory.mix(history, probabilities)
 
     @property
     def may_learn_now(self) -> bool:
@@ -122,6 +149,8 @@ class Runtime:
         """Makes what was learned durable; returns the bytes of the profile."""
         if self.profile is None:
             return 0
+        if "memory" in self.__dict__:
+            self.profile.memory = dict(zip(MEMORY, (self.memory.tokens, self.memory.gates), strict=True))
         return self.profile.save(self.weights, self.base)
 
     def close(self) -> None:
@@ -135,13 +164,23 @@ class Runtime:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def learn_entry(self, text: str) -> Learned:
-        """Learns one text from an empty state, ``passes`` times."""
-        ids = [DOC_ID, *self.tokenizer.encode(text)]
+    def learn_entry(self, text: str, label: str = "") -> Learned:
+        """Learns one text from an empty state, ``passes`` times.
+
+        The fast memory learns what follows the ``label`` alone: it must not take "who speaks" for a
+        context of what was said.
+        """
+        ids = np.array([DOC_ID, *self.tokenizer.encode(text)])
+        first = 1 + len(self.tokenizer.encode(label))
+        said = np.array([DOC_ID, *ids[first:]])
         before = self.learner.learn(ids)
         for _ in range(self.learn_config.passes - 1):
             self.learner.learn(ids)
         after = self.learner.score(ids)
+        kept = [losses[first - 1 :].astype(np.float64) for losses in (before, after)]
+        before = np.concatenate([before[: first - 1], -np.log(self.memory.learn(said, 1, np.exp(-kept[0])))])
+        after = np.concatenate([after[: first - 1], -np.log(self.memory.predict(said, 1, np.exp(-kept[1])))])
+        self.memory.keep(said)
         if self.profile is not None:
             self.profile.tokens += len(before)
         return Learned(len(before), float(before.mean()), float(after.mean()))
@@ -152,16 +191,17 @@ class Runtime:
         Interrupted (any exception from ``on_tokens``), what was learned is saved, and the same text goes
         on from there the next time.
         """
-        from edgelm.learn.learner import document_ids
-
         assert self.profile is not None
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         known, _, count = self.profile.progress.partition(":")
         done = int(count) if known == digest and count.isdigit() else 0
-        position, learned, saved_at = 0, 0, time.monotonic()
+        position, learned, saved_at, read = 0, 0, time.monotonic(), 0
 
-        def advance(n_tokens: int) -> None:
-            nonlocal position, learned, saved_at
+        def advance(start: int, losses: np.ndarray) -> None:
+            nonlocal position, learned, saved_at, read
+            n_tokens = len(losses)
+            read = start + n_tokens + 1
+            self.memory.learn(ids[:read], start + 1, np.exp(-losses.astype(np.float64)))
             position += n_tokens
             learned += n_tokens
             self.profile.tokens += n_tokens  # type: ignore[union-attr]
@@ -172,8 +212,8 @@ class Runtime:
             on_tokens(n_tokens)
 
         try:
-            for ids in document_ids(self.tokenizer.encode_document_lines(text)):
-                length = len(ids) - 1
+            for document in document_ids(self.tokenizer.encode_document_lines(text)):
+                ids, length, read = np.asarray(document), len(document) - 1, 0
                 if position + length <= done:
                     position += length
                     on_tokens(length)
@@ -181,7 +221,11 @@ class Runtime:
                 skip = max(0, done - position)
                 position += skip
                 on_tokens(skip)
-                self.learner.learn(ids, advance, skip)
+                try:
+                    self.learner.learn(ids, advance, skip)
+                finally:
+                    if read:
+                        self.memory.keep(np.array([DOC_ID, *ids[skip + 1 : read]]))
             self.profile.progress = ""
         finally:
             self.save()
@@ -258,7 +302,7 @@ class Chat:
         self.runtime.session.reset()
         self._unread = [DOC_ID, *self.runtime.tokenizer.encode(opening)]
 
-    def turn(self, text: str) -> Iterator[str]:
+    def turn(self, text: str) -> Generator[str, None, None]:
         """Learns the person's ``text``, makes it durable, then yields the answer in pieces.
 
         The last element of ``turns`` tells how it went. Closing the generator ends the answer; nothing
@@ -268,14 +312,14 @@ class Chat:
         self.turns.append(turn)
         said = user_turn(text)
         if self.learn:
-            turn.learned = runtime.learn_entry(said)
+            turn.learned = runtime.learn_entry(said, USER_LABEL)
             runtime.save()
         ids = [*self._unread, *runtime.tokenizer.encode(said + reply_prompt())]
         begun = time.perf_counter()
         pieces: list[str] = []
         finished = False
         try:
-            for piece in reply(runtime.session, runtime.tokenizer, ids, self.sampling, runtime.rng):
+            for piece in reply(runtime.session, runtime.tokenizer, ids, self.sampling, runtime.rng, runtime.mix):
                 pieces.append(piece)
                 yield piece
             finished = True

@@ -16,6 +16,7 @@ from edgelm.errors import ConfigError, EdgelmError, InputError
 from edgelm.runtime import Chat, Runtime, Turn
 
 MAX_LINE = 20_000
+_TOO_LONG = f"a turn of more than {MAX_LINE:,} characters; use `edgelm adapt` for long texts"
 HELP = """\
 /help            this list
 /reset           begin a new conversation; what was learned stays
@@ -45,7 +46,11 @@ def chat(no_learn: bool, system: str, temperature: float, max_tokens: int, commo
 
 
 def _lines() -> Iterator[str]:
-    for raw in sys.stdin.buffer:
+    # Never more of a line than a turn can hold, were it gigabytes long.
+    longest = 4 * MAX_LINE + len("\r\n")
+    while raw := sys.stdin.buffer.readline(longest):
+        if len(raw) == longest and not raw.endswith(b"\n"):
+            raise InputError(_TOO_LONG)
         try:
             line = raw.decode("utf-8").strip()
         except UnicodeDecodeError:
@@ -58,7 +63,7 @@ def _lines() -> Iterator[str]:
 
 def _answer(talk: Chat, text: str, common: Common) -> None:
     if len(text) > MAX_LINE:
-        raise InputError(f"a turn of {len(text):,} characters; at most {MAX_LINE:,}. Use `edgelm adapt` for long texts")
+        raise InputError(_TOO_LONG)
     with closing(talk.turn(text)) as pieces:
         for piece in pieces:
             if not common.json:

@@ -14,6 +14,7 @@ from edgelm.cli.options import Common, common
 from edgelm.learn.measure import Score, progressive_score, score_text
 from edgelm.runtime import Runtime
 from edgelm.text.files import TextFile, read_paths
+from edgelm.text.tokenizer import DOC_LINE
 
 
 @contextmanager
@@ -36,16 +37,17 @@ def general_text() -> str:
     return files("edgelm").joinpath("data", "general.txt").read_text(encoding="utf-8")
 
 
-def split_holdout(texts: list[TextFile], share: float) -> tuple[list[TextFile], str]:
-    """Cuts the last ``share`` of all texts together off, at a line end."""
+def split_holdout(texts: list[TextFile], share: float) -> tuple[TextFile, str]:
+    """Joins all texts, a document each, and cuts the last ``share`` off, at a line end."""
+    *others, last = (item.text for item in texts)
+    joined = f"\n{DOC_LINE}\n".join([*(text.removesuffix("\n") for text in others), last])
     if share == 0:
-        return texts, ""
-    joined = "\n".join(item.text for item in texts)
+        return TextFile(texts[0].name, joined, len(joined.encode())), ""
     cut = joined.find("\n", int(len(joined) * (1 - share)))
     # A single long line is cut where the share says.
     cut = cut if 0 <= cut < len(joined) - 1 else int(len(joined) * (1 - share))
     learned, held_out = joined[:cut], joined[cut:].lstrip("\n")
-    return [TextFile(texts[0].name, learned, len(learned.encode()))], held_out
+    return TextFile(texts[0].name, learned, len(learned.encode())), held_out
 
 
 @click.command()
@@ -54,22 +56,22 @@ def split_holdout(texts: list[TextFile], share: float) -> tuple[list[TextFile], 
 @common
 def adapt(paths: tuple[str, ...], holdout: float, common: Common) -> None:
     """Learn files, folders or standard input (-): txt, md, JSON chat exports."""
-    texts, held_out = split_holdout(read_paths(paths, sys.stdin.buffer), holdout)
+    text, held_out = split_holdout(read_paths(paths, sys.stdin.buffer), holdout)
     with Runtime(common.runtime, writable=True) as runtime:
 
         def bits(text: str) -> float | None:
             if not text.strip():
                 return None
-            return round(score_text(runtime.session, runtime.tokenizer, runtime.config, text).bits_per_byte, 4)
+            score = score_text(runtime.session, runtime.tokenizer, runtime.config, text, runtime.used_memory)
+            return round(score.bits_per_byte, 4)
 
         before, general_before = bits(held_out), bits(general_text())
         common.note("loading the learning kernels (the first time takes a minute) ...")
         runtime.learner  # noqa: B018  (its making is not part of the time reported)
-        total = sum(len(runtime.tokenizer.encode_document_lines(item.text)) for item in texts)
-        begun, tokens = time.perf_counter(), 0
+        total = len(runtime.tokenizer.encode_document_lines(text.text))
+        begun = time.perf_counter()
         with progress_bar("learning", total, common) as on_tokens:
-            for item in texts:
-                tokens += runtime.adapt(item.name, item.text, on_tokens)
+            tokens = runtime.adapt(text.name, text.text, on_tokens)
         seconds = time.perf_counter() - begun
         size = runtime.save()
         fields = {
@@ -104,10 +106,12 @@ def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, common: Co
         with progress_bar("scoring", total, common) as on_tokens:
             for item in texts:
                 if learn:
-                    scores.append(progressive_score(runtime.learner, runtime.tokenizer, item.text, on_tokens))
+                    scores.append(
+                        progressive_score(runtime.learner, runtime.memory, runtime.tokenizer, item.text, on_tokens)
+                    )
                 else:
-                    session, tokenizer = runtime.session, runtime.tokenizer
-                    scores.append(score_text(session, tokenizer, runtime.config, item.text, on_tokens))
+                    session, memory = runtime.session, runtime.used_memory
+                    scores.append(score_text(session, runtime.tokenizer, runtime.config, item.text, memory, on_tokens))
         seconds = time.perf_counter() - begun
     score = sum(scores[1:], scores[0])
     rows = [{"path": item.name, **_fields(part)} for item, part in zip(texts, scores, strict=True)]

@@ -49,8 +49,9 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line; the one place where an error becomes a line and an exit code."""
+    _open_closed_streams()
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:
@@ -58,8 +59,9 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail("interrupted; what was learned is kept", 130)
     except click.ClickException as exc:
-        exc.show()
-        sys.exit(exc.exit_code)
+        context = exc.ctx if isinstance(exc, click.UsageError) else None
+        hint = f"; see `{context.command_path} --help`" if context else ""
+        _fail(exc.format_message().rstrip(".") + hint, exc.exit_code)
     except EdgelmError as exc:
         _fail(str(exc), 1)
     except BrokenPipeError:
@@ -70,6 +72,13 @@ def main() -> None:
         _fail("not enough memory; use a smaller file or model", 1)
     except OSError as exc:
         _fail(f"{exc.filename or 'input/output'}: {exc.strerror or exc}", 1)
+
+
+def _open_closed_streams() -> None:
+    """A stream that the parent process closed (`<&-`) is an empty one."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
 def _fail(message: str, code: int) -> None:

@@ -13,7 +13,7 @@ from edgelm.model import hub
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("folder", type=click.Path(path_type=Path, resolve_path=True), metavar="DIR")
 @click.option("--quantize", type=click.Choice(["none", "int8"]), default="int8", show_default=True)
 @click.option("--merge-profile", is_flag=True, help="Include what the profile learned.")
 @common
@@ -23,8 +23,8 @@ def export(folder: Path, quantize: str, merge_profile: bool, common: Common) -> 
 
     with Runtime(common.runtime, use_profile=merge_profile) as runtime:
         fields = export_model(runtime, folder, int8=quantize == "int8")
-    text = f"{folder}: {', '.join(fields['files'])}; {fields['bytes']:,} bytes, logits within {fields['max_abs_error']:.2g}"
-    common.emit(fields, text)
+    size, error = f"{fields['bytes']:,} bytes", f"logits within {fields['max_abs_error']:.2g}"
+    common.emit(fields, f"{folder}: {', '.join(fields['files'])}; {size}, {error}")
 
 
 @click.command()

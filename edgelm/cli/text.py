@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-import numpy as np
 
 from edgelm.cli.options import Common, common
 from edgelm.config import SampleConfig
@@ -25,9 +24,8 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
     sampling = SampleConfig(temperature=temperature, max_tokens=n_tokens)
     with Runtime(common.runtime) as runtime:
         tokenizer, pieces = runtime.tokenizer, []
-        logits = runtime.session.run(np.array([DOC_ID, *tokenizer.encode(text)]))[-1]
-        decoder = tokenizer.stream()
-        for token_id in generate(runtime.session, logits, sampling, runtime.rng):
+        ids, decoder = [DOC_ID, *tokenizer.encode(text)], tokenizer.stream()
+        for token_id in generate(runtime.session, ids, sampling, runtime.rng, runtime.mix):
             pieces.append(decoder.feed(token_id))
             if not common.json:
                 click.echo(pieces[-1], nl=False)
@@ -54,6 +52,6 @@ def choose(prompt: str, candidates: tuple[str, ...], as_reply: bool, common: Com
             texts = [f" {text.lstrip()}" if spaced and text[:1].isalnum() else text for text in candidates]
         ids = [DOC_ID, *runtime.tokenizer.encode(before)]
         names = dict(zip(texts, candidates, strict=True))
-        ranking = rank_continuations(runtime.session, runtime.tokenizer, ids, texts)
+        ranking = rank_continuations(runtime.session, runtime.tokenizer, ids, texts, runtime.used_memory)
     rows = [{"text": names[text], "log_probability": round(value, 6)} for text, value in ranking]
     common.emit({"ranking": rows}, "\n".join(f"{row['log_probability']:10.3f}  {row['text']}" for row in rows))

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from edgelm.config import SampleConfig
-from edgelm.engine.sampler import sample
+from edgelm.engine.sampler import log_softmax, sample
 from edgelm.engine.session import Session
 from edgelm.text.conversation import LABELS
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 
 
-def generate(session: Session, logits: np.ndarray, config: SampleConfig, rng: np.random.Generator) -> Iterator[int]:
-    """Token ids after a prompt whose last logits [V] are given; ends at the end-of-document id.
+Mix = Callable[[Sequence[int], np.ndarray], np.ndarray]
+"""(ids read so far, probabilities [V]) to probabilities [V]: how a fast memory joins in."""
+
+
+def no_mix(history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
+    """The model alone."""
+    return probabilities
+
+
+def generate(
+    session: Session,
+    prompt_ids: Sequence[int],
+    config: SampleConfig,
+    rng: np.random.Generator,
+    mix: Mix = no_mix,
+) -> Iterator[int]:
+    """Token ids after ``prompt_ids``; ends at the end-of-document id.
 
     Each id is fed to the session when the next one is asked for, so an id that the caller refuses by
     stopping was never read by the model.
     """
-    recent: list[int] = []
+    history = list(prompt_ids)
+    logits = session.run(np.asarray(prompt_ids))[-1]
     for _ in range(config.max_tokens):
-        token_id = sample(logits, recent, config, rng)
+        probabilities = mix(history, np.exp(log_softmax(logits)))
+        token_id = sample(np.log(probabilities), history[len(prompt_ids) :], config, rng)
         if token_id == DOC_ID:
             return
         yield token_id
-        recent.append(token_id)
+        history.append(token_id)
         logits = session.run(np.array([token_id]))[-1]
 
 
 def reply(
-    session: Session, tokenizer: Tokenizer, prompt_ids: Sequence[int], config: SampleConfig, rng: np.random.Generator
+    session: Session,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    config: SampleConfig,
+    rng: np.random.Generator,
+    mix: Mix = no_mix,
 ) -> Iterator[str]:
     """Text of one turn after ``prompt_ids``, in pieces as they come.
 
@@ -40,8 +62,7 @@ def reply(
     """
     decoder = tokenizer.stream()
     held, begun, line_end = "", False, False
-    logits = session.run(np.asarray(prompt_ids))[-1]
-    for token_id in generate(session, logits, config, rng):
+    for token_id in generate(session, prompt_ids, config, rng, mix):
         piece = decoder.feed(token_id)
         if line_end and (held + piece).rsplit("\n", 1)[-1].strip() in LABELS:
             break

@@ -170,7 +170,7 @@ class ReferenceSession:
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self._config, self._weights = config, weights
         self.vocab_size = config.vocab_size
-        self.reset()
+        self._state = State.empty(config, weights["embed"].dtype.type)
 
     def run(self, ids: Array, first_logit: int | None = None) -> Array:
         """Feeds ids [T]; returns logits [N,V] from ``first_logit`` on (default: the last alone)."""

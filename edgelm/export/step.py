@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 
@@ -253,7 +254,7 @@ class StepGraph:
     def _experts(self, h: str, a: str, name: str) -> str:
         c, g = self.config, self.g
         rows = g.constant("shape.rows", np.array([-1, c.n_blocks], np.int64))
-        attributes = {"k": c.max_awake, "activation_type": "silu", "normalize_routing_weights": 0}
+        attributes: dict[str, Any] = {"k": c.max_awake, "activation_type": "silu", "normalize_routing_weights": 0}
         if self._can_pack(name + "w1") and self._can_pack(name + "w2"):
             inputs = [h, g.op("Reshape", [a, rows])]
             for matrix in ("w1", "w2"):

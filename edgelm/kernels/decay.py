@@ -59,13 +59,10 @@ def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk,
     dstate [H,K,Vd] holds dL/dS after the segment and is updated in place to dL/dS before it.
     scratch [CHUNK+3,K,Vd] is overwritten. dq, dk, dv, dg, dbeta are overwritten.
     """
-    n_steps, n_heads, key_dim = q.shape
-    value_dim = v.shape[2]
+    n_steps, n_heads = g.shape
     n_chunks = (n_steps + CHUNK - 1) // CHUNK
+    e, de = scratch[CHUNK + 1, 0], scratch[CHUNK + 2, 0]
     for h in range(n_heads):
-        d = dstate[h]
-        e = scratch[CHUNK + 1, 0]
-        de = scratch[CHUNK + 1, 1]
         for chunk in range(n_chunks - 1, -1, -1):
             t0 = chunk * CHUNK
             t1 = min(t0 + CHUNK, n_steps)
@@ -74,40 +71,51 @@ def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk,
                 _state_step(scratch[t - t0], k[t, h], v[t, h], g[t, h], beta[t, h], e, scratch[t - t0 + 1])
             for t in range(t1 - 1, t0 - 1, -1):
                 old, new = scratch[t - t0], scratch[t - t0 + 1]
-                keep = np.exp(g[t, h])
-                b = beta[t, h]
-                kt, qt, dot = k[t, h], q[t, h], dout[t, h]
-                # e = v - P'k and u = D'k, with D += q dO' first.
-                for j in range(value_dim):
-                    e[j] = v[t, h, j]
-                    de[j] = 0
-                for i in range(key_dim):
-                    qi, ki, pk = qt[i], kt[i], keep * kt[i]
-                    acc = qi * 0
-                    for j in range(value_dim):
-                        acc += new[i, j] * dot[j]
-                        d[i, j] += qi * dot[j]
-                        de[j] += ki * d[i, j]
-                        e[j] -= pk * old[i, j]
-                    dq[t, h, i] = acc
+                keep, b = np.exp(g[t, h]), beta[t, h]
+                _read_backward(dout[t, h], q[t, h], k[t, h], v[t, h], old, new, keep, dstate[h], e, de, dq[t, h])
                 db = b * 0
-                for j in range(value_dim):
+                for j in range(e.shape[0]):
                     db += de[j] * e[j]
                     de[j] *= b
                     dv[t, h, j] = de[j]
                 dbeta[t, h] = db
-                dgt = b * 0
-                for i in range(key_dim):
-                    ki = kt[i]
-                    acc_e, acc_p = ki * 0, ki * 0
-                    for j in range(value_dim):
-                        acc_e += d[i, j] * e[j]
-                        acc_p += old[i, j] * de[j]
-                        dp = keep * (d[i, j] - ki * de[j])
-                        dgt += dp * old[i, j]
-                        d[i, j] = dp
-                    dk[t, h, i] = b * acc_e - keep * acc_p
-                dg[t, h] = dgt
+                dg[t, h] = _write_backward(k[t, h], old, keep, b, e, de, dstate[h], dk[t, h])
+
+
+@kernel
+def _read_backward(dout, q, k, v, old, new, keep, d, e, de, dq):  # type: ignore[no-untyped-def]
+    """D += q dO'; then dq = S dO, de = D'k and e = v - P'k."""
+    key_dim, value_dim = old.shape
+    for j in range(value_dim):
+        e[j] = v[j]
+        de[j] = 0
+    for i in range(key_dim):
+        qi, ki, pk = q[i], k[i], keep * k[i]
+        acc = qi * 0
+        for j in range(value_dim):
+            acc += new[i, j] * dout[j]
+            d[i, j] += qi * dout[j]
+            de[j] += ki * d[i, j]
+            e[j] -= pk * old[i, j]
+        dq[i] = acc
+
+
+@kernel
+def _write_backward(k, old, keep, b, e, de, d, dk):  # type: ignore[no-untyped-def]
+    """dk = beta D e - P de and D <- exp(g) (D - k de'); returns dg. de holds beta D'k."""
+    key_dim, value_dim = old.shape
+    dg = keep * 0
+    for i in range(key_dim):
+        ki = k[i]
+        acc_e, acc_p = ki * 0, ki * 0
+        for j in range(value_dim):
+            acc_e += d[i, j] * e[j]
+            acc_p += old[i, j] * de[j]
+            dp = keep * (d[i, j] - ki * de[j])
+            dg += dp * old[i, j]
+            d[i, j] = dp
+        dk[i] = b * acc_e - keep * acc_p
+    return dg
 
 
 @kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from numba import njit
 
@@ -15,4 +15,5 @@ _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 def kernel(function: F) -> F:
     """Compiles a loop at first use, caches it on disk, and releases the GIL while it runs."""
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH, boundscheck=False)(function)  # type: ignore[no-any-return]
+    compile_ = njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH, boundscheck=False)
+    return cast(F, compile_(function))

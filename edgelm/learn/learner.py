@@ -20,9 +20,9 @@ from edgelm.kernels.optim import pulled_step, sum_of_squares
 from edgelm.learn.network import Network
 from edgelm.model.reference import State
 from edgelm.model.weights import Weights, adaptable_names, shapes
-from edgelm.text.tokenizer import DOC_ID
 
 Array = np.ndarray
+OnSegment = Callable[[int, Array], None]
 MAX_LOSS = 50.0
 """Mean nats per token of a segment above which something is broken, not surprising."""
 
@@ -55,11 +55,11 @@ class Learner:
         """The state before a document."""
         return State.empty(self.model, self._dtype)
 
-    def score(self, ids: Sequence[int]) -> Array:
+    def score(self, ids: Sequence[int] | Array) -> Array:
         """Losses in nats of ids[1:], each after all before it; nothing is learned."""
         return self._run(ids, None)
 
-    def learn(self, ids: Sequence[int], on_segment: Callable[[int], None] | None = None, skip: int = 0) -> Array:
+    def learn(self, ids: Sequence[int] | Array, on_segment: OnSegment | None = None, skip: int = 0) -> Array:
         """Scores, then learns, each segment of one document, from an empty state.
 
         Parameters
@@ -67,7 +67,8 @@ class Learner:
         ids : sequence of int
             The document, its first id the end-of-document id; ids[1:] are predicted.
         on_segment : callable, optional
-            Called after each segment with the number of its tokens; it may raise to stop.
+            Called after each segment is learned, with its first position and its losses; it may raise to
+            stop.
         skip : int
             So many tokens were learned before: they are only read, to have their state.
 
@@ -81,9 +82,9 @@ class Learner:
         DivergenceError
             A gradient is not finite; the weights are as they were before that segment.
         """
-        return self._run(ids, on_segment or (lambda _: None), skip)
+        return self._run(ids, on_segment or (lambda start, losses: None), skip)
 
-    def _run(self, ids: Sequence[int], on_segment: Callable[[int], None] | None, skip: int = 0) -> Array:
+    def _run(self, ids: Sequence[int] | Array, on_segment: OnSegment | None, skip: int = 0) -> Array:
         array = np.asarray(ids, np.int64)
         state, size, losses = self.new_state(), self.config.segment, []
         for start in range(0, len(array) - 1, size):
@@ -92,7 +93,7 @@ class Learner:
             losses.append(self.network.forward(inputs, targets, state))
             if on_segment is not None and start >= skip:
                 self._update(losses[-1])
-                on_segment(len(targets))
+                on_segment(start, losses[-1])
         return np.concatenate(losses) if losses else np.zeros(0, self._dtype)
 
     def _update(self, losses: Array) -> None:
@@ -126,19 +127,6 @@ def _flat(array: Array, block: int | None) -> Array:
     return (array if block is None else array[block]).reshape(-1)
 
 
-def document_ids(ids: Sequence[int]) -> list[list[int]]:
-    """Cuts the ids of a corpus text into documents, each [0, ids..., 0] or, at the very end, [0, ids...]."""
-    documents, current = [], [DOC_ID]
-    for token_id in ids:
-        current.append(token_id)
-        if token_id == DOC_ID:
-            documents.append(current)
-            current = [DOC_ID]
-    if len(current) > 1:
-        documents.append(current)
-    return documents
-
-
 def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[Sequence[int]], segment: int) -> Weights:
     """Root mean square of the gradients of a segment's mean loss over ``documents``.
 
@@ -146,7 +134,8 @@ def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[S
     """
     names = list(shapes(model))
     network = Network(model, weights, names, segment)
-    sums = {name: np.zeros(model.n_blocks if network.grads[name].ndim == 3 else 1) for name in names}
+    blocks = {name for name in names if name.endswith((".w1", ".w2"))}
+    sums = {name: np.zeros(model.n_blocks if name in blocks else 1) for name in names}
     counts = {name: np.zeros_like(total) for name, total in sums.items()}
     for ids in documents:
         array, state = np.asarray(ids, np.int64), State.empty(model)
@@ -155,9 +144,9 @@ def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[S
             network.backward()
             for name in names:
                 grad = network.grads[name].astype(np.float64) / segment
-                used = network.awake[int(name.split(".")[1])] if grad.ndim == 3 else np.ones(1, bool)
-                squares = np.square(grad).mean((1, 2)) if grad.ndim == 3 else np.square(grad).mean(keepdims=True)
-                sums[name] += np.where(used, squares.reshape(used.shape), 0)
+                used = network.awake[int(name.split(".")[1])] if name in blocks else np.ones(1, bool)
+                squares = np.square(grad).mean((1, 2) if name in blocks else None)
+                sums[name] += np.where(used, squares, 0)
                 counts[name] += used
     mean = {name: np.sqrt(sums[name] / np.maximum(counts[name], 1)) for name in names}
     # A block that never woke has no measure of its own; the median of the others stands in.

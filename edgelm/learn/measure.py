@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgelm.config import ModelConfig
 from edgelm.engine.sampler import log_softmax
 from edgelm.engine.session import OrtSession
-from edgelm.learn.learner import Learner, document_ids
-from edgelm.text.tokenizer import Tokenizer
+from edgelm.text.tokenizer import Tokenizer, document_ids
+
+if TYPE_CHECKING:
+    # Kernels are loaded only by those who learn.
+    from edgelm.learn.fast_memory import FastMemory
+    from edgelm.learn.learner import Learner
 
 PART = 256
 """Tokens of one run of the graph while measuring: its logits are PART x V."""
@@ -55,43 +60,64 @@ def awake_fraction(config: ModelConfig, pairs_per_token: float) -> float:
 
 
 def score_text(
-    session: OrtSession, tokenizer: Tokenizer, config: ModelConfig, text: str, on_tokens: OnTokens = lambda _: None
+    session: OrtSession,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    text: str,
+    memory: FastMemory | None = None,
+    on_tokens: OnTokens = lambda _: None,
 ) -> Score:
-    """Scores a whole text; its ``<|doc|>`` lines reset the state and count."""
+    """Scores a whole text; its ``<|doc|>`` lines reset the state and count. Nothing is learned."""
     nats, pairs, tokens = 0.0, 0, 0
     for ids in document_ids(tokenizer.encode_document_lines(text)):
         session.reset()
-        array = np.asarray(ids)
+        array, chosen = np.asarray(ids), []
         for start in range(0, len(ids) - 1, PART):
             part = array[start : start + PART + 1]
             logits, a = session.observe(part[:-1])
-            nats -= float(log_softmax(logits)[np.arange(len(part) - 1), part[1:]].sum())
+            chosen.append(log_softmax(logits)[np.arange(len(part) - 1), part[1:]])
             pairs += int(np.minimum((a > 0).sum(-1), config.max_awake).sum())
             tokens += len(part) - 1
             on_tokens(len(part) - 1)
+        scores = np.concatenate(chosen)
+        if memory is not None:
+            scores = np.log(memory.predict(array, 1, np.exp(scores)))
+        nats -= float(scores.sum())
     fraction = awake_fraction(config, pairs / max(1, tokens))
     return Score(nats / np.log(2), tokens, len(text.encode()), fraction)
 
 
-def progressive_score(learner: Learner, tokenizer: Tokenizer, text: str, on_tokens: OnTokens = lambda _: None) -> Score:
+def progressive_score(
+    learner: Learner,
+    memory: FastMemory,
+    tokenizer: Tokenizer,
+    text: str,
+    on_tokens: OnTokens = lambda _: None,
+) -> Score:
     """Scores each segment of a text before it is learned: one pass, no token is seen twice."""
     nats, pairs, tokens = 0.0, 0, 0
-
-    def count(n_tokens: int) -> None:
-        nonlocal pairs
-        pairs += learner.network.n_pairs
-        on_tokens(n_tokens)
-
     for ids in document_ids(tokenizer.encode_document_lines(text)):
-        losses = learner.learn(ids, count)
-        nats += float(losses.astype(np.float64).sum())
-        tokens += len(losses)
+        array = np.asarray(ids)
+
+        def count(start: int, losses: np.ndarray, array: np.ndarray = array) -> None:
+            nonlocal nats, pairs, tokens
+            p = memory.learn(array[: start + len(losses) + 1], start + 1, np.exp(-losses.astype(np.float64)))
+            nats -= float(np.log(p).sum())
+            pairs += learner.network.n_pairs
+            tokens += len(losses)
+            on_tokens(len(losses))
+
+        learner.learn(ids, count)
     fraction = awake_fraction(learner.model, pairs / max(1, tokens))
     return Score(nats / np.log(2), tokens, len(text.encode()), fraction)
 
 
 def rank_continuations(
-    session: OrtSession, tokenizer: Tokenizer, prompt_ids: Sequence[int], candidates: Sequence[str]
+    session: OrtSession,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    candidates: Sequence[str],
+    memory: FastMemory | None = None,
 ) -> list[tuple[str, float]]:
     """Total log-probability in nats of each candidate text after the prompt, best first."""
     session.reset()
@@ -101,5 +127,9 @@ def rank_continuations(
         ids = np.asarray(tokenizer.encode(candidate))
         session.restore(state)
         logits = np.concatenate([first[None], session.run(ids[:-1], 0)]) if len(ids) > 1 else first[None]
-        ranking.append((candidate, float(log_softmax(logits)[np.arange(len(ids)), ids].sum())))
+        scores = log_softmax(logits)[np.arange(len(ids)), ids]
+        if memory is not None:
+            whole = np.array([*prompt_ids, *ids])
+            scores = np.log(memory.predict(whole, len(prompt_ids), np.exp(scores)))
+        ranking.append((candidate, float(scores.sum())))
     return sorted(ranking, key=lambda item: -item[1])

@@ -91,10 +91,8 @@ class GatedMixerPass:
         norm_kernels.silu_forward(b["vd_in"], b["vd"])
         self.rate = decay_rates(w["decay_base"], w["decay_step"]).astype(self.dtype)
         decay_kernels.gates_forward(b["raw"], w["decay_bias"], w["write_bias"], self.rate, b["g"], b["beta"])
-        decay_kernels.decay_forward(
-            *self._heads("q", "k", "vd"), b["g"], b["beta"], self.e, self.checkpoints, state.decay[layer],
-            *self._heads("o"),
-        )  # fmt: skip
+        q, k, v, o = self._heads("q", "k", "vd", "o")
+        decay_kernels.decay_forward(q, k, v, b["g"], b["beta"], self.e, self.checkpoints, state.decay[layer], o)
         norm_kernels.gated_norm_forward(b["o"], w["head_norm"], b["ud"], self.eps, b["o_inverse"], b["yd"])
         b["mix"][:, : c.slope_dim], b["mix"][:, c.slope_dim :] = b["ys"], b["yd"]
         y += np.dot(b["mix"], w["w_out"], out=b["dh"])
@@ -115,9 +113,10 @@ class GatedMixerPass:
             b["yd"], b["o"], w["head_norm"], b["ud"], b["o_inverse"], b["do"], b["ud"], small["head_norm"]
         )
         self.dstate[:] = 0
+        do, q, k, v, dq, dk, dv = self._heads("do", "q", "k", "vd", "dq", "dk", "dvd")
         decay_kernels.decay_backward(
-            *self._heads("do", "q", "k", "vd"), b["g"], b["beta"], self.checkpoints, self.scratch, self.dstate,
-            *self._heads("dq", "dk", "dvd"), b["dg"], b["dbeta"],
+            do, q, k, v, b["g"], b["beta"], self.checkpoints, self.scratch, self.dstate,
+            dq, dk, dv, b["dg"], b["dbeta"],
         )  # fmt: skip
         self.drate[:] = 0
         decay_kernels.gates_backward(
@@ -161,7 +160,7 @@ class PublishedMixerPass:
         self.config, self.layer, self.prefix, self.grads = config, layer, f"layers.{layer}.mixer.", grads
         self.w = {name: weights[self.prefix + name] for name in ("norm", "w_in", "w_out")}
         dtype = self.w["norm"].dtype
-        self.eps, self.decay = dtype.type(config.norm_eps), slope_decays(config).astype(dtype)
+        self.eps, self.slope_decay = dtype.type(config.norm_eps), slope_decays(config).astype(dtype)
         self.inverse = np.zeros(max_steps, dtype)
 
     def forward(self, x: Array, y: Array, state: State) -> None:
@@ -174,7 +173,9 @@ class PublishedMixerPass:
         v, u = np.split(projected, 2, axis=-1)
         self.v, self.u = v.reshape(len(x), -1), u.reshape(len(x), -1)
         self.m, self.norms, self.mix = np.empty_like(self.v), np.empty_like(self.v), np.empty_like(self.v)
-        slope_kernels.slope_forward(self.v, self.decay, state.norm.copy(), state.slope[self.layer], self.norms, self.m)
+        slope_kernels.slope_forward(
+            self.v, self.slope_decay, state.norm.copy(), state.slope[self.layer], self.norms, self.m
+        )
         norm_kernels.gate_forward(self.m, self.u, self.mix)
         y += self.mix @ w["w_out"]
 
@@ -183,7 +184,7 @@ class PublishedMixerPass:
         c, w, dmix = self.config, self.w, dy @ self.w["w_out"].T
         dm, du, dv = np.empty_like(dmix), np.empty_like(dmix), np.empty_like(dmix)
         norm_kernels.gate_backward(dmix, self.m, self.u, dm, du)
-        slope_kernels.slope_backward(dm, self.decay, self.norms, np.zeros_like(self.decay), dv)
+        slope_kernels.slope_backward(dm, self.slope_decay, self.norms, np.zeros_like(self.slope_decay), dv)
         shape = (len(dy), c.n_channels, -1)
         dprojected = np.concatenate([dv.reshape(shape), du.reshape(shape)], -1).transpose(1, 0, 2)
         for name, a, b in (("w_in", self.parts.transpose(0, 2, 1), dprojected), ("w_out", self.mix.T, dy)):

@@ -139,9 +139,9 @@ class Network:
             self.mixers[i].forward(x[2 * i], x[2 * i + 1], state)
             x[2 * i + 2] = x[2 * i + 1]
             self.ffns[i].forward(x[2 * i + 1], x[2 * i + 2])
-        mixer_decay = self.mixers[0].slope_decay if self.config.mixer == "mcsd_g" else self.mixers[0].decay
+        decay = self.mixers[0].slope_decay
         for _ in range(n_steps):
-            state.norm = mixer_decay * state.norm + 1
+            state.norm = decay * state.norm + 1
         hidden, logits, losses = self.hidden[:n_steps], self.logits[:n_steps], self.losses[:n_steps]
         norm_kernels.rms_forward(x[-1], self.weights["final_norm"], self.eps, self.inverse, hidden)
         np.dot(hidden, self.weights["embed"].T, out=logits)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgelm.config import ModelConfig
 from edgelm.errors import ConfigError, ModelFileError
@@ -77,7 +80,8 @@ def find(name: str | None) -> Path:
     if name is None or ((BUNDLED / name / "config.json").is_file() and "/" not in name):
         folder = BUNDLED / (name or DEFAULT)
     else:
-        folder = Path(name).expanduser()
+        # Unlike Path.expanduser, it leaves the ~ of an unknown user alone.
+        folder = Path(os.path.expanduser(name))  # noqa: PTH111
     if not (folder / "config.json").is_file():
         names = ", ".join(available()) or "none"
         raise ModelFileError(f"no model {name or DEFAULT!r}: neither bundled ({names}) nor a folder with a config.json")
@@ -106,13 +110,8 @@ def load(name: str | None = None) -> Model:
         config = ModelConfig.from_dict(manifest["config"])
     except ConfigError as exc:
         raise ModelFileError(f"{folder / 'config.json'}: {exc}") from None
-    packed, _ = tensorfile.read(folder / "weights.safetensors")
-    weights = unpack(packed)
-    check(weights, config, str(folder / "weights.safetensors"))
-    grad_rms, _ = tensorfile.read(folder / "learning.safetensors")
-    missing = set(adaptable_names(config)) - set(grad_rms)
-    if missing:
-        raise ModelFileError(f"{folder / 'learning.safetensors'} lacks {min(missing)!r}; get the model again")
+    weights = _read_weights(folder / "weights.safetensors", config)
+    grad_rms = _read_grad_rms(folder / "learning.safetensors", config)
     tokenizer = Tokenizer(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise ModelFileError(
@@ -129,7 +128,7 @@ def load(name: str | None = None) -> Model:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise ModelFileError(f"{path}: not readable as JSON ({exc}); get the model again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -149,6 +148,30 @@ def _verify(path: Path, digest: str | None) -> None:
         raise ModelFileError(
             f"{path}: altered or truncated (its SHA-256 is not that of config.json); get the model again"
         )
+
+
+def _read_weights(path: Path, config: ModelConfig) -> Weights:
+    packed, _ = tensorfile.read(path)
+    try:
+        weights = unpack(packed)
+    except (KeyError, ValueError) as exc:
+        raise ModelFileError(f"{path}: a matrix does not fit its scales ({exc}); get the model again") from None
+    check(weights, config, str(path))
+    for name, array in weights.items():
+        if array.dtype != np.float32:
+            raise ModelFileError(f"{path}: {name} is {array.dtype}, expected float32; get the model again")
+    return weights
+
+
+def _read_grad_rms(path: Path, config: ModelConfig) -> Weights:
+    grad_rms, _ = tensorfile.read(path)
+    for name in adaptable_names(config):
+        rms = grad_rms.get(name)
+        if rms is None:
+            raise ModelFileError(f"{path} lacks {name!r}; get the model again")
+        if rms.size not in (1, config.n_blocks) or not (np.isfinite(rms) & (rms > 0)).all():
+            raise ModelFileError(f"{path}: {name} holds no usable scale of a gradient; get the model again")
+    return grad_rms
 
 
 def write_model(folder: Path, name: str, config: ModelConfig, files: dict[str, bytes], card: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise ModelFileError(f"{path}: cannot be read ({exc.strerror})") from None
     try:
         tensors = load(blob)
-        metadata = json.loads(blob[8 : 8 + struct.unpack("<Q", blob[:8])[0]]).get("__metadata__", {})
+        metadata = json.loads(blob[8 : 8 + struct.unpack("<Q", blob[:8])[0]]).get("__metadata__") or {}
     except (SafetensorError, ValueError, KeyError, struct.error) as exc:
         raise ModelFileError(f"{path}: damaged or not a safetensors file ({exc})") from None
     return tensors, metadata
@@ -49,7 +49,7 @@ def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] |
     from safetensors.numpy import save
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_bytes(path, save(contiguous, metadata=metadata or {}))
+    write_bytes(path, save(contiguous, metadata=metadata or None))
 
 
 def write_bytes(path: Path, blob: bytes) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 LABELS = ("User", "Assistant")
+USER_LABEL = "User:"
 
 
 def user_turn(text: str) -> str:
     """What a person said, as a line of the conversation."""
-    return f"User: {clean(text)}\n"
+    return f"{USER_LABEL} {clean(text)}\n"
 
 
 def assistant_turn(text: str) -> str:

@@ -79,10 +79,11 @@ def chat_export(text: str, name: str) -> str:
     ``messages`` or ``conversations``, or a list of such.
     """
     try:
-        data = json.loads(text)
+        documents = list(_conversations(json.loads(text)))
     except ValueError as exc:
         raise InputError(f"{name}: not valid JSON ({exc})") from None
-    documents = [lines for lines in _conversations(data) if lines]
+    except RecursionError:
+        raise InputError(f"{name}: JSON nested too deeply (expected a list of role and content)") from None
     if not documents:
         raise InputError(f"{name}: JSON without chat messages (expected a list of role and content)")
     return "<|doc|>\n".join("".join(lines) for lines in documents)
@@ -109,4 +110,6 @@ def _message(item: Any) -> str | None:
     if not isinstance(role, str) or not isinstance(content, str) or not content.strip():
         return None
     label = "User" if role.lower() in ("user", "human", "me") else "Assistant"
-    return f"{label}: {' '.join(content.split())}\n"
+    # JSON can spell half a surrogate pair; UTF-8 cannot.
+    whole = content.encode("utf-8", "replace").decode("utf-8")
+    return f"{label}: {' '.join(whole.split())}\n"

@@ -8,10 +8,10 @@ person is seven ordinary characters.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgelm.errors import ModelFileError
+from edgelm.errors import InputError, ModelFileError
 
 DOC_ID = 0
 DOC_LINE = "<|doc|>"
@@ -45,14 +45,26 @@ class Tokenizer:
         if self._backend.get_added_tokens_decoder():
             raise ModelFileError(f"{path}: has special tokens that text could spell; edgelm models have none")
         self.vocab_size: int = self._backend.get_vocab_size()
-        self._bytes = _token_bytes(self._backend, self.vocab_size)
+        try:
+            self._bytes = _token_bytes(self._backend, self.vocab_size)
+        except (KeyError, TypeError):
+            raise ModelFileError(f"{path}: not a byte-level tokenizer; get the model again") from None
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``; no special id is ever among them."""
+        """Token ids of ``text``; no special id is ever among them.
+
+        Raises
+        ------
+        InputError
+            ``text`` has a lone surrogate, as an argument that was not UTF-8 has.
+        """
         ids: list[int] = []
         # Cut at line ends: the splitter never joins across one, and a cut keeps memory flat on large files.
         for chunk in _chunks(text):
-            ids.extend(self._backend.encode(chunk, add_special_tokens=False).ids)
+            try:
+                ids.extend(self._backend.encode(chunk, add_special_tokens=False).ids)
+            except TypeError:
+                raise InputError("a text that is not UTF-8; convert it first") from None
         return ids
 
     def encode_document_lines(self, text: str) -> list[int]:
@@ -105,6 +117,19 @@ def document_breaks(text: str) -> Iterator[int]:
         if (position == 0 or text[position - 1] == "\n") and (end == len(text) or text[end] == "\n"):
             yield position
         position = text.find(DOC_LINE, end)
+
+
+def document_ids(ids: Sequence[int]) -> list[list[int]]:
+    """Cuts the ids of a corpus text into documents, each [0, ids..., 0] or, at the very end, [0, ids...]."""
+    documents, current = [], [DOC_ID]
+    for token_id in ids:
+        current.append(token_id)
+        if token_id == DOC_ID:
+            documents.append(current)
+            current = [DOC_ID]
+    if len(current) > 1:
+        documents.append(current)
+    return documents
 
 
 def _chunks(text: str) -> Iterator[str]:

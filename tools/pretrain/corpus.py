@@ -11,7 +11,9 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-SEPARATOR = "\n<|doc|>\n"
+from edgelm.text.tokenizer import DOC_LINE, document_breaks
+
+SEPARATOR = f"\n{DOC_LINE}\n"
 
 
 def read_mixture(path: Path) -> dict[str, float]:
@@ -32,7 +34,9 @@ def read_text(folder: Path, name: str) -> str:
 
 def documents(text: str) -> Iterator[str]:
     """The documents of a text, each ending in a newline."""
-    for document in text.split(SEPARATOR):
-        document = document.removeprefix("<|doc|>\n").removesuffix("<|doc|>\n").removesuffix("\n<|doc|>")
+    start = 0
+    for position in (*document_breaks(text), len(text)):
+        document = text[start:position].removesuffix("\n")
+        start = position + len(DOC_LINE) + 1
         if document.strip():
             yield document if document.endswith("\n") else document + "\n"

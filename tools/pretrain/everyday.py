@@ -17,6 +17,7 @@ from typing import Any
 
 from tools.pretrain.corpus import SEPARATOR
 
+PHRASES = Path(__file__).with_suffix(".toml")
 LENGTHS, LENGTH_WEIGHTS = range(1, 9), (8, 12, 15, 16, 15, 13, 11, 10)
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_]+)(?::([a-z]))?(?:\.(\d))?\}")
@@ -38,7 +39,7 @@ def computed_lists(months: list[str]) -> dict[str, list[list[str]]]:
 class Phrases:
     """The parsed phrase file: lists, topics of patterns (each its turns), facts and the ways to talk of them."""
 
-    def __init__(self, path: Path = Path(__file__).with_suffix(".toml")) -> None:
+    def __init__(self, path: Path = PHRASES) -> None:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         self.lists = {name: [row.split(" / ") for row in rows.split(", ")] for name, rows in table["lists"].items()}
         self.lists |= computed_lists([row[0] for row in self.lists["month"]])

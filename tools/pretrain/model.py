@@ -7,15 +7,22 @@ next, not differentiated across.
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgelm.config import CONV_WIDTH, ModelConfig
-from tools.pretrain.scan import decay_scan, slope_scan
+from edgelm.model.reference import slope_decays
+from tools.pretrain import chunked, scan
 
 State = dict[str, Tensor]
+
+
+def recurrences(x: Tensor) -> ModuleType:
+    """Whose ``decay_scan`` and ``slope_scan`` suit the device of ``x``: chunks on a GPU, else a loop by Numba."""
+    return chunked if x.is_cuda else scan
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -50,11 +57,21 @@ class Mixer(nn.Module):
         self.decay_step = nn.Parameter(torch.full((c.n_heads,), math.log(math.expm1(step))))
         self.head_norm = nn.Parameter(torch.ones(c.value_dim))
         self.w_out = nn.Parameter(torch.randn(c.mix_dim, c.d_model) / math.sqrt(c.mix_dim * 2 * c.n_layers))
-        self.register_buffer("slope_decay", slope_decays(c), persistent=False)
+        self.register_buffer("slope_decay", torch.from_numpy(slope_decays(c)).float(), persistent=False)
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of one row's state."""
+        c = self.config
+        return {
+            "conv": (CONV_WIDTH - 1, c.conv_dim),
+            "norm": (c.slope_dim,),
+            "slope": (c.slope_dim,),
+            "decay": (c.n_heads, c.key_dim, c.value_dim),
+        }
 
     def forward(self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State) -> tuple[Tensor, State]:
-        """x [B,T,D] to the section's contribution [B,T,D] and the state after it."""
-        c = self.config
+        """x [B,T,D] to the sections' contribution [B,T,D] and the state after it."""
+        c, sections = self.config, recurrences(x)
         rows, steps, _ = x.shape
         h = rms_norm(x, self.norm, c.norm_eps)
         p = F.linear(h, self.w_in.t())
@@ -68,7 +85,7 @@ class Mixer(nn.Module):
         key_dims = c.n_heads * c.key_dim
         vs, q, k, vd = mixed.split([c.slope_dim, key_dims, key_dims, c.decay_dim], -1)
 
-        slope, _, norm, slope_state = slope_scan(
+        slope, _, norm, slope_state = sections.slope_scan(
             vs.contiguous(), self.slope_decay, starts, state["norm"], state["slope"]
         )
         ys = slope * F.silu(us.float())
@@ -79,12 +96,40 @@ class Mixer(nn.Module):
         rate = torch.exp(self.decay_base + torch.cumsum(F.softplus(self.decay_step), 0))
         g = -rate * F.softplus(g.float() + self.decay_bias)
         beta = torch.sigmoid(b.float() + self.write_bias)
-        out, decay_state = decay_scan(q, k, vd, g, beta, starts, state["decay"])
+        out, decay_state = sections.decay_scan(q, k, vd, g, beta, starts, state["decay"])
         yd = rms_norm(out, self.head_norm, c.norm_eps).flatten(2) * F.silu(ud.float())
 
         y = F.linear(torch.cat([ys, yd], -1), self.w_out.t())
-        last = {"conv": padded[:, -(CONV_WIDTH - 1) :], "norm": norm, "slope": slope_state, "decay": decay_state}
+        # A copy: a view would take the whole segment into the checkpoint.
+        last = {"conv": padded[:, -(CONV_WIDTH - 1) :].clone(), "norm": norm, "slope": slope_state, "decay": decay_state}
         return y, {name: tensor.detach() for name, tensor in last.items()}
+
+
+class PublishedMixer(nn.Module):
+    """The published block (MODEL: mixer ``mcsd``): vector states, fixed decays, block-diagonal projections."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        width = c.d_model // c.n_channels
+        self.norm = nn.Parameter(torch.ones(c.d_model))
+        w_in = torch.randn(c.n_channels, width, 2 * c.mix_dim // c.n_channels) / math.sqrt(width)
+        self.w_in = nn.Parameter(w_in)
+        self.w_out = nn.Parameter(torch.randn(c.mix_dim, c.d_model) / math.sqrt(c.mix_dim * 2 * c.n_layers))
+        self.register_buffer("slope_decay", torch.from_numpy(slope_decays(c)).float(), persistent=False)
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of one row's state."""
+        return {"norm": (self.config.mix_dim,), "slope": (self.config.mix_dim,)}
+
+    def forward(self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State) -> tuple[Tensor, State]:
+        """As ``Mixer.forward``; there is no convolution, so ``same_doc`` is not read."""
+        h = rms_norm(x, self.norm, self.config.norm_eps).unflatten(-1, (self.config.n_channels, -1))
+        v, u = torch.einsum("btci,cij->btcj", h, self.w_in).chunk(2, -1)  # each [B,T,C,(S+H Vd)/C]
+        v, u = v.float().flatten(2).contiguous(), u.float().flatten(2)
+        mean, _, norm, sums = recurrences(x).slope_scan(v, self.slope_decay, starts, state["norm"], state["slope"])
+        y = F.linear(mean * F.silu(u), self.w_out.t())
+        return y, {"norm": norm.detach(), "slope": sums.detach()}
 
 
 class BlockFFN(nn.Module):
@@ -125,7 +170,7 @@ class BlockFFN(nn.Module):
 class Layer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.mixer = Mixer(config)
+        self.mixer = Mixer(config) if config.mixer == "mcsd_g" else PublishedMixer(config)
         self.ffn = BlockFFN(config)
 
     def forward(
@@ -149,14 +194,8 @@ class Model(nn.Module):
 
     def initial_state(self, rows: int) -> list[State]:
         """Empty states of every layer for ``rows`` streams."""
-        c, device = self.config, self.embed.device
-        shapes = {
-            "conv": (rows, CONV_WIDTH - 1, c.conv_dim),
-            "norm": (rows, c.slope_dim),
-            "slope": (rows, c.slope_dim),
-            "decay": (rows, c.n_heads, c.key_dim, c.value_dim),
-        }
-        return [{n: torch.zeros(s, device=device) for n, s in shapes.items()} for _ in range(c.n_layers)]
+        shapes = [layer.mixer.state_shapes() for layer in self.layers]
+        return [{n: torch.zeros(rows, *s, device=self.embed.device) for n, s in part.items()} for part in shapes]
 
     def forward(
         self, ids: Tensor, starts: Tensor, same_doc: Tensor, states: list[State], max_awake: int
@@ -173,12 +212,6 @@ class Model(nn.Module):
             new_states.append(state)
             activations.append(a)
         return rms_norm(x, self.final_norm, self.config.norm_eps), new_states, activations
-
-
-def slope_decays(config: ModelConfig) -> Tensor:
-    """lam of each slope feature [S]: horizons from 1 to 64 tokens, geometric over the channels."""
-    horizons = torch.logspace(0, math.log2(64), config.n_channels, base=2, dtype=torch.float64)
-    return torch.exp(-math.log(2) / horizons).repeat_interleave(config.slope_dim // config.n_channels).float()
 
 
 def document_masks(ids: Tensor, doc_id: int, carried: Tensor) -> tuple[Tensor, Tensor, Tensor]:

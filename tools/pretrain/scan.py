@@ -7,6 +7,7 @@ begins. Gradients stop at the start of the segment (truncated back-propagation).
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -24,7 +25,7 @@ def _over_rows(function, n_rows: int, *arrays: np.ndarray) -> None:  # type: ign
     """Runs ``function`` on contiguous groups of rows, one group a thread."""
     n_groups = min(_pool._max_workers, n_rows)
     cuts = [n_rows * i // n_groups for i in range(n_groups + 1)]
-    jobs = [_pool.submit(function, *[array[a:b] for array in arrays]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    jobs = [_pool.submit(function, *[array[a:b] for array in arrays]) for a, b in itertools.pairwise(cuts)]
     for job in jobs:
         job.result()
 

@@ -2,8 +2,10 @@
 
     python -m tools.pretrain.train SHARDS RUN_DIR --preset small --minutes 100
     python -m tools.pretrain.train SHARDS RUN_DIR --resume
+    python -m tools.pretrain.train SHARDS RUN_DIR --device cuda --batch-size 64 --window 512 --tokens 2e9
 
-RUN_DIR receives ``checkpoint.pt`` (replaced atomically), ``log.csv`` and ``loss.png``.
+RUN_DIR receives ``checkpoint.pt`` (replaced atomically), ``log.csv`` and ``loss.png``. A checkpoint continues
+on either kind of device.
 """
 
 from __future__ import annotations
@@ -99,7 +101,6 @@ class Trainer:
             loss = head_loss(hidden, self.model.embed, targets)
         a = torch.stack(activations)  # [L,B,T,M]
         awake_by_block = (a > 0).float().mean((1, 2))
-        awake = float(awake_by_block.mean())
         total = loss
         if target < 1:
             total = total + self.pressure * a.mean() * plan.config.n_blocks
@@ -114,6 +115,8 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
+        # Nothing before this waits for the GPU.
+        awake = float(awake_by_block.mean())
         self._steer(awake, target, awake_by_block)
         self.states = states
         shadow = list(self.ema.values())

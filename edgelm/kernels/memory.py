@@ -1,0 +1,142 @@
+"""Counts of what followed each context of 1 to 5 tokens, and their mixture with the model's prediction.
+
+Equations and layout: ``edgelm.learn.fast_memory``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgelm.kernels.jit import kernel
+
+PROBES = 8
+
+
+@kernel
+def find_context(history, n, order, keys):  # type: ignore[no-untyped-def]
+    """(row, key) of the last ``order`` ids of history[:n]; row < 0: not there, -row - 1 is where to put it.
+
+    A context that finds no free row within PROBES takes the one it probed last.
+    """
+    key = np.uint64(order + 1)
+    for back in range(1, order + 1):
+        key = (key ^ np.uint64(history[n - back] + 1)) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(29)
+    key |= np.uint64(1)  # 0 marks a free row
+    row = np.int64(key >> np.uint64(20)) & (keys.shape[0] - 1)
+    for _ in range(PROBES):
+        if keys[row] == key:
+            return row, key
+        if keys[row] == 0:
+            break
+        row = (row + 1) & (keys.shape[0] - 1)
+    return -row - 1, key
+
+
+@kernel
+def bucket(total, n_seen):  # type: ignore[no-untyped-def]
+    """Which gate a context uses: by how often it was seen, and by how many ids followed it."""
+    size = 0
+    while size < 4 and (1 << size) < total:
+        size += 1
+    return size * 3 + min(n_seen, 3) - 1
+
+
+@kernel
+def memory_read(history, n, tables, gates, p):  # type: ignore[no-untyped-def]
+    """Mixes the memory into the model's distribution p [V] after history[:n], in place; the sum stays 1."""
+    words, keys, ids, counts, totals = tables
+    n_words = words[-1]
+    if n_words > 0:
+        share = gates[0, bucket(n_words, 3), 0]
+        for j in range(p.shape[0]):
+            p[j] = (1 - share) * p[j] + share * words[j] / n_words
+    for order in range(1, min(n, gates.shape[0] - 1) + 1):
+        row, _ = find_context(history, n, order, keys)
+        if row < 0:
+            continue
+        n_seen, known = 0, 0
+        while n_seen < ids.shape[1] and counts[row, n_seen] > 0:
+            known += counts[row, n_seen]
+            n_seen += 1
+        share = gates[order, bucket(totals[row], n_seen), 0] / totals[row]
+        rest = 1 - share * known
+        for j in range(p.shape[0]):
+            p[j] *= rest
+        for s in range(n_seen):
+            p[ids[row, s]] += share * counts[row, s]
+
+
+@kernel
+def memory_learn(history, start, n, p, learn_gates, learn_counts, tables, gates):  # type: ignore[no-untyped-def]
+    """Predicts, then learns, history[start:n], id by id.
+
+    p [n - start] holds the model's probability of each id and becomes that of the mixture. tables and
+    gates are updated in place where asked for; without ``learn_counts`` they are only read.
+    """
+    words, keys, ids, counts, totals = tables
+    slots = ids.shape[1]
+    for t in range(start, n):
+        target = history[t]
+        mixed = p[t - start]
+        n_words = words[-1]
+        if n_words > 0:
+            mixed = _mix(gates[0, bucket(n_words, 3)], words[target] / n_words, 1.0, mixed, learn_gates)
+        if learn_counts:
+            words[target] += 1
+            words[-1] += 1
+        for order in range(1, min(t, gates.shape[0] - 1) + 1):
+            row, key = find_context(history, t, order, keys)
+            n_seen, known, slot = 0, 0, -1
+            if row >= 0:
+                while n_seen < slots and counts[row, n_seen] > 0:
+                    known += counts[row, n_seen]
+                    if ids[row, n_seen] == target:
+                        slot = n_seen
+                    n_seen += 1
+                hit = counts[row, slot] / totals[row] if slot >= 0 else 0.0
+                gate = gates[order, bucket(totals[row], n_seen)]
+                mixed = _mix(gate, hit, known / totals[row], mixed, learn_gates)
+            elif learn_counts:
+                row = -row - 1
+                keys[row] = key
+                totals[row] = 0
+                counts[row] = 0
+            if learn_counts:
+                _count(row, slot, n_seen, target, ids, counts, totals)
+        p[t - start] = mixed
+
+
+@kernel
+def _mix(gate, hit, known, below, learn):  # type: ignore[no-untyped-def]
+    """gate [2] (weight, predictions seen): the mixture of a context's ``hit`` with what is ``below``."""
+    share = gate[0]
+    mixed = share * hit + (1 - share * known) * below
+    if learn:
+        # Online expectation maximisation: how much of the mixture was the memory's doing?
+        gate[1] += 1
+        step = max(1 / (gate[1] + 2), 0.01)
+        gate[0] = min(0.995, max(0.001, share + step * (share * hit / mixed - share)))
+    return mixed
+
+
+@kernel
+def _count(row, slot, n_seen, target, ids, counts, totals):  # type: ignore[no-untyped-def]
+    slots = ids.shape[1]
+    if slot < 0:
+        # A full row gives up its rarest id; its past sightings stay in the total, so the rest backs off.
+        slot = n_seen
+        if slot == slots:
+            slot = 0
+            for s in range(1, slots):
+                if counts[row, s] < counts[row, slot]:
+                    slot = s
+        ids[row, slot] = target
+        counts[row, slot] = 0
+    counts[row, slot] += 1
+    totals[row] += 1
+    if totals[row] >= 60000:
+        totals[row] = 0
+        for s in range(slots):
+            counts[row, s] = counts[row, s] // 2 + (counts[row, s] > 0)
+            totals[row] += counts[row, s]

@@ -1,0 +1,85 @@
+"""``chat`` from standard input: each line is a turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgelm.cli.chat import MAX_LINE
+from tests.cli.conftest import Cli
+from tests.command import assert_one_line, run_cli
+from tests.model_folder import contents
+
+TURN = {"turn", "reply", "tokens", "tokens_per_s", "learned_tokens", "loss_nats_before", "loss_nats_after"}
+LINES = "The ferry waits in the fog.\n\n   \nWhat does the baker bring?\r\n你好，世界\nlast, without an end"
+
+
+def test_one_object_a_turn(cli: Cli) -> None:
+    result = cli("chat", "--json", "--max-tokens", "6", "--seed", "1", input=LINES)
+    assert (result.code, result.stderr) == (0, "")
+    turns = result.json_lines
+    assert [turn["turn"] for turn in turns] == [1, 2, 3, 4]
+    assert all(turn.keys() >= TURN for turn in turns)
+    assert all(turn["learned_tokens"] > 0 for turn in turns)
+    assert all(turn["loss_nats_after"] < turn["loss_nats_before"] for turn in turns)
+
+
+def test_answers_alone_on_stdout(cli: Cli) -> None:
+    args = ["chat", "--max-tokens", "6", "--seed", "1", "--no-learn", "--system", "Be brief."]
+    turns = cli(*args, "--json", input="One\nTwo\n").json_lines
+    plain = cli(*args, input="One\nTwo\n")
+    assert plain.stdout == "".join(turn["reply"] + "\n" for turn in turns)
+    assert plain.stderr == ""
+    # What was learned and how fast is a remark, for whoever asks.
+    assert "tokens/s" in cli(*args, "-v", input="One\n").stderr
+
+
+@pytest.mark.parametrize("said", ["", "\n\n  \n"])
+def test_nothing_said(cli: Cli, said: str) -> None:
+    result = cli("chat", "--json", input=said)
+    assert (result.code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_no_learn_writes_nothing(cli: Cli, home: Path) -> None:
+    (turn,) = cli("chat", "--no-learn", "--json", "--max-tokens", "3", input="Hello\n").json_lines
+    assert (turn["learned_tokens"], turn["loss_nats_before"], turn["loss_nats_after"]) == (0, None, None)
+    assert not home.exists()
+
+
+def test_no_learn_reads_what_was_learned(cli: Cli, home: Path) -> None:
+    args = ["chat", "--no-learn", "--json", "--max-tokens", "40", "--temperature", "0"]
+    before = cli(*args, input="Hello\n").json_lines
+    cli("chat", "--json", "--max-tokens", "1", input="The ferry leaves at seven.\n" * 30)
+    files = contents(home)
+    after = cli(*args, input="Hello\n").json_lines
+    assert after[0]["reply"] != before[0]["reply"]
+    assert contents(home) == files
+
+
+def test_what_was_learned_survives_the_process(home: Path, tiny_model: Path) -> None:
+    args = ["chat", "--json", "--max-tokens", "2", "--model", str(tiny_model)]
+    first, second = (run_cli(args, "My boat is called Heron.\n") for _ in range(2))
+    assert (first.code, first.stderr) == (0, "")
+    (one,), (two,) = first.json_lines, second.json_lines
+    assert two["loss_nats_before"] < one["loss_nats_before"]
+    assert two["loss_nats_before"] == pytest.approx(one["loss_nats_after"], abs=1e-3)
+    assert [path.name for path in contents(home)] == ["default.safetensors"]
+
+
+def test_a_line_is_as_long_as_a_turn_may_be(cli: Cli) -> None:
+    args = ["chat", "--no-learn", "--json", "--max-tokens", "1"]
+    longest = "\U0001f469" * MAX_LINE
+    assert cli(*args, input=longest + "\r\n").code == 0
+    for said in (longest + "x", "x" * (MAX_LINE + 1), b"x" * 100_000_000):
+        assert "adapt" in assert_one_line(cli(*args, input=said))
+
+
+@pytest.mark.parametrize("said", [b"a\0b\n", b"Gr\xfc\xdfe\n"])
+def test_turns_before_a_bad_line_are_kept(cli: Cli, home: Path, said: bytes) -> None:
+    result = cli("chat", "--json", "--max-tokens", "1", input=b"Hello\n" + said)
+    assert result.code == 1
+    assert result.stderr.startswith("edgelm: standard input is ")
+    assert result.stderr.count("\n") == 1
+    assert [turn["turn"] for turn in result.json_lines] == [1]
+    assert len(contents(home)) == 1

@@ -1,0 +1,56 @@
+"""Every element of every gradient against central differences of the reference, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgelm.learn.network import Network
+from edgelm.model.reference import State, forward
+from edgelm.model.weights import shapes
+from tests import naive
+from tests.tiny import random_ids, random_model
+
+STEPS = 18
+"""More than one chunk of the decay kernel."""
+EPS = 1e-5
+
+
+@pytest.mark.parametrize(("mixer", "seed"), [("mcsd_g", 10), ("mcsd", 9)])
+def test_every_element_of_every_gradient(mixer: str, seed: int) -> None:
+    config, weights = random_model(mixer, seed, np.float64)
+    before, inputs, targets = (random_ids(config, n, seed) for n, seed in ((5, 1), (STEPS, 2), (STEPS, 3)))
+    _, state, _ = forward(before, weights, State.empty(config, np.float64), config)
+    losses, awake = judge(weights, inputs, targets, state, config)
+
+    network = Network(config, weights, shapes(config), STEPS)
+    for grad in network.grads.values():
+        grad[:] = 7  # what a backward pass left over
+    np.testing.assert_allclose(network.forward(inputs, targets, state.copy()), losses, rtol=1e-10)
+    network.backward()
+    found = {name: grad.copy() for name, grad in network.grads.items()}
+    asleep = ~awake.any(1)
+    assert asleep.sum() == 1, "a seed at which one block sleeps all segment"
+
+    def total() -> float:
+        # Where a block wakes or falls asleep the loss has no derivative. At this seed none does within EPS.
+        moved, awake_now = judge(weights, inputs, targets, state, config)
+        assert (awake_now == awake).all()
+        return moved.sum()
+
+    assert set(found) == set(shapes(config))
+    for name, grad in found.items():
+        expected = naive.gradient(total, weights[name], EPS)
+        if grad.ndim == 3 and ".ffn." in name:
+            sleeping = asleep[int(name.split(".")[1])]
+            assert not expected[sleeping].any()
+            assert (grad[sleeping] == 7).all(), f"{name}: a block that slept was touched"
+            grad[sleeping] = 0
+        worst = np.max(np.abs(grad - expected) / np.maximum(1, np.abs(expected)))
+        assert worst <= 1e-6, name
+
+
+def judge(weights, inputs, targets, state, config):  # type: ignore[no-untyped-def]
+    """Losses [T] and which blocks are awake [L, T, M], by the reference."""
+    logits, _, a = forward(inputs, weights, state, config)
+    return naive.cross_entropy(targets, logits), a > 0

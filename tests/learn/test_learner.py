@@ -1,0 +1,250 @@
+"""What learning changes, what it leaves alone, and what it refuses."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgelm.config import LearnConfig, ModelConfig
+from edgelm.errors import DivergenceError
+from edgelm.learn.learner import Learner, measure_grad_rms
+from edgelm.learn.network import Network
+from edgelm.model.reference import State, forward
+from edgelm.model.weights import Weights, adaptable_names, shapes
+from tests import naive
+from tests.tiny import MIXERS, random_ids, random_model, tiny_config
+
+SEGMENT = 8
+
+
+def make_learner(mixer: str = "mcsd_g", base: float = 0.0, rms: float = 0.1, **options: Any) -> Learner:
+    """A learner whose base lies ``base`` above its weights."""
+    config, weights = random_model(mixer)
+    names = adaptable_names(config)
+    grad_rms = {name: np.full(1, rms, np.float32) for name in names}
+    options = {"rate": 5.0, "segment": SEGMENT} | options
+    return Learner(config, weights, {name: weights[name] + base for name in names}, grad_rms, LearnConfig(**options))
+
+
+def copied(weights: Weights) -> Weights:
+    return {name: array.copy() for name, array in weights.items()}
+
+
+def identical(a: Weights, b: Weights) -> bool:
+    return all(a[name].tobytes() == b[name].tobytes() for name in a)
+
+
+def text(config: ModelConfig, n_tokens: int = 3 * SEGMENT + 4) -> np.ndarray:
+    return random_ids(config, n_tokens)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_losses_are_those_before_the_update(mixer: str) -> None:
+    learner = make_learner(mixer)
+    ids, config = text(learner.model), learner.model
+    seen = [copied(learner.weights)]
+    losses = learner.learn(ids, lambda start, losses: seen.append(copied(learner.weights)))
+    state, expected = State.empty(config), []
+    for start, weights in zip(range(0, len(ids) - 1, SEGMENT), seen, strict=False):
+        inputs = ids[start : min(start + SEGMENT, len(ids) - 1)]
+        logits, state, _ = forward(inputs, weights, state, config)
+        expected.append(naive.cross_entropy(ids[start + 1 : start + 1 + len(inputs)], logits))
+    np.testing.assert_allclose(losses, np.concatenate(expected), rtol=1e-4, atol=1e-4)
+    assert losses.shape == (len(ids) - 1,) and len(seen) == len(expected) + 1
+    assert not any(identical(a, b) for a, b in pairwise(seen))
+
+
+def test_scoring_changes_nothing() -> None:
+    learner = make_learner(base=1)
+    before = copied(learner.weights)
+    first, second = (learner.score(text(learner.model)) for _ in range(2))
+    assert (first == second).all() and identical(learner.weights, before)
+    assert (learner.learn(text(learner.model))[:SEGMENT] == first[:SEGMENT]).all()
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_text_learned_again_and_again_becomes_cheap(mixer: str) -> None:
+    learner = make_learner(mixer, rate=2)
+    ids = text(learner.model)
+    means = [learner.learn(ids).mean() for _ in range(20)]
+    assert all(later < earlier for earlier, later in pairwise(means))
+    assert learner.score(ids).mean() < 0.7 * means[0]
+
+
+def test_the_update_is_the_one_that_is_documented() -> None:
+    learner = make_learner(base=0.5, rate=2.0, pull=0.25)
+    config, weights, rng = learner.model, learner.weights, np.random.default_rng(5)
+    rms = {n: rng.uniform(1, 2, config.n_blocks if weights[n].ndim == 3 else 1) for n in learner.names}
+    learner = Learner(config, weights, learner.base, rms, learner.config)
+    n_steps = 3  # less than a segment, and weighs less
+    ids, before = text(config, n_steps + 1), copied(weights)
+    network = Network(config, before, (), SEGMENT)
+    network.forward(ids[:-1], ids[1:], State.empty(config))
+    network.backward()
+    learner.learn(ids)
+    for name in learner.names:
+        grad, scale, base = (tensors[name] for tensors in (network.grads, rms, learner.base))
+        if grad.ndim == 3:
+            awake = network.awake[int(name.split(".")[1])]
+            base = np.where(awake[:, None, None], base, before[name])
+            grad, scale = np.where(awake[:, None, None], grad, 0), scale[:, None, None]
+        expected = before[name] - 2e-3 * grad / SEGMENT / scale + 0.25 * n_steps / SEGMENT * (base - before[name])
+        np.testing.assert_allclose(weights[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_zero_rate_changes_nothing(mixer: str) -> None:
+    learner = make_learner(mixer, rate=0)
+    before = copied(learner.weights)
+    losses = learner.learn(text(learner.model))
+    assert identical(learner.weights, before)
+    assert (losses == learner.score(text(learner.model))).all()
+
+
+def test_the_pull_leads_back_to_the_base() -> None:
+    learner = make_learner(base=1, rate=0, pull=0.5)
+    gains = [name for name in learner.names if name.endswith("norm")]
+    ids = text(learner.model, 2 * SEGMENT + 1)
+    for left in (0.25, 0.0625):
+        learner.learn(ids)
+        for name in gains:
+            np.testing.assert_allclose(learner.base[name] - learner.weights[name], left, atol=1e-5)
+
+
+def test_only_what_may_change_does() -> None:
+    learner = make_learner(base=1)
+    before = copied(learner.weights)
+    slept = []
+
+    def compare(start: int, losses: np.ndarray) -> None:
+        for name, array in learner.weights.items():
+            changed = array != before[name]
+            if name.endswith((".w1", ".w2")):
+                awake = learner.network.awake[int(name.split(".")[1])]
+                slept.append(not awake.all())
+                assert (changed.any((1, 2)) == awake).all(), name
+            else:
+                assert changed.any() == (name in learner.names), name
+            before[name] = array.copy()
+
+    learner.learn(text(learner.model, 41), compare)
+    assert any(slept)
+
+
+# A router that is no number wakes nobody, and so does no harm.
+@pytest.mark.parametrize("name", [n for n in shapes(tiny_config()) if not n.endswith(("router_bias", "log_gamma"))])
+def test_divergence_leaves_the_weights_alone(name: str) -> None:
+    learner = make_learner(base=1)
+    learner.weights[name][...] = np.nan
+    before = copied(learner.weights)
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError, match="not learned"):
+        learner.learn(text(learner.model))
+    assert identical(learner.weights, before)
+
+
+def test_a_loss_beyond_surprise_is_refused() -> None:
+    learner = make_learner(base=1)
+    learner.weights["final_norm"] *= 1000
+    before = copied(learner.weights)
+    with pytest.raises(DivergenceError, match="nats per token"):
+        learner.learn(text(learner.model))
+    assert identical(learner.weights, before)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_a_broken_gradient_is_refused(bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_learner(base=1)
+    backward = learner.network.backward
+
+    def broken() -> None:
+        backward()
+        learner.network.grads["final_norm"][-1] = bad
+
+    monkeypatch.setattr(learner.network, "backward", broken)
+    before = copied(learner.weights)
+    with np.errstate(over="ignore"), pytest.raises(DivergenceError, match="gradient"):
+        learner.learn(text(learner.model))
+    assert identical(learner.weights, before)
+
+
+def test_divergence_keeps_what_was_learned_before() -> None:
+    learner, other = make_learner(), make_learner()
+    ids = text(learner.model)
+
+    def break_it(start: int, losses: np.ndarray) -> None:
+        learner.weights["embed"][0] = np.nan
+
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError):
+        learner.learn(ids, break_it)
+    other.learn(ids[: SEGMENT + 1])
+    assert all((learner.weights[name] == other.weights[name]).all() for name in learner.names)
+
+
+def test_what_is_skipped_is_read_but_not_learned() -> None:
+    learner, before = make_learner(), make_learner().weights
+    ids, calls = text(learner.model), []
+    scores = learner.score(ids)
+
+    def on_segment(start: int, losses: np.ndarray) -> None:
+        calls.append((start, len(losses)))
+
+    losses = learner.learn(ids, on_segment, skip=2 * SEGMENT)
+    assert calls == [(2 * SEGMENT, SEGMENT), (3 * SEGMENT, 3)]
+    assert (losses[: 3 * SEGMENT] == scores[: 3 * SEGMENT]).all()
+    assert not identical(learner.weights, before)
+    learner = make_learner()
+    learner.learn(ids, on_segment, skip=len(ids))
+    assert identical(learner.weights, before) and len(calls) == 2
+
+
+def test_the_caller_may_stop() -> None:
+    learner, other = make_learner(), make_learner()
+    ids = text(learner.model)
+
+    def stop(start: int, losses: np.ndarray) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learner.learn(ids, stop)
+    other.learn(ids[: SEGMENT + 1])
+    assert identical(learner.weights, other.weights)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_the_same_text_gives_the_same_bits(mixer: str) -> None:
+    learners = [make_learner(mixer) for _ in range(2)]
+    learners[1].score(text(learners[1].model, 50)[::-1])  # leaves no trace
+    for learner in learners:
+        for n_tokens in (30, 41):
+            learner.learn(text(learner.model, n_tokens))
+    assert identical(learners[0].weights, learners[1].weights)
+
+
+@pytest.mark.parametrize("n_tokens", [0, 1])
+def test_a_text_without_anything_to_predict(n_tokens: int) -> None:
+    learner = make_learner(base=1)
+    before = copied(learner.weights)
+    assert learner.learn(text(learner.model, n_tokens)).shape == (0,)
+    assert identical(learner.weights, before)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_grad_rms_is_that_of_the_mean_loss(mixer: str) -> None:
+    config, weights = random_model(mixer)
+    ids = text(config, SEGMENT + 1)
+    found = measure_grad_rms(config, weights, [ids], SEGMENT)
+    network = Network(config, weights, shapes(config), SEGMENT)
+    network.forward(ids[:-1], ids[1:], State.empty(config))
+    network.backward()
+    assert found.keys() == shapes(config).keys()
+    for name, rms in found.items():
+        grad = network.grads[name] / SEGMENT
+        if name.endswith((".w1", ".w2")):
+            awake = network.awake[int(name.split(".")[1])]
+            expected = np.sqrt(np.mean(grad**2, (1, 2)))
+            np.testing.assert_allclose(rms, np.where(awake, expected, np.median(expected[awake])), rtol=1e-4)
+        else:
+            np.testing.assert_allclose(rms, [np.sqrt(np.mean(grad**2))], rtol=1e-4, atol=1e-12, err_msg=name)

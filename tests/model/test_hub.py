@@ -1,0 +1,161 @@
+"""Models are found, verified, and refused when anything about them is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from edgelm.errors import ModelFileError
+from edgelm.model import hub
+from edgelm.model.weights import count_parameters, shapes
+from tests.model_folder import contents, edit_manifest, sign, write_tiny_model
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model that a test may break."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def _edit_tensors(path: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    tensors = load(path.read_bytes())
+    change(tensors)
+    path.write_bytes(save(tensors))
+    sign(path.parent)
+
+
+def test_a_model_is_whole(tiny_model: Path) -> None:
+    model = hub.load(str(tiny_model))
+    assert (model.name, model.folder, model.card) == ("tiny", tiny_model, {})
+    assert model.tokenizer.vocab_size == model.config.vocab_size
+    assert model.n_parameters == count_parameters(model.config)
+    assert {name: array.shape for name, array in model.weights.items()} == shapes(model.config)
+    assert all(array.dtype == np.float32 and array.flags.writeable for array in model.weights.values())
+    assert len(model.sha256) == 64
+
+
+def test_the_hash_names_weights_tokenizer_and_sizes(tiny_model: Path, folder: Path, tmp_path: Path) -> None:
+    sha256 = hub.load(str(tiny_model)).sha256
+    edit_manifest(folder, name="other", card={"tokens": 3})
+    assert hub.load(str(folder)).sha256 == sha256
+    assert hub.load(str(write_tiny_model(tmp_path / "other", seed=1))).sha256 != sha256
+    manifest = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    edit_manifest(folder, config=manifest["config"] | {"max_awake": 1})
+    assert hub.load(str(folder)).sha256 != sha256
+
+
+@pytest.mark.parametrize("name", ["", "nosuch", "../small", "/nosuch", "~nobody-of-that-name/model"])
+def test_there_is_no_such_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFileError, match="no model"):
+        hub.load(name)
+
+
+@pytest.mark.parametrize("file", hub.FILES)
+def test_every_file_is_verified(folder: Path, file: str) -> None:
+    path = folder / file
+    blob = path.read_bytes()
+    flipped = bytearray(blob)
+    flipped[len(blob) // 2] ^= 1
+    for damaged in (b"", blob[:-1], blob + b"\0", bytes(flipped)):
+        path.write_bytes(damaged)
+        before = contents(folder)
+        with pytest.raises(ModelFileError, match=f"{file}: altered or truncated"):
+            hub.load(str(folder))
+        assert contents(folder) == before
+    path.unlink()
+    with pytest.raises(ModelFileError, match=f"{file}: cannot be read"):
+        hub.load(str(folder))
+
+
+@pytest.mark.parametrize("blob", [b"", b"{", b"\xff", b"[" * 100_000, b"{}", b"[]", b"3", b'{"format": 2}', b"null"])
+def test_a_foreign_manifest(folder: Path, blob: bytes) -> None:
+    (folder / "config.json").write_bytes(blob)
+    with pytest.raises(ModelFileError, match=r"not readable as JSON|model format .*, this edgelm reads 1"):
+        hub.load(str(folder))
+
+
+@pytest.mark.parametrize("key", ["name", "config", "sha256", "card"])
+@pytest.mark.parametrize("value", [None, 3])
+def test_a_manifest_that_lacks_a_part(folder: Path, key: str, value: object) -> None:
+    edit_manifest(folder, **{key: value})
+    with pytest.raises(ModelFileError, match=f"lacks '{key}'"):
+        hub.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"depth": 3}, "unknown model configuration field 'depth'"),
+        ({"d_model": -32}, "d_model must be between"),
+        ({"d_model": 64}, "embed is"),
+        ({"n_layers": 3}, "lacks 'layers.2"),
+        ({"n_layers": 1}, "has an unknown tensor 'layers.1"),
+        ({"mixer": "mcsd"}, "tensor"),
+    ],
+)
+def test_a_configuration_that_does_not_fit(folder: Path, changes: dict[str, object], says: str) -> None:
+    manifest = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    edit_manifest(folder, config=manifest["config"] | changes)
+    with pytest.raises(ModelFileError, match=says):
+        hub.load(str(folder))
+
+
+@pytest.mark.parametrize("digest", [None, "0" * 64, 3])
+def test_a_digest_that_is_wrong(folder: Path, digest: object) -> None:
+    manifest = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    edit_manifest(folder, sha256=manifest["sha256"] | {"step.onnx": digest})
+    with pytest.raises(ModelFileError, match="altered or truncated"):
+        hub.load(str(folder))
+
+
+def test_a_tokenizer_of_another_vocabulary(folder: Path, tmp_path: Path) -> None:
+    other = write_tiny_model(tmp_path / "other", vocab_size=270)
+    shutil.copy(other / "tokenizer.json", folder)
+    sign(folder)
+    with pytest.raises(ModelFileError, match="the tokenizer has 270 tokens, the model 300"):
+        hub.load(str(folder))
+
+
+def test_tensors_that_do_not_fit_though_signed(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    whole = path.read_bytes()
+    cases = {
+        "does not fit its scales": lambda t: t.pop("embed.scale"),
+        "does not fit its scales .*reshape": lambda t: t.update({"embed.scale": t["embed.scale"][:-1]}),
+        "lacks 'final_norm'": lambda t: t.pop("final_norm"),
+        "final_norm is float64": lambda t: t.update(final_norm=t["final_norm"].astype(np.float64)),
+        "not finite": lambda t: t.update(final_norm=t["final_norm"] * np.inf),
+    }
+    for says, change in cases.items():
+        path.write_bytes(whole)
+        _edit_tensors(path, change)
+        with pytest.raises(ModelFileError, match=says):
+            hub.load(str(folder))
+    path.write_bytes(b"no tensors")
+    sign(folder)
+    with pytest.raises(ModelFileError, match="not a safetensors file"):
+        hub.load(str(folder))
+
+
+@pytest.mark.parametrize("rms", [None, [], [0.0], [np.nan], [-1.0], [1.0, 1.0]])
+def test_gradient_scales_that_cannot_be_used(folder: Path, rms: list[float] | None) -> None:
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        del tensors["final_norm"]
+        if rms is not None:
+            tensors["final_norm"] = np.array(rms, np.float32)
+
+    _edit_tensors(folder / "learning.safetensors", change)
+    with pytest.raises(ModelFileError, match="final_norm"):
+        hub.load(str(folder))
+
+
+def test_the_bundled_models_are_listed() -> None:
+    assert hub.DEFAULT in hub.available()
+    assert hub.find(None) == hub.find(hub.DEFAULT) == hub.BUNDLED / hub.DEFAULT

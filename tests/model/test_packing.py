@@ -1,0 +1,98 @@
+"""Block-wise int8: what it costs, what it keeps, and the graph that computes with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgelm.engine.session import OrtSession, run_exported
+from edgelm.export.step import build_graph
+from edgelm.model.packing import BLOCK, dequantize, pack, quantize, sums_over_first, unpack
+from edgelm.model.reference import State, forward
+from edgelm.model.weights import is_quantizable, shapes
+from tests.tiny import MIXERS, random_ids, random_model
+
+EVEN = {
+    "d_model": 64, "key_dim": 8, "value_dim": 16, "slope_dim": 32, "n_channels": 4, "block_size": 32, "shared_size": 32,
+}  # fmt: skip
+"""Sizes that all divide into runs."""
+
+
+def runs_of(array: np.ndarray) -> np.ndarray:
+    return array.reshape(*array.shape[:-1], -1, BLOCK)
+
+
+@pytest.mark.parametrize("shape", [(32,), (3, 64), (2, 5, 96)])
+@pytest.mark.parametrize("size", [1e-3, 1, 1e3])
+def test_round_trip_is_within_half_a_step(shape: tuple[int, ...], size: float) -> None:
+    array = (size * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+    q, scale = quantize(array)
+    assert (q.dtype, q.shape) == (np.int8, shape)
+    assert (scale.dtype, scale.shape) == (np.float16, (*shape[:-1], shape[-1] // BLOCK))
+    assert q.min() >= -127
+    back = dequantize(q, scale)
+    assert (back.dtype, back.shape) == (np.float32, shape)
+    # Half a step; float16 may round a scale down by 2^-11 of it, which cuts the largest of 127 steps by 2^-4.
+    error = np.abs(runs_of(back) - runs_of(array))
+    assert (error <= scale.astype(np.float32)[..., None] * (0.5 + 2**-4)).all()
+    largest = np.abs(runs_of(array)).max(-1)
+    assert (error.max(-1) <= largest / 127 * 0.563).all()
+
+
+def test_what_was_quantised_stays() -> None:
+    array = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
+    once = dequantize(*quantize(array))
+    np.testing.assert_allclose(dequantize(*quantize(once)), once, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("tiny", [0, 1e-45, 1e-12, 1e-8, 1e-6, 1e-5])
+def test_zeros_and_tiny_numbers(tiny: float) -> None:
+    array = np.full((2, 64), tiny, np.float32)
+    array[1, :BLOCK] = -1
+    back = dequantize(*quantize(array))
+    np.testing.assert_allclose(back[1, :BLOCK], -1, rtol=1e-3)
+    # The smallest float16 are 2^-24 apart, so 127 steps of them are off by 127 2^-25 at most.
+    assert np.abs(back[0] - array[0]).max() <= min(tiny, 127 * 2**-25)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_pack_and_unpack(mixer: str) -> None:
+    config, weights = random_model(mixer, **EVEN)
+    packed = pack(weights)
+    back = unpack(packed)
+    assert {name: array.shape for name, array in back.items()} == shapes(config)
+    for name, array in weights.items():
+        if name in packed:
+            assert packed[name] is array and back[name] is array
+            assert not is_quantizable(name) or (mixer == "mcsd" and name.endswith("w_in"))
+            continue
+        assert is_quantizable(name)
+        assert back[name].dtype == np.float32 and back[name].flags.c_contiguous
+        axis = 0 if sums_over_first(name) else -1
+        runs = np.moveaxis(packed[name + ".q"], -1, axis) if array.ndim == 2 and axis == 0 else packed[name + ".q"]
+        assert runs.shape == array.shape
+        assert 0 < np.abs(back[name] - array).max() <= np.abs(array).max() / 127 * 0.563
+
+
+def test_matrices_that_do_not_divide_stay_as_they_are() -> None:
+    _, weights = random_model()
+    packed = pack(weights)
+    assert packed.keys() == weights.keys()
+    assert unpack(packed).keys() == weights.keys()
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("max_awake", [2, 5])
+def test_int8_graph_is_close_to_the_reference(mixer: str, max_awake: int) -> None:
+    config, weights = random_model(mixer, **EVEN, max_awake=max_awake)
+    weights = unpack(pack(weights))
+    ids = random_ids(config, 60)
+    expected, _, _ = forward(ids, weights, State.empty(config), config)
+    graph = build_graph(config, weights, int8=True)
+    assert len(graph) < 0.5 * len(build_graph(config, weights))
+    session = OrtSession(graph, {})
+    for found in (run_exported(graph, ids), np.concatenate([session.run(ids[i : i + 1]).copy() for i in range(60)])):
+        # Products round what comes in to int8 too. Under a cap that now and then wakes another block.
+        difference = np.abs(found - expected) / np.abs(expected).max()
+        assert np.median(difference) <= 0.01
+        assert difference.max() <= (0.2 if max_awake < config.n_blocks else 0.1)

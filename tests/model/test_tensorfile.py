@@ -1,0 +1,116 @@
+"""Tensor files: whole or absent, and checked when read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgelm.errors import ModelFileError
+from edgelm.model import tensorfile
+
+TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b.q": np.array([-1, 2], np.int8), "c": np.float16([0.5])}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file that is there already."""
+    path = tmp_path / "weights.safetensors"
+    tensorfile.write(path, TENSORS, {"note": "ü"})
+    return path
+
+
+def _file(header: object, data: bytes = b"") -> bytes:
+    blob = json.dumps(header).encode()
+    return struct.pack("<Q", len(blob)) + blob + data
+
+
+def test_tensors_come_back(path: Path) -> None:
+    tensors, metadata = tensorfile.read(path)
+    assert metadata == {"note": "ü"}
+    assert tensors.keys() == TENSORS.keys()
+    for name, array in tensors.items():
+        assert array.dtype == TENSORS[name].dtype
+        np.testing.assert_array_equal(array, TENSORS[name])
+
+
+def test_nothing_at_all_comes_back(path: Path) -> None:
+    tensorfile.write(path, {})
+    assert tensorfile.read(path) == ({}, {})
+
+
+def test_a_view_is_written_as_it_looks(path: Path) -> None:
+    tensorfile.write(path, {"a": TENSORS["a"].T})
+    np.testing.assert_array_equal(tensorfile.read(path)[0]["a"], TENSORS["a"].T)
+
+
+def test_only_its_owner_can_read_it(path: Path) -> None:
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_failing_write_leaves_the_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, fail)
+        with pytest.raises(type(error)):
+            tensorfile.write(path, {"new": np.zeros(3)})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        tensorfile.write(tmp_path / "none" / "a.safetensors", TENSORS)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.99])
+def test_a_truncated_file(path: Path, share: float) -> None:
+    blob = path.read_bytes()
+    path.write_bytes(blob[: int(len(blob) * share)])
+    with pytest.raises(ModelFileError, match="damaged or not a safetensors file"):
+        tensorfile.read(path)
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"no safetensors at all",
+        struct.pack("<Q", 1 << 62) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 100_000) + b"[" * 100_000,
+        _file({"a": {"dtype": "F32", "shape": [1 << 40, 1 << 40], "data_offsets": [0, 4]}}, b"\0" * 4),
+        _file({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"\0" * 4),
+        _file({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}, b"\0" * 4),
+        _file({"__metadata__": {"note": 3}}),
+    ],
+)
+def test_what_is_no_tensor_file(tmp_path: Path, blob: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(blob)
+    with pytest.raises(ModelFileError, match="damaged or not a safetensors file"):
+        tensorfile.read(path)
+
+
+def test_metadata_may_be_null(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(_file({"__metadata__": None}))
+    assert tensorfile.read(path) == ({}, {})
+
+
+def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no such file"):
+        tensorfile.read(tmp_path / "none")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        tensorfile.read(tmp_path)

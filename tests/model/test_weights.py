@@ -1,0 +1,83 @@
+"""The table of tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgelm.config import PRESETS, ModelConfig
+from edgelm.errors import ModelFileError
+from edgelm.model.weights import (
+    Weights,
+    adaptable_names,
+    check,
+    count_parameters,
+    is_quantizable,
+    random_weights,
+    shapes,
+)
+from tests.tiny import MIXERS, tiny_config
+
+
+@pytest.fixture(params=MIXERS)
+def config(request: pytest.FixtureRequest) -> ModelConfig:
+    return tiny_config(request.param)
+
+
+@pytest.fixture
+def weights(config: ModelConfig) -> Weights:
+    return random_weights(config, np.random.default_rng(0))
+
+
+def test_random_weights_fit_the_table(config: ModelConfig, weights: Weights) -> None:
+    assert list(weights) == list(shapes(config))
+    assert {name: array.shape for name, array in weights.items()} == shapes(config)
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+    assert count_parameters(config) == sum(array.size for array in weights.values())
+    check(weights, config, "here")
+
+
+def test_random_weights_come_from_the_seed_alone(config: ModelConfig, weights: Weights) -> None:
+    again = random_weights(config, np.random.default_rng(0))
+    assert all(np.array_equal(weights[name], again[name]) for name in weights)
+
+
+def test_every_layer_has_the_same_tensors() -> None:
+    config = tiny_config(n_layers=3)
+    names = [name.split(".", 2) for name in shapes(config) if name.startswith("layers.")]
+    layers = [[rest for _, layer, rest in names if layer == str(i)] for i in range(3)]
+    assert layers[0] == layers[1] == layers[2]
+    assert len(shapes(config)) == 3 * len(layers[0]) + 2
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("nano", 4), ("small", 11), ("base", 28)])
+def test_presets_are_as_large_as_they_are_meant(preset: str, millions: int) -> None:
+    assert count_parameters(PRESETS[preset]) == pytest.approx(millions * 1e6, rel=0.1)
+
+
+def test_what_learning_changes() -> None:
+    names = {name.split(".", 2)[-1] for name in adaptable_names(tiny_config())}
+    assert names == {
+        "ffn.w1", "ffn.w2", "ffn.norm", "ffn.router_bias", "ffn.log_gamma",
+        "mixer.norm", "mixer.head_norm", "mixer.decay_bias", "mixer.write_bias", "final_norm",
+    }  # fmt: skip
+
+
+def test_vectors_are_never_quantised(config: ModelConfig) -> None:
+    table = shapes(config)
+    assert is_quantizable("embed")
+    assert not any(is_quantizable(name) for name, shape in table.items() if len(shape) < 2)
+    assert all(not is_quantizable(name) for name in table if name.endswith(("router", "conv")))
+
+
+def test_check_says_what_is_wrong(config: ModelConfig, weights: Weights) -> None:
+    cases = {
+        "lacks 'final_norm'": {k: v for k, v in weights.items() if k != "final_norm"},
+        "unknown tensor 'extra'": weights | {"extra": np.zeros(1, np.float32)},
+        r"embed is \(12, 23\), expected \(23, 12\)": weights | {"embed": weights["embed"].T},
+        "final_norm holds values that are not finite": weights | {"final_norm": weights["final_norm"] * np.nan},
+    }
+    for says, broken in cases.items():
+        with pytest.raises(ModelFileError, match=says) as raised:
+            check(broken, config, "a/file")
+        assert str(raised.value).startswith("a/file")

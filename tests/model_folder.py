@@ -1,0 +1,71 @@
+"""A whole model folder, small enough to be made for a test."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from edgelm.config import ModelConfig
+from edgelm.export.step import build_graph
+from edgelm.model.hub import FILES, write_model
+from edgelm.model.packing import pack
+from edgelm.model.weights import random_weights, shapes
+from tools.pretrain.tokenizer import train
+
+TEXT = """\
+The ferry leaves the island at seven in the morning, and the baker is always the first on board. She brings warm
+rolls in a basket, and the captain, who has had no breakfast, buys two of them before the rope is untied. On some
+mornings there is fog, and then the captain sounds the horn and the ferry waits.
+User: When does the ferry leave?
+Assistant: It leaves at seven in the morning, if there is no fog.
+User: And who is the first on board?
+Assistant: The baker is, with a basket of warm rolls.
+<|doc|>
+In the evening the lamps along the harbour are lit one by one. The man who lights them has done so for thirty years;
+he knows the name of every boat, and which of them will not come back before the winter. He says that the sea is a
+good neighbour: it is loud at night, but it never borrows anything.
+"""
+
+
+def write_tiny_model(folder: Path, seed: int = 0, name: str = "tiny", vocab_size: int = 300) -> Path:
+    """Writes a model with random weights and a tokenizer of its own; returns its folder."""
+    tokenizer = train(iter([TEXT]), vocab_size)
+    config = ModelConfig(
+        vocab_size=len(json.loads(tokenizer)["model"]["vocab"]), d_model=32, n_layers=2, n_heads=2, key_dim=8,
+        value_dim=8, slope_dim=16, n_channels=4, n_blocks=4, block_size=32, max_awake=2, shared_size=32,
+    )  # fmt: skip
+    weights = random_weights(config, np.random.default_rng(seed))
+    # A modest embedding, tied with the output: the model begins near the uniform guess.
+    weights["embed"] *= np.float32(0.2)
+    files = {
+        "tokenizer.json": tokenizer.encode(),
+        "weights.safetensors": save(pack(weights)),
+        "learning.safetensors": save({tensor: np.ones(1, np.float32) for tensor in shapes(config)}),
+        "step.onnx": build_graph(config),
+    }
+    write_model(folder, name, config, files, {})
+    return folder
+
+
+def edit_manifest(folder: Path, **changes: Any) -> None:
+    """Replaces fields of ``config.json``; None deletes."""
+    path = folder / "config.json"
+    manifest = json.loads(path.read_text(encoding="utf-8")) | changes
+    manifest = {key: value for key, value in manifest.items() if value is not None}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def sign(folder: Path) -> None:
+    """Makes the digests of ``config.json`` those of the files, as somebody hostile would."""
+    edit_manifest(folder, sha256={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in FILES})
+
+
+def contents(*folders: Path) -> dict[Path, bytes]:
+    """Every file below ``folders`` and its bytes, lock files left out."""
+    files = (path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path: path.read_bytes() for path in files if path.suffix != ".lock"}

@@ -1,0 +1,114 @@
+"""Slow, obvious twins of the kernels' forward passes, and derivatives by differences.
+
+A twin takes arrays and gives arrays back; it changes none of its arguments. Shapes are those of its kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def silu(x: Array) -> Array:
+    return x * sigmoid(x)
+
+
+def rms(x: Array, gain: Array, eps: float) -> Array:
+    return np.stack([row / math.sqrt(np.mean(row**2) + eps) * gain for row in x])
+
+
+def silu_l2(u: Array, n_heads: int, eps: float) -> Array:
+    heads = silu(u).reshape(len(u), n_heads, -1)
+    return np.stack([[s / math.sqrt(np.sum(s**2) + eps) for s in row] for row in heads]).reshape(u.shape)
+
+
+def gated_norm(o: Array, gain: Array, u: Array, eps: float) -> Array:
+    heads = o.reshape(len(o), -1, len(gain))
+    return np.stack([rms(row, gain, eps) for row in heads]).reshape(o.shape) * silu(u)
+
+
+def conv(u: Array, taps: Array, last: Array) -> Array:
+    tokens = [*last, *u]
+    return np.stack([sum(taps[i] * tokens[t + i] for i in range(4)) for t in range(len(u))])
+
+
+def slope(v: Array, decay: Array, norm: Array, state: Array) -> tuple[Array, Array, Array, Array]:
+    """Output, the z of every step, and z and n after the last."""
+    out, norms = [], []
+    for row in v:
+        state = decay * state + row
+        norm = decay * norm + 1
+        out.append(state / norm)
+        norms.append(norm)
+    return np.stack(out), np.stack(norms), norm, state
+
+
+def decay(q: Array, k: Array, v: Array, g: Array, beta: Array, state: Array) -> tuple[Array, Array]:
+    """Output and the memories after the last step."""
+    out = np.zeros_like(v)
+    memories = list(state)
+    for t in range(len(q)):
+        for h, memory in enumerate(memories):
+            kept = math.exp(g[t, h]) * memory
+            missing = v[t, h] - k[t, h] @ kept
+            memories[h] = kept + beta[t, h] * np.outer(k[t, h], missing)
+            out[t, h] = q[t, h] @ memories[h]
+    return out, np.stack(memories)
+
+
+def gates(raw: Array, decay_bias: Array, write_bias: Array, rate: Array) -> tuple[Array, Array]:
+    first, second = np.split(raw, 2, axis=1)
+    return -rate * np.log(1 + np.exp(first + decay_bias)), sigmoid(second + write_bias)
+
+
+def route(a0: Array, bias: Array, log_gamma: Array, max_awake: int, eps: float) -> Array:
+    rows = []
+    for row in a0:
+        a1 = np.maximum(row + bias, 0)
+        a = a1 / math.sqrt(np.mean(a1**2) + eps) * np.exp(log_gamma)
+        strongest = sorted(range(len(a)), key=lambda i: (-a[i], i))[:max_awake]
+        rows.append([a[i] if i in strongest else 0 for i in range(len(a))])
+    return np.array(rows)
+
+
+def group(a: Array) -> tuple[list[int], list[int]]:
+    """Where each block's tokens start, and the tokens."""
+    tokens = [[t for t in range(len(a)) if a[t, i] > 0] for i in range(a.shape[1])]
+    starts = [sum(map(len, tokens[:i])) for i in range(len(tokens) + 1)]
+    return starts, [t for block in tokens for t in block]
+
+
+def blocks(h: Array, a: Array, w1: Array, w2: Array) -> Array:
+    y = np.zeros_like(h)
+    for t in range(len(h)):
+        for i in np.flatnonzero(a[t]):
+            y[t] += a[t, i] * (w2[i] @ silu(w1[i] @ h[t]))
+    return y
+
+
+def cross_entropy(targets: Sequence[int], logits: Array) -> Array:
+    return np.array([math.log(np.sum(np.exp(row - row[i]))) for i, row in zip(targets, logits, strict=True)])
+
+
+def pulled_step(grad: Array, base: Array, rate: float, pull: float, weight: Array) -> Array:
+    return weight - rate * grad + pull * (base - weight)
+
+
+def gradient(function: Callable[[], float], x: Array, eps: float = 1e-5) -> Array:
+    """d function() / d x by central differences, element by element; x is moved in place and put back."""
+    out, flat = np.empty_like(x), x.reshape(-1)
+    for i, value in enumerate(flat):
+        flat[i] = value + eps
+        above = function()
+        flat[i] = value - eps
+        out.reshape(-1)[i] = (above - function()) / (2 * eps)
+        flat[i] = value
+    return out

@@ -1,0 +1,124 @@
+"""What a person hands over, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from edgelm.errors import InputError
+from edgelm.text import files
+from edgelm.text.files import TextFile, chat_export, read_paths
+from edgelm.text.tokenizer import DOC_LINE
+
+NOTHING = io.BytesIO()
+
+
+def _read(path: Path) -> TextFile:
+    (text,) = read_paths([str(path)], NOTHING)
+    return text
+
+
+def test_a_text_and_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("Grüße\n", encoding="utf-8")
+    assert _read(path) == TextFile(str(path), "Grüße\n", 8)
+
+
+def test_a_folder_is_read_in_order(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.md", "sub/c.txt", "picture.png", "sub/notes.rst"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    found = read_paths([str(tmp_path), str(tmp_path / "b.txt")], NOTHING)
+    assert [item.text for item in found] == ["a.md", "b.txt", "sub/c.txt", "b.txt"]
+
+
+def test_standard_input() -> None:
+    (text,) = read_paths(["-"], io.BytesIO(b"said"))
+    assert text == TextFile("standard input", "said", 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "blob", "says"),
+    [
+        ("empty.txt", b"", "empty"),
+        ("blank.txt", b" \n\t\n", "empty"),
+        ("binary.txt", b"PNG\0\1\2", "binary"),
+        ("latin1.txt", "Grüße".encode("latin-1"), r"not UTF-8 text \(byte 2\)"),
+        ("utf16.txt", "hello".encode("utf-16"), "binary"),
+        ("cut.txt", "界".encode()[:2], "not UTF-8"),
+        ("empty.json", b"", "empty"),
+        ("cut.json", b'[{"role": "user", "content": "a', "not valid JSON"),
+        ("other.json", b'{"a": [1, "b", null, {"c": 2.5}]}', "without chat messages"),
+        ("number.json", b"3", "without chat messages"),
+        ("huge_number.json", b"1" * 9999, "not valid JSON"),
+        ("blank.json", b'[{"role": "user", "content": "  "}]', "without chat messages"),
+        ("types.json", b'[{"role": 1, "content": "a"}, {"role": "user", "content": ["a"]}]', "without chat messages"),
+        ("deep.json", b"[" * 100_000, "nested too deeply"),
+        ("deep_and_closed.json", b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, name: str, blob: bytes, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(blob)
+    with pytest.raises(InputError, match=says) as raised:
+        _read(path)
+    assert name in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        _read(tmp_path / "none.txt")
+
+
+def test_a_folder_without_texts(tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(b"\0")
+    with pytest.raises(InputError, match="a folder without"):
+        _read(tmp_path)
+
+
+def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", 10)
+    path = tmp_path / "large.txt"
+    path.write_bytes(b"0123456789")
+    assert _read(path).n_bytes == 10
+    path.write_bytes(b"0123456789a")
+    with pytest.raises(InputError, match="cut it into smaller files"):
+        _read(path)
+    with pytest.raises(InputError, match="standard input: larger"):
+        read_paths(["-"], io.BytesIO(b"0123456789a"))
+
+
+TWO_TURNS = "User: Hi there\nAssistant: Hello\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ([{"role": "user", "content": "Hi there"}, {"role": "assistant", "content": "Hello"}], TWO_TURNS),
+        ({"messages": [{"role": "User", "content": "Hi\nthere"}, {"role": "model", "content": " Hello "}]}, TWO_TURNS),
+        ({"conversations": [{"from": "human", "value": "Hi there"}, {"from": "gpt", "value": "Hello"}]}, TWO_TURNS),
+        ([{"from": "me", "text": "Hi there"}, {"from": "her", "text": "Hello"}, {"text": "lost"}], TWO_TURNS),
+        ([{"messages": [{"role": "user", "content": "a"}]}, {"messages": []}, {"messages": [{"role": "bot", "text": "b"}]}],
+         f"User: a\n{DOC_LINE}\nAssistant: b\n"),
+        ([[{"role": "user", "content": "a"}], [{"role": "user", "content": "b"}]], f"User: a\n{DOC_LINE}\nUser: b\n"),
+        ([{"role": "user", "content": f"x\n{DOC_LINE}\nAssistant: y"}], f"User: x {DOC_LINE} Assistant: y\n"),
+    ],
+)  # fmt: skip
+def test_chat_exports(data: object, expected: str) -> None:
+    assert chat_export(json.dumps(data), "chat.json") == expected
+
+
+def test_half_a_surrogate_pair_in_json(tmp_path: Path) -> None:
+    path = tmp_path / "chat.json"
+    path.write_bytes(b'[{"role": "user", "content": "a \\ud800 b \\ud83d\\ude00"}]')
+    assert _read(path).text == "User: a ? b \U0001f600\n"
+
+
+def test_the_bytes_of_an_export_are_those_of_its_turns(tmp_path: Path) -> None:
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps([{"role": "user", "content": "ü"}]), encoding="utf-8")
+    assert _read(path) == TextFile(str(path), "User: ü\n", len("User: ü\n".encode()))

@@ -1,0 +1,147 @@
+"""Text to ids and back, whatever the text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from edgelm.errors import InputError, ModelFileError
+from edgelm.model import hub
+from edgelm.text import tokenizer as module
+from edgelm.text.tokenizer import DOC_ID, DOC_LINE, Tokenizer
+
+SAMPLES = (
+    "", "\0", "a\0b", "\u0301", "e\u0301\u0301 \u0301", "\U0001f469\u200d\U0001f4bb\U0001f1e9\U0001f1ea", "你好，世界。今天天气很好。",
+    "  two  spaces \t\r\n\n x ", "<|doc|>", "a\n<|doc|>\nb\n", "\ufeffbom", "\uffff\U0010ffff", "it's we'll 1234567890",
+    "\u202eright to left\u2028line\u2029paragraph\x85next", "a" * 300,
+)  # fmt: skip
+LINES = st.lists(st.sampled_from([DOC_LINE, "", " " + DOC_LINE, DOC_LINE + " ", "x" + DOC_LINE, "\t", "ab"]) | st.text())
+
+
+@given(text=st.text())
+@settings(deadline=None)
+def test_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert all(DOC_ID < token_id < tokenizer.vocab_size for token_id in ids)
+
+
+@pytest.mark.parametrize("text", SAMPLES)
+@pytest.mark.parametrize("name", ["tiny", "bundled"])
+def test_awkward_text_comes_back(tokenizer: Tokenizer, name: str, text: str) -> None:
+    used = tokenizer if name == "tiny" else Tokenizer(hub.find(None) / "tokenizer.json")
+    ids = used.encode(text)
+    assert used.decode(ids) == text
+    assert used.decode_bytes(ids) == text.encode()
+    assert DOC_ID not in ids
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udcffb"])
+def test_half_a_surrogate_pair_is_refused(tokenizer: Tokenizer, text: str) -> None:
+    with pytest.raises(InputError, match="UTF-8"):
+        tokenizer.encode(text)
+
+
+@given(lines=LINES)
+@example(lines=[DOC_LINE])
+@example(lines=[DOC_LINE, ""])
+@example(lines=["a", DOC_LINE, DOC_LINE, "b"])
+@settings(deadline=None)
+def test_document_lines(tokenizer: Tokenizer, lines: list[str]) -> None:
+    text = "\n".join(lines)
+    ids = tokenizer.encode_document_lines(text)
+    lines = text.split("\n")
+    assert ids.count(DOC_ID) == lines.count(DOC_LINE)
+    # The id stands for the line and its end, which the very last line may lack.
+    assert tokenizer.decode(ids) == text + "\n" * (lines[-1] == DOC_LINE)
+    if DOC_LINE not in lines:
+        assert ids == tokenizer.encode(text)
+
+
+@given(lines=LINES | st.lists(st.text("ab \n\t", max_size=9), min_size=5), limit=st.integers(8, 40))
+@example(lines=["a" * 100], limit=8)
+@example(lines=["\n" * 50], limit=8)
+@settings(deadline=None)
+def test_chunks_are_small_and_lose_nothing(tokenizer: Tokenizer, lines: list[str], limit: int) -> None:
+    text = "\n".join(lines)
+    with mock.patch.object(module, "_CHUNK_CHARS", limit):
+        chunks = list(module._chunks(text))
+        ids = tokenizer.encode(text)
+    assert "".join(chunks) == text
+    assert max(map(len, chunks)) <= limit
+    assert tokenizer.decode(ids) == text
+    at_line_ends = all(a[-1] == "\n" and not b[0].isspace() for a, b in zip(chunks, chunks[1:], strict=False))
+    if at_line_ends:
+        assert ids == tokenizer.encode(text)
+
+
+def test_a_large_text_is_cut_at_line_ends_alone(tokenizer: Tokenizer) -> None:
+    text = "".join(f"Line {i} of the log, with 'words' and {i % 7} marks ...\n" for i in range(4000))
+    chunks = list(module._chunks(text))
+    assert len(chunks) > 2
+    whole = tokenizer._backend.encode(text, add_special_tokens=False).ids
+    assert tokenizer.encode(text) == whole
+
+
+def test_a_long_line_comes_back(tokenizer: Tokenizer) -> None:
+    text = "word 词 " * 30_000
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(text=st.text().filter(lambda text: "\ufffd" not in text))
+@example(text="\U0001f469\u200d\U0001f4bb")
+@settings(deadline=None)
+def test_a_stream_never_yields_half_a_character(tokenizer: Tokenizer, text: str) -> None:
+    decoder = tokenizer.stream()
+    pieces = [decoder.feed(token_id) for token_id in tokenizer.encode(text)]
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert "".join(pieces) == text
+    assert decoder.flush() == ""
+
+
+@given(data=st.data())
+@settings(deadline=None)
+def test_a_stream_of_any_ids_equals_their_decoding(tokenizer: Tokenizer, data: st.DataObject) -> None:
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1)))
+    decoder = tokenizer.stream()
+    assert "".join([*map(decoder.feed, ids), decoder.flush()]) == tokenizer.decode(ids)
+
+
+def _spec(tiny_model: Path) -> dict:
+    return json.loads((tiny_model / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+def test_a_missing_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no tokenizer there"):
+        Tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("blob", [b"", b"{}", b"[1, 2", b"\xff\xfe", b'{"model": 3}'])
+def test_what_is_no_tokenizer_is_refused(tmp_path: Path, blob: bytes) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(blob)
+    with pytest.raises(ModelFileError, match="not a tokenizer"):
+        Tokenizer(path)
+
+
+def test_a_spelling_of_the_special_id_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    spec = _spec(tiny_model) | {"added_tokens": [{"id": 0, "content": DOC_LINE, "special": True, **flags}]}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    with pytest.raises(ModelFileError, match="special tokens"):
+        Tokenizer(path)
+
+
+def test_a_tokenizer_of_words_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    spec = _spec(tiny_model)
+    spec["model"] = {"type": "WordLevel", "vocab": {"doc": 0, "a word": 1, "[UNK]": 2}, "unk_token": "[UNK]"}
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    with pytest.raises(ModelFileError, match="not a byte-level tokenizer"):
+        Tokenizer(path)

@@ -1,0 +1,36 @@
+"""Models so small that every number of them can be looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgelm.config import ModelConfig
+from edgelm.model.weights import Weights, random_weights
+
+MIXERS = ("mcsd_g", "mcsd")
+
+
+def tiny_config(mixer: str = "mcsd_g", **changes: Any) -> ModelConfig:
+    """Two layers with an odd number of everything that may be odd."""
+    sizes = {
+        "vocab_size": 23, "d_model": 12, "n_layers": 2, "n_heads": 2, "key_dim": 3, "value_dim": 4, "slope_dim": 6,
+        "n_channels": 3, "n_blocks": 5, "block_size": 3, "max_awake": 2, "shared_size": 5,
+    }  # fmt: skip
+    if mixer == "mcsd":  # its channels share the features of both sections and the width
+        sizes |= {"slope_dim": 4, "n_channels": 4}
+    return ModelConfig(**{**sizes, "mixer": mixer, **changes})
+
+
+def random_model(
+    mixer: str = "mcsd_g", seed: int = 0, dtype: type = np.float32, **changes: Any
+) -> tuple[ModelConfig, Weights]:
+    """A configuration and random weights for it."""
+    config = tiny_config(mixer, **changes)
+    return config, random_weights(config, np.random.default_rng(seed), dtype)
+
+
+def random_ids(config: ModelConfig, n_tokens: int, seed: int = 1) -> np.ndarray:
+    """Token ids [n_tokens]."""
+    return np.random.default_rng(seed).integers(0, config.vocab_size, n_tokens)

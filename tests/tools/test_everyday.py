@@ -1,0 +1,105 @@
+"""The generator of everyday dialogues."""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tools.pretrain import everyday  # noqa: E402
+from tools.pretrain.corpus import documents  # noqa: E402
+
+N_DIALOGUES = 1500
+
+
+@pytest.fixture(scope="module")
+def phrases() -> everyday.Phrases:
+    return everyday.Phrases()
+
+
+@pytest.fixture(scope="module")
+def dialogues(phrases: everyday.Phrases) -> list[str]:
+    rng = random.Random(0)
+    return [everyday.compose(phrases, rng) for _ in range(N_DIALOGUES)]
+
+
+def test_is_deterministic(phrases: everyday.Phrases, dialogues: list[str]) -> None:
+    rng = random.Random(0)
+    assert [everyday.compose(phrases, rng) for _ in range(50)] == dialogues[:50]
+    assert everyday.compose(phrases, random.Random(1)) != dialogues[0]
+
+
+def test_speakers_take_turns(dialogues: list[str]) -> None:
+    for dialogue in dialogues:
+        lines = dialogue.split("\n")
+        assert len(lines) % 2 == 0
+        assert 1 <= len(lines) // 2 <= max(everyday.LENGTHS)
+        for speaker, line in zip(["User", "Assistant"] * (len(lines) // 2), lines, strict=True):
+            assert re.match(rf"{speaker}: \S", line), line
+
+
+def test_lines_are_clean(dialogues: list[str]) -> None:
+    """No slot, choice or article of the grammar is left over, and no white space too many."""
+    for line in "\n".join(dialogues).split("\n"):
+        assert line.isascii(), line
+        assert not re.search(r"[{}\[\]|]|\(n\)|  |\s$| [,.?!]|None", line), line
+
+
+def test_articles_fit(dialogues: list[str]) -> None:
+    wrong = re.findall(r"\b[Aa] [aeio]\w+|\b[Aa]n [bcdfgjklmnpqrstvwxz]\w+", "\n".join(dialogues))
+    assert [phrase for phrase in wrong if not re.match(r"[Aa] (one|once)|an? [A-Z]", phrase)] == []
+
+
+def test_replies_end_and_begin_like_sentences(dialogues: list[str]) -> None:
+    for dialogue in dialogues:
+        for reply in dialogue.split("\n")[1::2]:
+            assert re.match(r"Assistant: [A-Z0-9\"'e]", reply), reply
+            assert reply[-1] in ".!?\"'", reply
+
+
+def test_few_dialogues_repeat(dialogues: list[str]) -> None:
+    assert len(set(dialogues)) > 0.97 * N_DIALOGUES
+
+
+def test_topics_and_facts_are_used(phrases: everyday.Phrases, dialogues: list[str]) -> None:
+    """Every fact's question is answered somewhere, so none of the phrase file is dead."""
+    text = "\n".join(dialogues)
+    for name, fact in phrases.facts.items():
+        answers = [re.sub(r"\\\{[^}]*\\\}|a\\\(n\\\)", ".+", re.escape(answer)) for answer in fact["answer"]]
+        assert any(re.search(answer, text) for answer in answers), name
+
+
+@pytest.mark.parametrize(
+    ("template", "bound", "expected"),
+    [
+        ("a(n) {pet} and a(n) {pet.1}", {"pet": ["owl", "cat"]}, "an owl and a cat"),
+        ("[one] {day:b}, {day}", {"day": ["Monday"], "day:b": ["Friday"]}, "one Friday, Monday"),
+        ("hello{me} .", {}, "hello ."),
+    ],
+)
+def test_fills_templates(
+    phrases: everyday.Phrases, template: str, bound: dict[str, list[str]], expected: str
+) -> None:
+    assert everyday.Dialogue(phrases, random.Random(0)).fill(template, bound) == expected
+
+
+def test_nested_choices_are_taken(phrases: everyday.Phrases) -> None:
+    dialogue = everyday.Dialogue(phrases, random.Random(0))
+    found = {dialogue.fill("[a [b|c]|d]", {}) for _ in range(60)}
+    assert found == {"a b", "a c", "d"}
+
+
+def test_writes_documents_without_duplicates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "everyday.txt"
+    monkeypatch.setattr(sys, "argv", ["everyday", str(out), "--dialogues", "200", "--seed", "4"])
+    everyday.main()
+    written = list(documents(out.read_text(encoding="ascii")))
+    assert len(set(written)) == len(written) == 200
+    assert capsys.readouterr().out.startswith("200 dialogues")
