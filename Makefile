@@ -20,7 +20,7 @@ chat: $(VENV)/.chat
 	@$(BIN)/edgelm chat $(ARGS)
 
 bench: $(VENV)/.chat
-	@$(BIN)/edgelm bench $(ARGS)
+	@$(BIN)/python -m tools.measure.speed $(ARGS)
 
 test: venv
 	$(BIN)/python -m pytest -q $(ARGS)

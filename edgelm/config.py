@@ -188,3 +188,8 @@ class LearnConfig:
             raise ConfigError(f"segment must be between 1 and 256, not {self.segment}")
         if not 1 <= self.passes <= 100:
             raise ConfigError(f"passes must be between 1 and 100, not {self.passes}")
+
+
+def no_color() -> bool:
+    """Whether ``NO_COLOR`` asks for plain text (no-color.org)."""
+    return bool(os.environ.get("NO_COLOR"))

@@ -180,13 +180,14 @@ class Runtime:
         kept = [losses[first - 1 :].astype(np.float64) for losses in (before, after)]
         before = np.concatenate([before[: first - 1], -np.log(self.memory.learn(said, 1, np.exp(-kept[0])))])
         after = np.concatenate([after[: first - 1], -np.log(self.memory.predict(said, 1, np.exp(-kept[1])))])
-        self.memory.keep(said)
         if self.profile is not None:
             self.profile.tokens += len(before)
         return Learned(len(before), float(before.mean()), float(after.mean()))
 
-    def adapt(self, name: str, text: str, on_tokens: Callable[[int], None]) -> int:
+    def adapt(self, text: str, on_tokens: Callable[[int], None], *, keep_text: bool = True) -> int:
         """Learns a whole text, saving now and then; returns the tokens learned.
+
+        Without ``keep_text`` the weights alone learn: the fast memory, which keeps the words, does not.
 
         Interrupted (any exception from ``on_tokens``), what was learned is saved, and the same text goes
         on from there the next time.
@@ -195,13 +196,13 @@ class Runtime:
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         known, _, count = self.profile.progress.partition(":")
         done = int(count) if known == digest and count.isdigit() else 0
-        position, learned, saved_at, read = 0, 0, time.monotonic(), 0
+        position, learned, saved_at = 0, 0, time.monotonic()
 
         def advance(start: int, losses: np.ndarray) -> None:
-            nonlocal position, learned, saved_at, read
+            nonlocal position, learned, saved_at
             n_tokens = len(losses)
-            read = start + n_tokens + 1
-            self.memory.learn(ids[:read], start + 1, np.exp(-losses.astype(np.float64)))
+            if keep_text:
+                self.memory.learn(ids[: start + n_tokens + 1], start + 1, np.exp(-losses.astype(np.float64)))
             position += n_tokens
             learned += n_tokens
             self.profile.tokens += n_tokens  # type: ignore[union-attr]
@@ -213,7 +214,7 @@ class Runtime:
 
         try:
             for document in document_ids(self.tokenizer.encode_document_lines(text)):
-                ids, length, read = np.asarray(document), len(document) - 1, 0
+                ids, length = np.asarray(document), len(document) - 1
                 if position + length <= done:
                     position += length
                     on_tokens(length)
@@ -221,11 +222,7 @@ class Runtime:
                 skip = max(0, done - position)
                 position += skip
                 on_tokens(skip)
-                try:
-                    self.learner.learn(ids, advance, skip)
-                finally:
-                    if read:
-                        self.memory.keep(np.array([DOC_ID, *ids[skip + 1 : read]]))
+                self.learner.learn(ids, advance, skip)
             self.profile.progress = ""
         finally:
             self.save()

@@ -95,7 +95,10 @@ def blocks(h: Array, a: Array, w1: Array, w2: Array) -> Array:
 
 
 def cross_entropy(targets: Sequence[int], logits: Array) -> Array:
-    return np.array([math.log(np.sum(np.exp(row - row[i]))) for i, row in zip(targets, logits, strict=True)])
+    tops = logits.max(1)
+    return np.array(
+        [math.log(np.sum(np.exp(row - top))) + top - row[i] for i, row, top in zip(targets, logits, tops, strict=True)]
+    )
 
 
 def pulled_step(grad: Array, base: Array, rate: float, pull: float, weight: Array) -> Array:

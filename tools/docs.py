@@ -1,6 +1,6 @@
 """Writes what documentation can be generated: ``docs/cli.md`` from the commands' own help.
 
-    python -m tools.docs
+python -m tools.docs
 """
 
 from __future__ import annotations

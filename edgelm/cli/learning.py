@@ -53,8 +53,9 @@ def split_holdout(texts: list[TextFile], share: float) -> tuple[TextFile, str]:
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--holdout", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share kept to measure.")
+@click.option("--no-log", is_flag=True, help="Change the weights alone; keep none of the words.")
 @common
-def adapt(paths: tuple[str, ...], holdout: float, common: Common) -> None:
+def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) -> None:
     """Learn files, folders or standard input (-): txt, md, JSON chat exports."""
     text, held_out = split_holdout(read_paths(paths, sys.stdin.buffer), holdout)
     with Runtime(common.runtime, writable=True) as runtime:
@@ -71,7 +72,7 @@ def adapt(paths: tuple[str, ...], holdout: float, common: Common) -> None:
         total = len(runtime.tokenizer.encode_document_lines(text.text))
         begun = time.perf_counter()
         with progress_bar("learning", total, common) as on_tokens:
-            tokens = runtime.adapt(text.name, text.text, on_tokens)
+            tokens = runtime.adapt(text.text, on_tokens, keep_text=not no_log)
         seconds = time.perf_counter() - begun
         size = runtime.save()
         fields = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import click
 
+from edgelm.config import no_color
 from edgelm.runtime import RuntimeOptions
 
 
@@ -35,7 +35,7 @@ class Common:
 
 def style(text: str) -> str:
     """Dim, where a person sees it and has not asked for plain text."""
-    plain = bool(os.environ.get("NO_COLOR")) or not sys.stderr.isatty()
+    plain = no_color() or not sys.stderr.isatty()
     return text if plain else click.style(text, dim=True)
 
 

@@ -12,7 +12,6 @@ from edgelm.engine.session import Session
 from edgelm.text.conversation import LABELS
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 
-
 Mix = Callable[[Sequence[int], np.ndarray], np.ndarray]
 """(ids read so far, probabilities [V]) to probabilities [V]: how a fast memory joins in."""
 

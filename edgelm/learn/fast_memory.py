@@ -62,6 +62,7 @@ class FastMemory:
         self.gates[1:, 1::3, 0], self.gates[1:, 2::3, 0] = 0.2, 0.1
         self.gates[0, :, 0] = 0.02
         self._entries: list[Array] = []
+        self._is_open = False
 
     @property
     def nbytes(self) -> int:
@@ -79,7 +80,7 @@ class FastMemory:
         Parameters
         ----------
         ids : ndarray [n] of int64
-            One entry from its beginning: contexts do not reach beyond it.
+            One entry from its beginning, id 0: contexts do not reach beyond it.
         start : int
             ids[:start] were learned before.
         probabilities : ndarray [n - start]
@@ -92,6 +93,11 @@ class FastMemory:
         """
         p = np.array(probabilities, np.float64)
         memory_learn(np.asarray(ids, np.int64), start, len(ids), p, True, True, self._tables, self.gates)
+        # An entry whose beginning was learned by another process goes on as one of its own.
+        if start == 1 or not self._is_open:
+            self._entries.append(np.zeros(1, np.uint16))
+            self._is_open = True
+        self._entries.append(np.asarray(ids[start:], np.uint16))
         return p
 
     def predict(self, ids: Array, start: int, probabilities: Array) -> Array:
@@ -99,10 +105,6 @@ class FastMemory:
         p = np.array(probabilities, np.float64)
         memory_learn(np.asarray(ids, np.int64), start, len(ids), p, False, False, self._tables, self.gates)
         return p
-
-    def keep(self, ids: Array) -> None:
-        """Remembers an entry that was learned, so that ``tokens`` can rebuild the tables."""
-        self._entries.append(np.asarray(ids, np.uint16))
 
     def mix(self, history: Sequence[int], probabilities: Array) -> Array:
         """The mixture's distribution [V] after ``history``; sums to 1."""
@@ -113,7 +115,7 @@ class FastMemory:
 
     @property
     def tokens(self) -> Array:
-        """All entries kept, one after the other, uint16, each beginning with id 0; the newest MAX_TOKENS."""
+        """All entries learned, one after the other, uint16, each beginning with id 0; the newest MAX_TOKENS."""
         joined = np.concatenate(self._entries) if self._entries else np.zeros(0, np.uint16)
         return joined[-MAX_TOKENS:]
 

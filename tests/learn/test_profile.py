@@ -15,7 +15,8 @@ import pytest
 
 from edgelm.engine.session import OrtSession
 from edgelm.errors import ProfileError
-from edgelm.learn.profile import Profile
+from edgelm.learn.fast_memory import FastMemory
+from edgelm.learn.profile import GATES, Profile
 from edgelm.model import hub, tensorfile
 from edgelm.model.hub import Model
 from edgelm.model.weights import Weights, adaptable_names
@@ -48,6 +49,7 @@ def saved(profile: Profile, model: Model, base: Weights) -> Path:
     """The file of a profile that learned something; ``model.weights`` hold it."""
     _learn(model)
     profile.tokens, profile.progress = 7, "digest:7"
+    profile.memory = {"memory.tokens": np.array([0, 5, 299], np.uint16), "memory.gates": np.full(GATES, 0.5)}
     profile.save(model.weights, base)
     profile.close()
     return profile.path
@@ -81,6 +83,8 @@ def test_what_was_learned_comes_back(saved: Path, model: Model, base: Weights) -
         assert (np.abs(loaded.weights[name] - array) <= allowed).all(), name
     profile = Profile(saved.parent, saved.stem, model, writable=False)
     assert (profile.tokens, profile.progress) == (7, "digest:7")
+    np.testing.assert_array_equal(profile.memory["memory.tokens"], [0, 5, 299])
+    assert (profile.memory["memory.gates"] == 0.5).all()
 
 
 def test_every_load_gives_the_same_answer(saved: Path, model: Model) -> None:
@@ -95,7 +99,8 @@ def test_only_what_changed_is_kept(saved: Path) -> None:
     changes, metadata = tensorfile.read(saved)
     np.testing.assert_array_equal(changes[W1 + ".blocks"], [1, 2])
     assert changes[W1].shape == (2, 32, 32)
-    assert {array.dtype for name, array in changes.items() if not name.endswith(".blocks")} == {np.dtype(np.float16)}
+    learned = {name for name in changes if not name.startswith("memory.")}
+    assert {changes[name].dtype for name in learned if not name.endswith(".blocks")} == {np.dtype(np.float16)}
     assert metadata["base_name"] == "tiny"
     assert "embed" not in changes
 
@@ -147,6 +152,14 @@ def test_a_truncated_file_is_refused_and_left_alone(saved: Path, model: Model, s
         (W1, lambda t: t.update({W1 + ".blocks": np.array([2, 2], np.int32)})),
         (W1, lambda t: t.update({W1 + ".blocks": np.array([1, 2], np.float32)})),
         ("'final_norm", lambda t: t.update({"final_norm.blocks": np.array([0], np.int32)})),
+        ("fast memory", lambda t: t.pop("memory.gates")),
+        ("fast memory", lambda t: t.update({"memory.tokens": np.array([0, 300], np.uint16)})),
+        ("fast memory", lambda t: t.update({"memory.tokens": np.array([0, 1], np.int16)})),
+        ("fast memory", lambda t: t.update({"memory.tokens": np.zeros((2, 2), np.uint16)})),
+        ("fast memory", lambda t: t.update({"memory.gates": t["memory.gates"][:-1]})),
+        ("fast memory", lambda t: t.update({"memory.gates": t["memory.gates"] * np.nan})),
+        ("fast memory", lambda t: t.update({"memory.gates": t["memory.gates"] * 3})),
+        ("fast memory", lambda t: t.update({"memory.gates": t["memory.gates"].astype(np.float32)})),
     ],
 )
 def test_a_change_that_does_not_fit(saved: Path, model: Model, says: str, change: Callable[[Weights], object]) -> None:
@@ -171,6 +184,10 @@ def test_metadata_that_does_not_fit(saved: Path, model: Model, changes: dict[str
     tensorfile.write(saved, tensors, metadata | changes)
     with pytest.raises(ProfileError, match=says):
         Profile(saved.parent, "me", model, writable=False)
+
+
+def test_the_gates_are_those_of_the_fast_memory() -> None:
+    assert FastMemory(300, rows=64).gates.shape == GATES
 
 
 def test_metadata_that_is_missing(saved: Path, model: Model) -> None:

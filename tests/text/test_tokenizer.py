@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -16,11 +17,13 @@ from edgelm.text import tokenizer as module
 from edgelm.text.tokenizer import DOC_ID, DOC_LINE, Tokenizer
 
 SAMPLES = (
-    "", "\0", "a\0b", "\u0301", "e\u0301\u0301 \u0301", "\U0001f469\u200d\U0001f4bb\U0001f1e9\U0001f1ea", "你好，世界。今天天气很好。",
-    "  two  spaces \t\r\n\n x ", "<|doc|>", "a\n<|doc|>\nb\n", "\ufeffbom", "\uffff\U0010ffff", "it's we'll 1234567890",
-    "\u202eright to left\u2028line\u2029paragraph\x85next", "a" * 300,
+    "", "\0", "a\0b", "\u0301", "e\u0301\u0301 \u0301", "\U0001f469\u200d\U0001f4bb\U0001f1e9\U0001f1ea",
+    "你好，世界。今天天气很好。", "  two  spaces \t\r\n\n x ", "<|doc|>", "a\n<|doc|>\nb\n", "\ufeffbom",
+    "\uffff\U0010ffff", "it's we'll 1234567890", "\u202eright to left\u2028line\u2029paragraph\x85next", "a" * 300,
 )  # fmt: skip
-LINES = st.lists(st.sampled_from([DOC_LINE, "", " " + DOC_LINE, DOC_LINE + " ", "x" + DOC_LINE, "\t", "ab"]) | st.text())
+LINES = st.lists(
+    st.sampled_from([DOC_LINE, "", " " + DOC_LINE, DOC_LINE + " ", "x" + DOC_LINE, "\t", "ab"]) | st.text()
+)
 
 
 @given(text=st.text())
@@ -75,7 +78,7 @@ def test_chunks_are_small_and_lose_nothing(tokenizer: Tokenizer, lines: list[str
     assert "".join(chunks) == text
     assert max(map(len, chunks)) <= limit
     assert tokenizer.decode(ids) == text
-    at_line_ends = all(a[-1] == "\n" and not b[0].isspace() for a, b in zip(chunks, chunks[1:], strict=False))
+    at_line_ends = all(a[-1] == "\n" and not b[0].isspace() for a, b in pairwise(chunks))
     if at_line_ends:
         assert ids == tokenizer.encode(text)
 

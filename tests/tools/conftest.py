@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import random
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgelm.config import ModelConfig
-
-MIXTURE = {"talk": 1.0, "more": 2.0}
-CONFIG = ModelConfig(
-    vocab_size=300, d_model=32, n_layers=2, n_heads=2, key_dim=8, value_dim=16, slope_dim=16,
-    n_blocks=8, block_size=32, max_awake=4, shared_size=32,
-)  # fmt: skip
+from tests.tools.tiny_run import CONFIG, MIXTURE, kept_signals
 
 
 @pytest.fixture(scope="session")
@@ -73,17 +65,6 @@ def make_trainer(shards: Path) -> Callable[..., Any]:
         return Trainer(Plan(**(plan | changes)), shards, run_dir, device)
 
     return make
-
-
-@contextmanager
-def kept_signals() -> Iterator[None]:
-    """Puts the signal handlers back that a run replaces."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

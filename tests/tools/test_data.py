@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edgelm.text.tokenizer import DOC_ID, Tokenizer  # noqa: E402
-from tools.pretrain.corpus import documents, read_mixture, read_text  # noqa: E402
-from tools.pretrain.data import Streams, write_shard  # noqa: E402
+from edgelm.text.tokenizer import DOC_ID, Tokenizer
+from tools.pretrain.corpus import documents, read_mixture, read_text
+from tools.pretrain.data import Streams, write_shard
 
 MIXTURE = {"short": 1.0, "long": 0.5, "rare": 3.0}
 LENGTHS = {"short": 5, "long": 60, "rare": 11}  # tokens of a document, its end included

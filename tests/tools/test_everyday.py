@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tools.pretrain import everyday  # noqa: E402
-from tools.pretrain.corpus import documents  # noqa: E402
+from tools.pretrain import everyday
+from tools.pretrain.corpus import documents
 
 N_DIALOGUES = 1500
 
@@ -82,9 +82,7 @@ def test_topics_and_facts_are_used(phrases: everyday.Phrases, dialogues: list[st
         ("hello{me} .", {}, "hello ."),
     ],
 )
-def test_fills_templates(
-    phrases: everyday.Phrases, template: str, bound: dict[str, list[str]], expected: str
-) -> None:
+def test_fills_templates(phrases: everyday.Phrases, template: str, bound: dict[str, list[str]], expected: str) -> None:
     assert everyday.Dialogue(phrases, random.Random(0)).fill(template, bound) == expected
 
 

@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgelm.config import PRESETS  # noqa: E402
-from tests.tools.conftest import CONFIG, kept_signals  # noqa: E402
+from tests.tools.tiny_run import CONFIG, kept_signals  # noqa: E402
 from tools.pretrain import chunked, model  # noqa: E402
 from tools.pretrain import train as train_tool  # noqa: E402
 from tools.pretrain.head import CHUNK_TOKENS, head_loss  # noqa: E402
@@ -106,8 +106,7 @@ def test_command_line_trains_and_resumes(shards: Path, tmp_path: Path, monkeypat
     pytest.importorskip("matplotlib")
     mixture = tmp_path / "mixture.toml"
     mixture.write_text("talk = 1.0\n", encoding="utf-8")
-    tiny = dict.fromkeys(PRESETS, CONFIG)
-    monkeypatch.setattr(train_tool, "PRESETS", tiny)
+    monkeypatch.setattr(train_tool, "PRESETS", dict.fromkeys(PRESETS, CONFIG))
     plan = ["--tokens", "2000", "--batch-size", "2", "--window", "16", "--mixture", str(mixture)]
     for options in ([*plan, "--max-steps", "10"], ["--resume", "--max-steps", "20"]):
         monkeypatch.setattr(sys, "argv", ["train", str(shards), str(tmp_path / "run"), "--no-compile", *options])
@@ -181,11 +180,11 @@ def test_orthogonalize_evens_the_singular_values(shape: tuple[int, ...]) -> None
     x = orthogonalize(100 * (u * s.unsqueeze(-2)) @ v)
     assert x.shape == shape
     values = torch.linalg.svdvals(x.float())
-    assert 0.6 < float(values.min())
+    assert float(values.min()) > 0.6
     assert float(values.max()) < 1.3
-    # The directions stay: what comes out has nearly the same singular vectors.
-    diagonal = torch.diagonal(u.mT @ x.float() @ v.mT, dim1=-2, dim2=-1)
-    torch.testing.assert_close(diagonal, values.flip(-1) * 0 + diagonal.clamp(min=0.55))
+    # The directions stay: each singular vector still maps to its partner.
+    partners = torch.diagonal(u.mT @ x.float() @ v.mT, dim1=-2, dim2=-1)
+    assert float(partners.min()) > 0.6
 
 
 def test_optimizers_share_all_parameters_out() -> None:

@@ -1,6 +1,6 @@
 """Bits per byte of texts with neither memory, the fast one, the slow one, and both; one pass each.
 
-    python -m tools.measure.memories FILE... [--bytes 200000] [--model NAME|PATH] [--rate 1.0] [--segment 32]
+python -m tools.measure.memories FILE... [--bytes 200000] [--model NAME|PATH] [--rate 1.0] [--segment 32]
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def main() -> None:
     for rows in tables.values():
         print("  ".join(f"{name:>14s}" for name in rows[0]))
         for row in rows:
-            print("  ".join(f"{value:14,.2f}" if isinstance(value, float) else f"{value:14,d}" for value in row.values()))
+            print("  ".join(f"{v:14,.2f}" if isinstance(v, float) else f"{v:14,d}" for v in row.values()))
         print()
 
 

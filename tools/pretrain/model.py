@@ -100,8 +100,8 @@ class Mixer(nn.Module):
         yd = rms_norm(out, self.head_norm, c.norm_eps).flatten(2) * F.silu(ud.float())
 
         y = F.linear(torch.cat([ys, yd], -1), self.w_out.t())
-        # A copy: a view would take the whole segment into the checkpoint.
-        last = {"conv": padded[:, -(CONV_WIDTH - 1) :].clone(), "norm": norm, "slope": slope_state, "decay": decay_state}
+        conv = padded[:, -(CONV_WIDTH - 1) :].clone()  # a view would take the whole segment into the checkpoint
+        last = {"conv": conv, "norm": norm, "slope": slope_state, "decay": decay_state}
         return y, {name: tensor.detach() for name, tensor in last.items()}
 
 

@@ -16,10 +16,10 @@ from safetensors.numpy import save
 from edgelm.config import ModelConfig
 from edgelm.export.step import build_graph
 from edgelm.learn.learner import measure_grad_rms
-from edgelm.text.tokenizer import document_ids
 from edgelm.model.hub import write_model
 from edgelm.model.packing import pack, unpack
 from edgelm.model.weights import check
+from edgelm.text.tokenizer import document_ids
 from tools.pretrain.data import Streams
 
 SEGMENT = 32
