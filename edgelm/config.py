@@ -12,6 +12,8 @@ from edgelm.errors import ConfigError
 
 CONV_WIDTH = 4
 """Tokens seen by the depthwise causal convolution, the present one included."""
+LARGEST = 1 << 16
+"""Sizes stay below this; token ids are kept as uint16."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,12 @@ class ModelConfig:
             value = getattr(self, field.name)
             if isinstance(value, bool) or (field.type == "int" and not isinstance(value, int)):
                 raise ConfigError(f"{field.name} must be an integer, not {value!r}")
-            if field.type == "int" and not 1 <= value <= 1 << 20:
-                raise ConfigError(f"{field.name} must be between 1 and 2^20, not {value!r}")
+            if field.type == "int" and not 1 <= value < LARGEST:
+                raise ConfigError(f"{field.name} must be between 1 and {LARGEST - 1}, not {value!r}")
         if not (isinstance(self.norm_eps, float) and 0 < self.norm_eps < 1):
             raise ConfigError(f"norm_eps must be between 0 and 1, not {self.norm_eps!r}")
+        if self.n_layers > 256:
+            raise ConfigError(f"n_layers must be at most 256, not {self.n_layers}")
         if self.mixer not in ("mcsd_g", "mcsd"):
             raise ConfigError(f"mixer must be mcsd_g or mcsd, not {self.mixer!r}")
         if self.slope_dim % self.n_channels:
@@ -153,7 +157,8 @@ def data_dir() -> Path:
     """Where profiles and pulled models live: ``EDGELM_HOME``, else the XDG data folder."""
     home = os.environ.get("EDGELM_HOME")
     if home:
-        return Path(home).expanduser()
+        # Unlike Path.expanduser, it leaves the ~ of an unknown user alone.
+        return Path(os.path.expanduser(home))  # noqa: PTH111
     xdg = os.environ.get("XDG_DATA_HOME")
     return (Path(xdg) if xdg else Path.home() / ".local" / "share") / "edgelm"
 

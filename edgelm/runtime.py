@@ -15,6 +15,7 @@ import numpy as np
 
 from edgelm.config import LearnConfig, SampleConfig, data_dir
 from edgelm.engine.generate import reply
+from edgelm.engine.graphfile import check_graph
 from edgelm.engine.session import OrtSession
 from edgelm.errors import InputError
 from edgelm.learn.profile import MEMORY, Profile
@@ -91,6 +92,7 @@ class Runtime:
         self.learn_config = learn or LearnConfig()
         self.config = self.model.config
         graph = self.model.graph
+        check_graph(graph)
         if max_awake is not None:
             if not 1 <= max_awake <= self.config.n_blocks:
                 raise InputError(f"--blocks must be between 1 and {self.config.n_blocks}, the blocks of a layer")
@@ -315,8 +317,13 @@ class Chat:
         begun = time.perf_counter()
         pieces: list[str] = []
         finished = False
+
+        def count() -> None:
+            turn.tokens += 1
+
+        tokenizer, rng = runtime.tokenizer, runtime.rng
         try:
-            for piece in reply(runtime.session, runtime.tokenizer, ids, self.sampling, runtime.rng, runtime.mix):
+            for piece in reply(runtime.session, tokenizer, ids, self.sampling, rng, runtime.mix, count):
                 pieces.append(piece)
                 yield piece
             finished = True
@@ -324,5 +331,4 @@ class Chat:
             # A cut answer is closed by a line end, as a whole one is.
             self._unread = [] if finished else runtime.tokenizer.encode("\n")
             turn.reply = "".join(pieces)
-            turn.tokens = len(runtime.tokenizer.encode(" " + turn.reply)) if turn.reply else 0
             turn.seconds = time.perf_counter() - begun

@@ -52,12 +52,13 @@ def reply(
     config: SampleConfig,
     rng: np.random.Generator,
     mix: Mix = no_mix,
+    on_token: Callable[[], None] = lambda: None,
 ) -> Iterator[str]:
     """Text of one turn after ``prompt_ids``, in pieces as they come.
 
     The turn ends at a label on a new line, at the end-of-document id, or after ``max_tokens``. Line ends
-    and spaces are held back until something follows them. Afterwards the session has read the turn and
-    a line end, whatever ended it.
+    and spaces are held back until something follows them; ``on_token`` is called for every token read.
+    Afterwards the session has read the turn and a line end, whatever ended it.
     """
     decoder = tokenizer.stream()
     held, begun, line_end = "", False, False
@@ -65,6 +66,7 @@ def reply(
         piece = decoder.feed(token_id)
         if line_end and (held + piece).rsplit("\n", 1)[-1].strip() in LABELS:
             break
+        on_token()
         line_end = piece.endswith("\n")
         held += piece
         if not begun:

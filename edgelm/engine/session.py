@@ -62,13 +62,14 @@ class OrtSession:
         except Exception as exc:  # ONNX Runtime's errors share no base class of their own
             raise ModelFileError(f"ONNX Runtime refuses the graph: {str(exc).splitlines()[0]}") from None
         inputs = {item.name: item.shape for item in self._session.get_inputs()}
+        _check_interface(self._session)
         shapes = {name: tuple(shape) for name, shape in inputs.items() if name.startswith("state.")}
         self._buffers = [{name: np.zeros(shape, np.float32) for name, shape in shapes.items()} for _ in range(2)]
         self._now = 0
         self._weights = {name: array for name, array in weights.items() if name in inputs}
-        missing = set(inputs) - set(shapes) - set(weights) - {"ids", "first_logit"}
-        if missing:
-            raise ModelFileError(f"the graph wants a tensor {min(missing)!r} that the weights lack")
+        for name in sorted(set(inputs) - set(shapes) - {"ids", "first_logit"}):
+            if name not in weights or tuple(inputs[name]) != weights[name].shape:
+                raise ModelFileError(f"the graph wants {name!r} {inputs[name]}, the weights have no such tensor")
         self._values = [self._share(buffer) for buffer in self._buffers]
         self._weight_values = self._share(self._weights)
         self.vocab_size = int(self._session.get_outputs()[0].shape[2])
@@ -153,6 +154,24 @@ def run_exported(graph: bytes, ids: Array) -> Array:
     feeds |= {"ids": np.asarray(ids, np.int64)[None], "first_logit": np.zeros(1, np.int64)}
     logits: Array = session.run(["logits"], feeds)[0][0]
     return logits
+
+
+def _check_interface(session: ort.InferenceSession) -> None:
+    """Refuses a graph that is no step graph: buffers are bound to it without further checks."""
+    outputs = {item.name: item for item in session.get_outputs()}
+    inputs = {item.name: item for item in session.get_inputs()}
+    for name, kind in (("ids", "tensor(int64)"), ("first_logit", "tensor(int64)")):
+        if name not in inputs or inputs[name].type != kind:
+            raise ModelFileError(f"the graph is no step graph: it lacks an input {name!r} of {kind}")
+    if "logits" not in outputs or len(outputs["logits"].shape) != 3 or not isinstance(outputs["logits"].shape[2], int):
+        raise ModelFileError("the graph is no step graph: it lacks an output 'logits' [1,N,V]")
+    for name, item in inputs.items():
+        fixed = all(isinstance(size, int) and size > 0 for size in item.shape)
+        if name.startswith("state.") and not (
+            fixed and item.type == "tensor(float)" and outputs.get("next." + name) is not None
+            and outputs["next." + name].shape == item.shape
+        ):  # fmt: skip
+            raise ModelFileError(f"the graph is no step graph: its state {name!r} has no successor of its shape")
 
 
 def _options(threads: int) -> ort.SessionOptions:

@@ -242,7 +242,7 @@ class StepGraph:
         return self._matmul(g.op("Mul", [m, self._silu(u)]), name + "w_out")
 
     def _block_ffn(self, h: str, i: int) -> str:
-        c, g, name = self.config, self.g, f"layers.{i}.ffn."
+        g, name = self.g, f"layers.{i}.ffn."
         a0 = g.op("Add", [g.op("MatMul", [h, self._weight(name + "router")]), self._weight(name + "router_bias")])
         gamma = g.op("Exp", [self._weight(name + "log_gamma")])
         a = f"activations.{i}"

@@ -5,8 +5,6 @@ Equations and layout: ``edgelm.learn.fast_memory``.
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgelm.kernels.jit import kernel
 
 PROBES = 8
@@ -18,12 +16,12 @@ def find_context(history, n, order, keys):  # type: ignore[no-untyped-def]
 
     A context that finds no free row within PROBES takes the one it probed last.
     """
-    key = np.uint64(order + 1)
+    # A polynomial hash modulo a prime below 2^40: its products stay below 2^63.
+    key = order + 1
     for back in range(1, order + 1):
-        key = (key ^ np.uint64(history[n - back] + 1)) * np.uint64(0x9E3779B97F4A7C15)
-        key ^= key >> np.uint64(29)
-    key |= np.uint64(1)  # 0 marks a free row
-    row = np.int64(key >> np.uint64(20)) & (keys.shape[0] - 1)
+        key = (key * 5000011 + history[n - back] + 1) % 1099511627689
+    key += 1  # 0 marks a free row
+    row = key & (keys.shape[0] - 1)
     for _ in range(PROBES):
         if keys[row] == key:
             return row, key

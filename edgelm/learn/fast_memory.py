@@ -50,7 +50,7 @@ class FastMemory:
     def __init__(self, vocab_size: int, rows: int = ROWS) -> None:
         self._tables = (
             np.zeros(vocab_size + 1, np.int64),  # sightings of each id, and their sum
-            np.zeros(rows, np.uint64),
+            np.zeros(rows, np.int64),
             np.zeros((rows, SLOTS), np.uint16),
             np.zeros((rows, SLOTS), np.uint16),
             np.zeros(rows, np.uint16),
@@ -121,9 +121,19 @@ class FastMemory:
 
     def rebuild(self, tokens: Array, gates: Array) -> None:
         """The inverse of ``tokens`` and ``gates``, on an empty memory."""
-        starts = np.flatnonzero(tokens == 0)
-        for entry in np.split(tokens, starts[starts > 0]) if len(tokens) else []:
+        for entry in np.split(tokens, _entry_starts(tokens)[1:]) if len(tokens) else []:
             ids = entry.astype(np.int64)
             memory_learn(ids, 1, len(ids), np.ones(len(ids)), False, True, self._tables, self.gates)
             self._entries.append(entry)
         self.gates[:] = gates
+
+
+def _entry_starts(tokens: Array) -> list[int]:
+    """Where entries begin. An id 0 begins one, unless it is the last of a whole document: then another
+    follows it, or nothing does."""
+    starts, is_closed = [0], False
+    for position in np.flatnonzero(tokens[1:] == 0) + 1:
+        is_closed = not is_closed and (position + 1 == len(tokens) or tokens[position + 1] == 0)
+        if not is_closed:
+            starts.append(int(position))
+    return starts

@@ -14,6 +14,7 @@ from edgelm.learn.learner import Learner, measure_grad_rms
 from edgelm.learn.network import Network
 from edgelm.model.reference import State, forward
 from edgelm.model.weights import Weights, adaptable_names, shapes
+from edgelm.text.tokenizer import document_ids
 from tests import naive
 from tests.tiny import MIXERS, random_ids, random_model, tiny_config
 
@@ -229,6 +230,19 @@ def test_a_text_without_anything_to_predict(n_tokens: int) -> None:
     before = copied(learner.weights)
     assert learner.learn(text(learner.model, n_tokens)).shape == (0,)
     assert identical(learner.weights, before)
+
+
+@pytest.mark.parametrize(
+    ("ids", "documents"),
+    [
+        ([], []),
+        ([5, 6], [[0, 5, 6]]),
+        ([5, 6, 0], [[0, 5, 6, 0]]),
+        ([5, 0, 6, 7, 0, 8], [[0, 5, 0], [0, 6, 7, 0], [0, 8]]),
+    ],
+)
+def test_document_ids(ids: list[int], documents: list[list[int]]) -> None:
+    assert document_ids(ids) == documents
 
 
 @pytest.mark.parametrize("mixer", MIXERS)

@@ -1,0 +1,58 @@
+"""What must not reach ONNX Runtime is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from edgelm.config import PRESETS
+from edgelm.engine.graphfile import check_graph
+from edgelm.errors import ModelFileError
+from edgelm.export.step import build_graph
+
+
+def graph(node: object, initializer: TensorProto | None = None) -> bytes:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    inner = helper.make_graph([node], "g", [x], [y], initializer=[initializer] if initializer else [])
+    return helper.make_model(inner).SerializeToString()  # type: ignore[no-any-return]
+
+
+def test_a_step_graph_passes() -> None:
+    check_graph(build_graph(PRESETS["nano"]))
+    check_graph(graph(helper.make_node("Relu", ["x"], ["y"])))
+
+
+def test_external_data_is_refused() -> None:
+    tensor = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "/etc/passwd"
+    with pytest.raises(ModelFileError, match="another file"):
+        check_graph(graph(helper.make_node("Add", ["x", "w"], ["y"]), tensor))
+
+
+def test_control_flow_is_refused() -> None:
+    body = helper.make_graph([], "b", [], [])
+    node = helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body)
+    with pytest.raises(ModelFileError, match="control flow"):
+        check_graph(graph(node))
+
+
+def test_a_foreign_domain_is_refused() -> None:
+    with pytest.raises(ModelFileError, match=r"evil\.org"):
+        check_graph(graph(helper.make_node("Relu", ["x"], ["y"], domain="evil.org")))
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_or_harmless(blob: bytes) -> None:
+    with pytest.raises(ModelFileError):
+        check_graph(blob)
+
+
+@pytest.mark.parametrize("cut", [1, 100, 5000])
+def test_a_cut_file_is_refused(cut: int) -> None:
+    with pytest.raises(ModelFileError):
+        check_graph(build_graph(PRESETS["nano"])[:-cut])
