@@ -9,9 +9,11 @@ import numpy as np
 from edgelm.config import SampleConfig
 from edgelm.engine.sampler import log_softmax, sample
 from edgelm.engine.session import Session
+from edgelm.errors import DivergenceError
 from edgelm.text.conversation import LABELS
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 
+TINY = 1e-300
 Mix = Callable[[Sequence[int], np.ndarray], np.ndarray]
 """(ids read so far, probabilities [V]) to probabilities [V]: how a fast memory joins in."""
 
@@ -36,8 +38,12 @@ def generate(
     history = list(prompt_ids)
     logits = session.run(np.asarray(prompt_ids))[-1]
     for _ in range(config.max_tokens):
-        probabilities = mix(history, np.exp(log_softmax(logits)))
-        token_id = sample(np.log(probabilities), history[len(prompt_ids) :], config, rng)
+        if not np.isfinite(logits).all():
+            raise DivergenceError("the model's output is not finite; move the profile away, or get the model again")
+        scores = log_softmax(logits)
+        if mix is not no_mix:
+            scores = np.log(np.maximum(mix(history, np.exp(scores)), TINY))
+        token_id = sample(scores, history[len(prompt_ids) :], config, rng)
         if token_id == DOC_ID:
             return
         yield token_id

@@ -56,7 +56,7 @@ def silu_l2_forward(u, n_heads, eps, inverse, out):  # type: ignore[no-untyped-d
 
 @kernel
 def silu_l2_backward(dout, u, n_heads, out, inverse, du):  # type: ignore[no-untyped-def]
-    """du [T,H*K] overwritten; out is the forward result."""
+    """du [T,H*K] overwritten, it may be dout itself; out is the forward result."""
     n_steps, width = u.shape
     size = width // n_heads
     for t in range(n_steps):
