@@ -23,6 +23,7 @@ from edgelm.model import hub
 from edgelm.model.reference import State, forward
 from edgelm.model.weights import adaptable_names
 from edgelm.text.conversation import USER_LABEL, reply_prompt, system_text, user_turn
+from edgelm.text.secrets import without_secrets
 from edgelm.text.tokenizer import DOC_ID, document_ids
 
 if TYPE_CHECKING:
@@ -263,6 +264,7 @@ class Turn:
     tokens: int = 0
     seconds: float = 0.0
     learned: Learned | None = None
+    secrets_skipped: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The fields of ``chat --json``."""
@@ -275,6 +277,7 @@ class Turn:
             "learned_tokens": learned.tokens if learned else 0,
             "loss_nats_before": round(learned.loss_before, 4) if learned else None,
             "loss_nats_after": round(learned.loss_after, 4) if learned else None,
+            "secrets_skipped": self.secrets_skipped,
         }
 
 
@@ -310,8 +313,9 @@ class Chat:
         runtime, turn = self.runtime, Turn(len(self.turns) + 1)
         self.turns.append(turn)
         said = user_turn(text)
-        if self.learn:
-            turn.learned = runtime.learn_entry(said, USER_LABEL)
+        kept, turn.secrets_skipped = without_secrets(text) if self.learn else ("", 0)
+        if kept.strip():
+            turn.learned = runtime.learn_entry(user_turn(kept), USER_LABEL)
             runtime.save()
         ids = [*self._unread, *runtime.tokenizer.encode(said + reply_prompt())]
         begun = time.perf_counter()

@@ -78,12 +78,13 @@ def _answer(talk: Chat, text: str, common: Common) -> None:
 
 def status_line(turn: Turn) -> str:
     """Speed, and what the turn taught."""
+    skipped = " | looks like a secret: not learned" if turn.secrets_skipped else ""
     speed = f"{turn.tokens / turn.seconds:.0f} tokens/s" if turn.seconds and turn.tokens else "no answer"
     if turn.learned is None:
-        return f"[{speed}]"
+        return f"[{speed}{skipped}]"
     bits = turn.learned.loss_before * turn.learned.tokens / 0.6931
     gained = turn.learned.bits_gained
-    return f"[{speed} | learned {turn.learned.tokens} tokens: {bits:.0f} bits before, {bits - gained:.0f} now]"
+    return f"[{speed} | learned {turn.learned.tokens} tokens: {bits:.0f} bits before, {bits - gained:.0f} now{skipped}]"
 
 
 def _converse(talk: Chat, common: Common) -> None:

@@ -14,6 +14,7 @@ from edgelm.cli.options import Common, common
 from edgelm.learn.measure import Score, progressive_score, score_text
 from edgelm.runtime import Runtime
 from edgelm.text.files import TextFile, read_paths
+from edgelm.text.secrets import without_secrets
 from edgelm.text.tokenizer import DOC_LINE
 
 
@@ -58,6 +59,9 @@ def split_holdout(texts: list[TextFile], share: float) -> tuple[TextFile, str]:
 def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) -> None:
     """Learn files, folders or standard input (-): txt, md, JSON chat exports."""
     text, held_out = split_holdout(read_paths(paths, sys.stdin.buffer), holdout)
+    learnable, secrets_skipped = without_secrets(text.text)
+    if secrets_skipped:
+        common.note(f"{secrets_skipped} lines look like secrets and are not learned", always=True)
     with Runtime(common.runtime, writable=True) as runtime:
 
         def bits(text: str) -> float | None:
@@ -69,10 +73,10 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
         before, general_before = bits(held_out), bits(general_text())
         common.note("loading the learning kernels (the first time takes a minute) ...")
         runtime.learner  # noqa: B018  (its making is not part of the time reported)
-        total = len(runtime.tokenizer.encode_document_lines(text.text))
+        total = len(runtime.tokenizer.encode_document_lines(learnable))
         begun = time.perf_counter()
         with progress_bar("learning", total, common) as on_tokens:
-            tokens = runtime.adapt(text.text, on_tokens, keep_text=not no_log)
+            tokens = runtime.adapt(learnable, on_tokens, keep_text=not no_log)
         seconds = time.perf_counter() - begun
         size = runtime.save()
         fields = {
@@ -84,6 +88,7 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
             "general_before": general_before,
             "general_after": bits(general_text()),
             "profile_bytes": size,
+            "secrets_skipped": secrets_skipped,
         }
     held = f"held-out part {before} -> {fields['bits_per_byte_after']} bits per byte, " if held_out else ""
     general = f"general text {general_before} -> {fields['general_after']}"

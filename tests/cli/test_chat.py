@@ -82,3 +82,9 @@ def test_turns_before_a_bad_line_are_kept(cli: Cli, home: Path, said: bytes) -> 
     assert result.stderr.count("\n") == 1
     assert [turn["turn"] for turn in result.json_lines] == [1]
     assert len(contents(home)) == 1
+
+
+def test_a_secret_is_answered_but_not_learned(cli: Cli, home: Path) -> None:
+    turn = cli("chat", "--json", input="my password is hunter22\n").json_lines[0]
+    assert (turn["secrets_skipped"], turn["learned_tokens"]) == (1, 0)
+    assert not list(home.rglob("*.safetensors"))

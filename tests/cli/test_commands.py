@@ -19,6 +19,7 @@ SCORE = {"bytes", "tokens", "bits_per_byte", "awake_fraction", "seconds", "bytes
 ADAPTED = {
     "tokens", "seconds", "tokens_per_s", "bits_per_byte_before", "bits_per_byte_after", "general_before",
     "general_after", "profile_bytes",
+    "secrets_skipped",
 }  # fmt: skip
 
 
