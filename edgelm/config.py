@@ -137,7 +137,7 @@ class SampleConfig:
         Tokens of an answer at most.
     """
 
-    temperature: float = 0.7
+    temperature: float = 0.5
     top_p: float = 0.9
     repetition_penalty: float = 1.1
     max_tokens: int = 120

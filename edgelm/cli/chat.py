@@ -30,7 +30,7 @@ A line that ends in \\ goes on in the next. Ctrl+C stops an answer."""
 @click.command()
 @click.option("--no-learn", is_flag=True, help="Answer only; the profile is read, not changed.")
 @click.option("--system", default="", help="A text that stands before the conversation.")
-@click.option("--temperature", type=float, default=0.7, show_default=True, help="0: always the likeliest.")
+@click.option("--temperature", type=float, default=0.5, show_default=True, help="0: always the likeliest.")
 @click.option("--max-tokens", type=int, default=120, show_default=True, help="Tokens of an answer at most.")
 @common
 def chat(no_learn: bool, system: str, temperature: float, max_tokens: int, common: Common) -> None:

@@ -15,6 +15,7 @@ from edgelm.errors import EdgelmError
 _COMMANDS = {
     "chat": ("edgelm.cli.chat", "Talk with a model that learns from what you write."),
     "complete": ("edgelm.cli.text", "Continue a text."),
+    "suggest": ("edgelm.cli.text", "The likeliest next words."),
     "choose": ("edgelm.cli.text", "Rank given continuations of a text."),
     "adapt": ("edgelm.cli.learning", "Learn files, folders or standard input."),
     "evaluate": ("edgelm.cli.learning", "Bits per byte of whole files."),

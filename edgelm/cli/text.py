@@ -1,4 +1,4 @@
-"""``complete`` and ``choose``."""
+"""``complete``, ``suggest`` and ``choose``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import click
 from edgelm.cli.options import Common, common
 from edgelm.config import SampleConfig
 from edgelm.engine.generate import generate
+from edgelm.engine.suggest import suggest_words
 from edgelm.errors import InputError
 from edgelm.learn.measure import rank_continuations
 from edgelm.runtime import Runtime
@@ -17,7 +18,7 @@ from edgelm.text.tokenizer import DOC_ID
 @click.command()
 @click.argument("text")
 @click.option("-n", "n_tokens", type=click.IntRange(1, 100_000), default=64, show_default=True, help="Tokens at most.")
-@click.option("--temperature", type=float, default=0.7, show_default=True, help="0: always the likeliest.")
+@click.option("--temperature", type=float, default=0.5, show_default=True, help="0: always the likeliest.")
 @common
 def complete(text: str, n_tokens: int, temperature: float, common: Common) -> None:
     """Continue TEXT."""
@@ -31,6 +32,19 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
                 click.echo(pieces[-1], nl=False)
         pieces.append(decoder.flush())
         common.emit({"text": "".join(pieces)}, pieces[-1])
+
+
+@click.command()
+@click.argument("text")
+@click.option("-k", "n_words", type=click.IntRange(1, 50), default=5, show_default=True, help="Words at most.")
+@common
+def suggest(text: str, n_words: int, common: Common) -> None:
+    """The likeliest next words after TEXT, with their probabilities."""
+    with Runtime(common.runtime) as runtime:
+        ids = [DOC_ID, *runtime.tokenizer.encode(text.rstrip())]
+        words = suggest_words(runtime.session, runtime.tokenizer, ids, n_words, runtime.mix)
+    rows = [{"word": word, "probability": round(probability, 6)} for word, probability in words]
+    common.emit({"suggestions": rows}, "\n".join(f"{row['probability']:8.4f}  {row['word']}" for row in rows))
 
 
 @click.command()

@@ -159,3 +159,10 @@ def test_profiles_are_apart(cli: Cli, text: Path, home: Path) -> None:
     scores = {name: cli("evaluate", text, "--profile", name, "--json").json["bits_per_byte"] for name in ("one", "two")}
     assert scores["one"] < scores["two"]
     assert [path.name for path in home.rglob("*.safetensors")] == ["one.safetensors"]
+
+
+def test_suggest(cli: Cli) -> None:
+    rows = cli("suggest", "The ferry leaves the", "-k", "3", "--json").json["suggestions"]
+    assert len(rows) == 3
+    assert all(row.keys() == {"word", "probability"} and 0 < row["probability"] < 1 for row in rows)
+    assert cli("suggest", "The ferry leaves the", "-k", "3").stdout.count("\n") == 3
