@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -143,10 +142,10 @@ class Runtime:
         memory = self.used_memory
         return probabilities if memory is None else memory.mix(history, probabilities)
 
-    @property
-    def may_learn_now(self) -> bool:
-        """Whether the kernels are loaded already."""
-        return "numba" in sys.modules
+    def prepare_to_learn(self) -> None:
+        """Loads the kernels, or compiles them the first time, so that no turn waits for that."""
+        self.learner.prepare()
+        self.memory.predict(np.array([DOC_ID, 1]), 1, np.ones(1))
 
     def save(self) -> int:
         """Makes what was learned durable; returns the bytes of the profile."""

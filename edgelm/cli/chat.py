@@ -94,9 +94,9 @@ def _converse(talk: Chat, common: Common) -> None:
     session: PromptSession[str] = PromptSession(history=InMemoryHistory())
     model = talk.runtime.model
     click.echo(f"{model.name}, {model.n_parameters / 1e6:.1f} M parameters. /help lists the commands, Ctrl+D leaves.")
-    if talk.learn and not talk.runtime.may_learn_now:
-        common.note("loading the learning kernels (the first time takes a minute) ...")
-        talk.runtime.learner  # noqa: B018  (made now, so that the first answer does not wait for it)
+    if talk.learn:
+        common.note("loading the learning kernels (compiled the first time, which takes a while) ...")
+        talk.runtime.prepare_to_learn()
     while True:
         try:
             text = session.prompt("> ")

@@ -71,8 +71,8 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
             return round(score.bits_per_byte, 4)
 
         before, general_before = bits(held_out), bits(general_text())
-        common.note("loading the learning kernels (the first time takes a minute) ...")
-        runtime.learner  # noqa: B018  (its making is not part of the time reported)
+        common.note("loading the learning kernels (compiled the first time, which takes a while) ...")
+        runtime.prepare_to_learn()
         total = len(runtime.tokenizer.encode_document_lines(learnable))
         begun = time.perf_counter()
         with progress_bar("learning", total, common) as on_tokens:
@@ -106,7 +106,7 @@ def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, common: Co
     with Runtime(common.runtime, max_awake=blocks) as runtime:
         total = sum(len(runtime.tokenizer.encode_document_lines(item.text)) for item in texts)
         if learn:
-            runtime.learner  # noqa: B018  (its making is not part of the time reported)
+            runtime.prepare_to_learn()
         begun = time.perf_counter()
         scores = []
         with progress_bar("scoring", total, common) as on_tokens:

@@ -55,6 +55,15 @@ class Learner:
         """The state before a document."""
         return State.empty(self.model, self._dtype)
 
+    def prepare(self) -> None:
+        """Loads, or the first time compiles, all kernels; nothing is learned."""
+        zero = np.zeros(1, np.int64)
+        self.network.forward(zero, zero, self.new_state())
+        self.network.backward()
+        spare = np.zeros(1, self._dtype)
+        sum_of_squares(spare)
+        pulled_step(spare, spare, self._dtype(0), self._dtype(0), spare)
+
     def score(self, ids: Sequence[int] | Array) -> Array:
         """Losses in nats of ids[1:], each after all before it; nothing is learned."""
         return self._run(ids, None)
