@@ -143,9 +143,11 @@ class Runtime:
         return probabilities if memory is None else memory.mix(history, probabilities)
 
     def prepare_to_learn(self) -> None:
-        """Loads the kernels, or compiles them the first time, so that no turn waits for that."""
-        self.learner.prepare()
-        self.memory.predict(np.array([DOC_ID, 1]), 1, np.ones(1))
+        """Loads the kernels, or compiles them the first time, so that no measured time holds that."""
+        if "learner" not in self.__dict__:
+            self.learner.prepare()
+            self.memory.predict(np.array([DOC_ID, 1]), 1, np.ones(1))
+            self.memory.mix([DOC_ID], np.ones(self.config.vocab_size))
 
     def save(self) -> int:
         """Makes what was learned durable; returns the bytes of the profile."""
@@ -314,6 +316,7 @@ class Chat:
         said = user_turn(text)
         kept, turn.secrets_skipped = without_secrets(text) if self.learn else ("", 0)
         if kept.strip():
+            runtime.prepare_to_learn()
             turn.learned = runtime.learn_entry(user_turn(kept), USER_LABEL)
             runtime.save()
         ids = [*self._unread, *runtime.tokenizer.encode(said + reply_prompt())]
