@@ -20,6 +20,7 @@ _CODE = re.compile(
     r"social security(?: number)?)" + _VALUE,
     re.IGNORECASE,
 )
+_DATE = re.compile(r"\b\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[ T]\d{1,2}:\d{2}(?::\d{2})?)?|\b\d{1,2}:\d{2}(?::\d{2})?\b")
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _PHONE = re.compile(r"(?<![\w.,])(?:\+|00)?\(?\d[\d ()/.-]{6,}\d(?![\w,])")
 _DIGITS = re.compile(r"(?<!\d)\d(?:[ -]?\d){11,18}(?!\d)")
@@ -31,6 +32,7 @@ _BEGIN_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 def is_secret(line: str) -> bool:
     """Whether a line holds a password after its word, a card or account number, a key, an e-mail address
     or a telephone number."""
+    line = _DATE.sub(" ", line)
     return bool(
         _BEGIN_KEY.search(line)
         or any(match[1].strip(".,!?\"'`").lower() not in _HARMLESS for match in _PASSWORD.finditer(line))
@@ -68,7 +70,7 @@ def _is_phone(number: str) -> bool:
     digits = sum(c.isdigit() for c in number)
     # Years and dates are numbers with few digits; sums of money have no sign before and no spaces within.
     marked = number.startswith(("+", "00", "(", "0")) or number.count("-") + number.count(" ") >= 2
-    if re.fullmatch(r"(?:[12]\d{3}[ -]?)+", number):
+    if re.fullmatch(r"\(?(?:[12]\d{3}[ -]*)+", number):
         return False  # years
     looks_like_date = re.fullmatch(r"\d{1,4}[-/. ]\d{1,2}[-/. ]\d{1,4}", number.strip()) is not None
     return 8 <= digits <= 15 and marked and not looks_like_date
