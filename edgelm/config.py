@@ -175,14 +175,11 @@ class LearnConfig:
         Share of the way back to the base weights that each segment takes.
     segment : int
         Tokens that are scored, then learned, together.
-    passes : int
-        How often a chat turn is learned.
     """
 
     rate: float = 1.0
     pull: float = 1e-3
     segment: int = 32
-    passes: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1000:
@@ -191,8 +188,6 @@ class LearnConfig:
             raise ConfigError(f"pull must be at least 0 and below 1, not {self.pull}")
         if not 1 <= self.segment <= 256:
             raise ConfigError(f"segment must be between 1 and 256, not {self.segment}")
-        if not 1 <= self.passes <= 100:
-            raise ConfigError(f"passes must be between 1 and 100, not {self.passes}")
 
 
 def no_color() -> bool:

@@ -169,7 +169,7 @@ class Runtime:
         self.close()
 
     def learn_entry(self, text: str, label: str = "") -> Learned:
-        """Learns one text from an empty state, ``passes`` times.
+        """Learns one text from an empty state.
 
         The fast memory learns what follows the ``label`` alone: it must not take "who speaks" for a
         context of what was said.
@@ -178,8 +178,6 @@ class Runtime:
         first = 1 + len(self.tokenizer.encode(label))
         said = np.array([DOC_ID, *ids[first:]])
         before = self.learner.learn(ids)
-        for _ in range(self.learn_config.passes - 1):
-            self.learner.learn(ids)
         after = self.learner.score(ids)
         kept = [losses[first - 1 :].astype(np.float64) for losses in (before, after)]
         before = np.concatenate([before[: first - 1], -np.log(self.memory.learn(said, 1, np.exp(-kept[0])))])
@@ -188,8 +186,8 @@ class Runtime:
             self.profile.tokens += len(before)
         return Learned(len(before), float(before.mean()), float(after.mean()))
 
-    def adapt(self, text: str, on_tokens: Callable[[int], None], *, keep_text: bool = True) -> int:
-        """Learns a whole text, saving now and then; returns the tokens learned.
+    def adapt(self, text: str, on_tokens: Callable[[int], None], *, keep_text: bool = True) -> tuple[int, int]:
+        """Learns a whole text, saving now and then; returns the tokens learned and the bytes of the profile.
 
         Without ``keep_text`` the weights alone learn: the fast memory, which keeps the words, does not.
 
@@ -228,9 +226,10 @@ class Runtime:
                 on_tokens(skip)
                 self.learner.learn(ids, advance, skip)
             self.profile.progress = ""
-        finally:
+        except BaseException:
             self.save()
-        return learned
+            raise
+        return learned, self.save()
 
 
 def export_model(runtime: Runtime, folder: Path, *, int8: bool) -> dict[str, Any]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgelm.engine.session import OrtSession
+from edgelm.learn.network import Network
 from edgelm.model import hub
+from edgelm.model.reference import State, forward
 from tests.command import ROOT, run_cli
 from tests.model_folder import contents
 
@@ -27,6 +31,22 @@ def test_it_is_small() -> None:
 
 def test_it_has_a_card() -> None:
     assert (FOLDER / "README.md").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.jit_only
+@pytest.mark.parametrize("start", [0, 4000, 8000])
+def test_parity_over_200_steps(start: int) -> None:
+    """On the weights that people use; ``tests/test_parity.py`` has the states and the odd sizes."""
+    model = hub.load()
+    text = (ROOT / "edgelm" / "data" / "general.txt").read_text(encoding="utf-8")[start : start + 1400]
+    ids = np.array([0, *model.tokenizer.encode(text)])[:201]
+    expected, _, _ = forward(ids[:-1], model.weights, State.empty(model.config), model.config)
+    session = OrtSession(model.graph, model.weights)
+    logits = np.concatenate([session.run(ids[i : i + 1]).copy() for i in range(200)])
+    assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
+    losses = Network(model.config, model.weights, [], 256).forward(ids[:-1], ids[1:], State.empty(model.config))
+    wanted = np.logaddexp.reduce(expected, -1) - expected[np.arange(200), ids[1:]]
+    assert np.abs(losses - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
 def test_info(home: Path) -> None:

@@ -66,7 +66,6 @@ def test_a_missing_field(name: str) -> None:
         (LearnConfig, {"pull": 1.0}),
         (LearnConfig, {"segment": 0}),
         (LearnConfig, {"segment": 257}),
-        (LearnConfig, {"passes": 0}),
     ],
 )
 def test_an_option_out_of_range(kind: type, changes: dict[str, Any]) -> None:

@@ -76,9 +76,8 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
         total = len(runtime.tokenizer.encode_document_lines(learnable))
         begun = time.perf_counter()
         with progress_bar("learning", total, common) as on_tokens:
-            tokens = runtime.adapt(learnable, on_tokens, keep_text=not no_log)
+            tokens, size = runtime.adapt(learnable, on_tokens, keep_text=not no_log)
         seconds = time.perf_counter() - begun
-        size = runtime.save()
         fields = {
             "tokens": tokens,
             "seconds": round(seconds, 3),

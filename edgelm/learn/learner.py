@@ -47,7 +47,7 @@ class Learner:
     ) -> None:
         self.model, self.weights, self.base, self.config = model, weights, base, config
         self.names = adaptable_names(model)
-        self.network = Network(model, weights, self.names, max(config.segment, 1))
+        self.network = Network(model, weights, self.names, config.segment)
         self._rms = {name: np.atleast_1d(grad_rms[name]) for name in self.names}
         self._dtype = self.network.dtype.type
 
