@@ -175,11 +175,29 @@ class LearnConfig:
         Share of the way back to the base weights that each segment takes.
     segment : int
         Tokens that are scored, then learned, together.
+    gate_segments : int
+        Segments between two checks on general text.
+    gate_limit : float
+        Share by which general text may become worse than with the base model before learning is taken back.
+    gate_draw : float
+        Share from which on the weights are drawn back towards the base.
+    rounds : int
+        How often a consolidation goes through what was told lately.
+    hold : float
+        What costs less than this share of what it cost when the consolidation began is not repeated again.
+    rehearsal : float
+        Samples of general text for each turn that is repeated.
     """
 
-    rate: float = 1.0
+    rate: float = 0.3
     pull: float = 1e-3
     segment: int = 32
+    gate_segments: int = 64
+    gate_limit: float = 0.02
+    gate_draw: float = 0.005
+    rounds: int = 2
+    hold: float = 0.7
+    rehearsal: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate <= 1000:
@@ -188,6 +206,21 @@ class LearnConfig:
             raise ConfigError(f"pull must be at least 0 and below 1, not {self.pull}")
         if not 1 <= self.segment <= 256:
             raise ConfigError(f"segment must be between 1 and 256, not {self.segment}")
+        if not 1 <= self.gate_segments <= 1 << 20:
+            raise ConfigError(f"gate_segments must be between 1 and {1 << 20}, not {self.gate_segments}")
+        if not 0 < self.gate_draw <= self.gate_limit:
+            raise ConfigError(f"gate_draw must be above 0 and at most gate_limit, not {self.gate_draw}")
+        if not (0 <= self.rounds <= 100 and 0 <= self.hold <= 1 and 0 <= self.rehearsal <= 1):
+            raise ConfigError("rounds must be between 0 and 100, hold and rehearsal between 0 and 1")
+
+
+def one_blas_thread() -> None:
+    """Lets numpy's matrix products use one thread; to be called before numpy is imported.
+
+    Learning runs beside answering on another core, and its sums shall not depend on the number of cores.
+    """
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        os.environ[name] = "1"
 
 
 def no_color() -> bool:

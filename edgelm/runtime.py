@@ -1,36 +1,41 @@
-"""Composition root: model, session, learner and profile of one process."""
+"""Composition root: model, session and what was learned, one of each in a process."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from edgelm.config import LearnConfig, SampleConfig, data_dir
-from edgelm.engine.generate import reply
+from edgelm.config import LearnConfig, data_dir
 from edgelm.engine.graphfile import check_graph
 from edgelm.engine.session import OrtSession
 from edgelm.errors import InputError
-from edgelm.learn.profile import MEMORY, Profile
+from edgelm.learn.adaptation import Adaptation
+from edgelm.learn.entry import TEXT
+from edgelm.learn.measure import reminder_text
+from edgelm.learn.profile import Profile
+from edgelm.learn.worker import Worker
 from edgelm.model import hub
 from edgelm.model.reference import State, forward
-from edgelm.model.weights import adaptable_names
-from edgelm.text.conversation import USER_LABEL, reply_prompt, system_text, user_turn
-from edgelm.text.secrets import without_secrets
+from edgelm.text.files import pieces
 from edgelm.text.tokenizer import DOC_ID, document_ids
 
-if TYPE_CHECKING:
-    from edgelm.learn.fast_memory import FastMemory
-    from edgelm.learn.learner import Learner
+SAVE_TOKENS = 32_768
+"""How much a long adaptation learns between two checkpoints."""
+LEAST_TOKENS = 256
+"""So little is replayed at the next start rather than written to a checkpoint."""
 
-SAVE_SECONDS = 15.0
-"""How often a long adaptation writes what it learned."""
+
+def profiles_dir() -> Path:
+    """Where profiles are kept."""
+    return data_dir() / "profiles"
 
 
 @dataclass(frozen=True)
@@ -52,20 +57,6 @@ class RuntimeOptions:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What a turn taught: tokens, and mean nats per token before and after."""
-
-    tokens: int
-    loss_before: float
-    loss_after: float
-
-    @property
-    def bits_gained(self) -> float:
-        """Bits by which the same text became cheaper."""
-        return float((self.loss_before - self.loss_after) * self.tokens / np.log(2))
-
-
 class Runtime:
     """A model with a profile, ready to answer and to learn.
 
@@ -77,6 +68,12 @@ class Runtime:
         Holds the profile for writing; a second process is refused.
     max_awake : int, optional
         At most this many blocks awake, instead of the model's own number.
+    use_profile : bool
+        Without it nothing is known, and nothing kept.
+    any_base : bool
+        Opens a profile of another model, to rebase it.
+    idle_seconds : float, optional
+        After so long without anything to learn, what was told is consolidated.
 
     Raises
     ------
@@ -86,10 +83,10 @@ class Runtime:
 
     def __init__(
         self, options: RuntimeOptions, learn: LearnConfig | None = None, *, writable: bool = False,
-        max_awake: int | None = None, use_profile: bool = True,
+        max_awake: int | None = None, use_profile: bool = True, any_base: bool = False,
+        idle_seconds: float | None = None,
     ) -> None:  # fmt: skip
         self.model = hub.load(options.model)
-        self.learn_config = learn or LearnConfig()
         self.config = self.model.config
         graph = self.model.graph
         check_graph(graph)
@@ -98,67 +95,64 @@ class Runtime:
                 raise InputError(f"--blocks must be between 1 and {self.config.n_blocks}, the blocks of a layer")
             from edgelm.export.step import build_graph
 
-            self.config = replace(self.config, max_awake=max_awake)
+            self.model.config = self.config = replace(self.config, max_awake=max_awake)
             graph = build_graph(self.config)
         self.tokenizer, self.weights = self.model.tokenizer, self.model.weights
-        self.base = {name: self.weights[name].copy() for name in adaptable_names(self.config)}
-        # It shares the weights, so it sees the profile's change. The profile comes last: whatever fails, nothing
-        # is left held.
-        self.session = OrtSession(graph, self.weights, options.threads)
+        self.guard = threading.RLock()
+        self.session = OrtSession(graph, self.weights, options.threads, self.guard)
+        self._idle_seconds = idle_seconds
         self.rng = np.random.default_rng(options.seed or None)
+        # The profile comes last: whatever fails, nothing is left held.
         self.profile: Profile | None = None
         if use_profile:
-            self.profile = Profile(data_dir() / "profiles", options.profile, self.model, writable=writable)
-            self.profile.apply(self.weights)
+            self.profile = Profile(profiles_dir(), options.profile, self.model, writable=writable, any_base=any_base)
+        try:
+            self.adaptation = Adaptation(self.model, self.profile, learn or LearnConfig(), time.time, self.guard)
+        except BaseException:
+            self.close()
+            raise
 
     @cached_property
-    def learner(self) -> Learner:
-        """The learner over this model's weights; the first use loads the kernels."""
-        from edgelm.learn.learner import Learner
-
-        return Learner(self.config, self.weights, self.base, self.model.grad_rms, self.learn_config)
-
-    @cached_property
-    def memory(self) -> FastMemory:
-        """The fast memory of this profile; the first use loads the kernels."""
-        from edgelm.learn.fast_memory import FastMemory
-
-        memory = FastMemory(self.config.vocab_size)
-        if self._has_memory and self.profile is not None:
-            memory.rebuild(*(self.profile.memory[name] for name in MEMORY))
-        return memory
-
-    @property
-    def _has_memory(self) -> bool:
-        return self.profile is not None and len(self.profile.memory) == len(MEMORY)
-
-    @property
-    def used_memory(self) -> FastMemory | None:
-        """The fast memory if it holds something: who has not learned needs no kernels."""
-        return self.memory if self._has_memory or "memory" in self.__dict__ else None
+    def worker(self) -> Worker:
+        """The thread that learns; the first use starts it."""
+        return Worker(self.adaptation, self._idle_seconds)
 
     def mix(self, history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
         """The distribution [V] of the next token, with what the fast memory knows."""
-        memory = self.used_memory
-        return probabilities if memory is None else memory.mix(history, probabilities)
+        return self._mix(history, probabilities, as_reply=False)
 
-    def prepare_to_learn(self) -> None:
-        """Loads the kernels, or compiles them the first time, so that no measured time holds that."""
-        if "learner" not in self.__dict__:
-            self.learner.prepare()
-            self.memory.predict(np.array([DOC_ID, 1]), 1, np.ones(1))
-            self.memory.mix([DOC_ID], np.ones(self.config.vocab_size))
+    def mix_reply(self, history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
+        """As ``mix``, while the assistant speaks."""
+        return self._mix(history, probabilities, as_reply=True)
 
-    def save(self) -> int:
-        """Makes what was learned durable; returns the bytes of the profile."""
-        if self.profile is None:
-            return 0
-        if "memory" in self.__dict__:
-            self.profile.memory = dict(zip(MEMORY, (self.memory.tokens, self.memory.gates), strict=True))
-        return self.profile.save(self.weights, self.base)
+    def _mix(self, history: Sequence[int], probabilities: np.ndarray, *, as_reply: bool) -> np.ndarray:
+        memory = self.adaptation.memory
+        if memory is None:
+            return probabilities
+        with self.guard:
+            return memory.mix(history, probabilities, as_reply)
+
+    def reminder(self, asked: str, said: Sequence[str] = ()) -> str:
+        """What the person said before about the turn ``asked``, as turns to stand before it; often nothing.
+
+        What is in ``said``, the turns of the present conversation, is not said again.
+        """
+        memory = self.adaptation.memory
+        if memory is None:
+            return ""
+        with self.guard:
+            return reminder_text(memory, self.tokenizer, asked, said)
+
+    def prepare_to_learn(self, on_tokens: Callable[[int], None] = lambda _: None) -> None:
+        """Replays what is pending, and loads the kernels, or compiles them the first time, so that no
+        measured time holds that."""
+        self.adaptation.catch_up(on_tokens)
+        self.adaptation.prepare()
 
     def close(self) -> None:
-        """Lets other processes use the profile."""
+        """Ends the learning thread and lets other processes use the profile."""
+        if "worker" in self.__dict__:
+            self.worker.close()
         if self.profile is not None:
             self.profile.close()
 
@@ -168,68 +162,57 @@ class Runtime:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def learn_entry(self, text: str, label: str = "") -> Learned:
-        """Learns one text from an empty state.
+    def adapt(self, text: str, on_tokens: Callable[[int], None], *, keep_text: bool = True) -> int:
+        """Learns a whole text, piece by piece, each an entry of the log; returns the tokens learned.
 
-        The fast memory learns what follows the ``label`` alone: it must not take "who speaks" for a
-        context of what was said.
-        """
-        ids = np.array([DOC_ID, *self.tokenizer.encode(text)])
-        first = 1 + len(self.tokenizer.encode(label))
-        said = np.array([DOC_ID, *ids[first:]])
-        before = self.learner.learn(ids)
-        after = self.learner.score(ids)
-        kept = [losses[first - 1 :].astype(np.float64) for losses in (before, after)]
-        before = np.concatenate([before[: first - 1], -np.log(self.memory.learn(said, 1, np.exp(-kept[0])))])
-        after = np.concatenate([after[: first - 1], -np.log(self.memory.predict(said, 1, np.exp(-kept[1])))])
-        if self.profile is not None:
-            self.profile.tokens += len(before)
-        return Learned(len(before), float(before.mean()), float(after.mean()))
-
-    def adapt(self, text: str, on_tokens: Callable[[int], None], *, keep_text: bool = True) -> tuple[int, int]:
-        """Learns a whole text, saving now and then; returns the tokens learned and the bytes of the profile.
-
-        Without ``keep_text`` the weights alone learn: the fast memory, which keeps the words, does not.
-
-        Interrupted (any exception from ``on_tokens``), what was learned is saved, and the same text goes
-        on from there the next time.
+        Without ``keep_text`` the weights alone learn: neither the log nor the fast memory, which keep the
+        words. Interrupted (any exception from ``on_tokens``), the piece under way is learned to its end, and
+        the same text goes on from there the next time.
         """
         assert self.profile is not None
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        known, _, count = self.profile.progress.partition(":")
-        done = int(count) if known == digest and count.isdigit() else 0
-        position, learned, saved_at = 0, 0, time.monotonic()
+        if not keep_text:
+            return self._adapt_unlogged(text, on_tokens)
+        sha256, learned = hashlib.sha256(text.encode()).hexdigest()[:16], 0
+        known, conversation, done = _parse_progress(self.profile.progress)
+        if known != sha256:
+            conversation, done = self.profile.conversation(), 0
 
-        def advance(start: int, losses: np.ndarray) -> None:
-            nonlocal position, learned, saved_at
-            n_tokens = len(losses)
-            if keep_text:
-                self.memory.learn(ids[: start + n_tokens + 1], start + 1, np.exp(-losses.astype(np.float64)))
-            position += n_tokens
+        def count(n_tokens: int) -> None:
+            nonlocal learned
             learned += n_tokens
-            self.profile.tokens += n_tokens  # type: ignore[union-attr]
-            self.profile.progress = f"{digest}:{position}"  # type: ignore[union-attr]
-            if time.monotonic() - saved_at > SAVE_SECONDS:
-                self.save()
-                saved_at = time.monotonic()
-            on_tokens(n_tokens)
 
         try:
-            for document in document_ids(self.tokenizer.encode_document_lines(text)):
-                ids, length = np.asarray(document), len(document) - 1
-                if position + length <= done:
-                    position += length
-                    on_tokens(length)
+            saved = 0
+            for number, piece in enumerate(pieces(text)):
+                if number < done:
+                    on_tokens(len(self.tokenizer.encode_document_lines(piece)))
                     continue
-                skip = max(0, done - position)
-                position += skip
-                on_tokens(skip)
-                self.learner.learn(ids, advance, skip)
-            self.profile.progress = ""
-        except BaseException:
-            self.save()
-            raise
-        return learned, self.save()
+                progress, before = f"{sha256}:{conversation}:{number + 1}", learned
+                entry = self.adaptation.tell(TEXT, piece, conversation=conversation, progress=progress)
+                self.worker.learn(entry, on_tokens=count).result()
+                if learned - saved >= SAVE_TOKENS:
+                    self.worker.call(lambda _: self.adaptation.settle()).result()
+                    saved = learned
+                on_tokens(learned - before)
+            self.profile.finish()
+        finally:
+            self.worker.close()
+            self.adaptation.settle(LEAST_TOKENS)
+        return learned
+
+    def _adapt_unlogged(self, text: str, on_tokens: Callable[[int], None]) -> int:
+        life, learned = self.adaptation.life, 0
+        for ids in document_ids(self.tokenizer.encode_document_lines(text)):
+            life.read(np.array(ids), lambda p: on_tokens(len(p)), keep=False)
+            learned += len(ids) - 1
+        self.adaptation.seal(f"{learned} tokens whose words were not kept")
+        return learned
+
+
+def _parse_progress(text: str) -> tuple[str, int, int]:
+    sha256, _, rest = text.partition(":")
+    conversation, _, done = rest.partition(":")
+    return (sha256, int(conversation), int(done)) if conversation.isdigit() and done.isdigit() else ("", 0, 0)
 
 
 def export_model(runtime: Runtime, folder: Path, *, int8: bool) -> dict[str, Any]:
@@ -253,87 +236,3 @@ _SAMPLE = (
     "The river was high that morning, and the ferry did not go.\nUser: What shall we do now?\n"
     "Assistant: We can walk to the bridge. It is not far, and the rain has stopped.\n"
 )
-
-
-@dataclass
-class Turn:
-    """One exchange, filled while it goes on."""
-
-    number: int
-    reply: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
-    learned: Learned | None = None
-    secrets_skipped: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields of ``chat --json``."""
-        learned = self.learned
-        return {
-            "turn": self.number,
-            "reply": self.reply,
-            "tokens": self.tokens,
-            "tokens_per_s": round(self.tokens / self.seconds, 2) if self.seconds else 0.0,
-            "learned_tokens": learned.tokens if learned else 0,
-            "loss_nats_before": round(learned.loss_before, 4) if learned else None,
-            "loss_nats_after": round(learned.loss_after, 4) if learned else None,
-            "secrets_skipped": self.secrets_skipped,
-        }
-
-
-class Chat:
-    """A conversation that learns from what the person writes.
-
-    Parameters
-    ----------
-    runtime : Runtime
-    sampling : SampleConfig
-    learn : bool
-    system : str
-        Text that stands before the first turn.
-    """
-
-    def __init__(self, runtime: Runtime, sampling: SampleConfig, *, learn: bool, system: str = "") -> None:
-        self.runtime, self.sampling, self.learn, self.system = runtime, sampling, learn, system
-        self.turns: list[Turn] = []
-        self.reset()
-
-    def reset(self) -> None:
-        """Begins a new conversation; what was learned stays."""
-        opening = system_text(self.system) if self.system.strip() else ""
-        self.runtime.session.reset()
-        self._unread = [DOC_ID, *self.runtime.tokenizer.encode(opening)]
-
-    def turn(self, text: str) -> Generator[str, None, None]:
-        """Learns the person's ``text``, makes it durable, then yields the answer in pieces.
-
-        The last element of ``turns`` tells how it went. Closing the generator ends the answer; nothing
-        learned is lost.
-        """
-        runtime, turn = self.runtime, Turn(len(self.turns) + 1)
-        self.turns.append(turn)
-        said = user_turn(text)
-        kept, turn.secrets_skipped = without_secrets(text) if self.learn else ("", 0)
-        if kept.strip():
-            runtime.prepare_to_learn()
-            turn.learned = runtime.learn_entry(user_turn(kept), USER_LABEL)
-            runtime.save()
-        ids = [*self._unread, *runtime.tokenizer.encode(said + reply_prompt())]
-        begun = time.perf_counter()
-        pieces: list[str] = []
-        finished = False
-
-        def count() -> None:
-            turn.tokens += 1
-
-        tokenizer, rng = runtime.tokenizer, runtime.rng
-        try:
-            for piece in reply(runtime.session, tokenizer, ids, self.sampling, rng, runtime.mix, count):
-                pieces.append(piece)
-                yield piece
-            finished = True
-        finally:
-            # A cut answer is closed by a line end, as a whole one is.
-            self._unread = [] if finished else runtime.tokenizer.encode("\n")
-            turn.reply = "".join(pieces)
-            turn.seconds = time.perf_counter() - begun

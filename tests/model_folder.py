@@ -32,12 +32,14 @@ good neighbour: it is loud at night, but it never borrows anything.
 """
 
 
-def write_tiny_model(folder: Path, seed: int = 0, name: str = "tiny", vocab_size: int = 300) -> Path:
+def write_tiny_model(
+    folder: Path, seed: int = 0, name: str = "tiny", vocab_size: int = 300, block_size: int = 32
+) -> Path:
     """Writes a model with random weights and a tokenizer of its own; returns its folder."""
     tokenizer = train(iter([TEXT]), vocab_size)
     config = ModelConfig(
         vocab_size=len(json.loads(tokenizer)["model"]["vocab"]), d_model=32, n_layers=2, n_heads=2, key_dim=8,
-        value_dim=8, slope_dim=16, n_channels=4, n_blocks=4, block_size=32, max_awake=2, shared_size=32,
+        value_dim=8, slope_dim=16, n_channels=4, n_blocks=4, block_size=block_size, max_awake=2, shared_size=32,
     )  # fmt: skip
     weights = random_weights(config, np.random.default_rng(seed))
     # A modest embedding, tied with the output: the model begins near the uniform guess.

@@ -115,3 +115,30 @@ def gradient(function: Callable[[], float], x: Array, eps: float = 1e-5) -> Arra
         out.reshape(-1)[i] = (above - function()) / (2 * eps)
         flat[i] = value
     return out
+
+
+def counted(entries: Sequence[Sequence[int]], history: Sequence[int], p: Array, gates: Array) -> Array:
+    """Counts of contexts of 0 to 5 ids in ``entries``, mixed over p by gates [6 * 15, 2]; few ids follow each."""
+    for order in range(min(5, len(history)) + 1):
+        context = list(history[len(history) - order :])
+        after = [e[t] for e in entries for t in range(max(1, order), len(e)) if list(e[t - order : t]) == context]
+        if after:
+            counts = np.bincount(after, minlength=len(p))
+            size = min(4, math.ceil(math.log2(len(after))))
+            variety = 3 if order == 0 else min(3, np.count_nonzero(counts))
+            share = gates[order * 15 + size * 3 + variety - 1, 0]
+            p = (1 - share) * p + share * counts / len(after)
+    return p
+
+
+def shared(
+    sentences: Sequence[Sequence[str]], question: Sequence[str], n_tokens: int, prior: float, share: float
+) -> Array:
+    """What each sentence shares with the words of a question, one token each: nats above 4, fading backwards."""
+    weights: dict[str, float] = {}
+    for back, word in enumerate(reversed(question)):
+        seen = sum(other == word for sentence in sentences for other in sentence)
+        nats = max(0.0, math.log((n_tokens + prior) / (seen + prior * share + 1)) - 4) * 0.985**back
+        if list(question).index(word) == len(question) - 1 - back:
+            weights[word] = nats
+    return np.array([sum(weights.get(word, 0.0) for word in set(sentence)) for sentence in sentences])

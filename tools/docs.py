@@ -24,6 +24,9 @@ def cli_page() -> str:
         assert command is not None
         child = click.Context(command, info_name=name, parent=context, terminal_width=80)
         parts.append(_block(f"edgelm {name}", command.get_help(child)))
+        for inner, subcommand in getattr(command, "commands", {}).items():
+            grandchild = click.Context(subcommand, info_name=inner, parent=child, terminal_width=80)
+            parts.append(_block(f"edgelm {name} {inner}", subcommand.get_help(grandchild)))
     return "\n\n".join(parts) + "\n"
 
 

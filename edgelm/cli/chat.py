@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import closing
 from dataclasses import replace
 
 import click
 
-from edgelm.cli.options import Common, common
+from edgelm.chat import Chat, Turn
+from edgelm.cli.options import Common, catch_up, common
 from edgelm.config import LearnConfig, SampleConfig
 from edgelm.errors import ConfigError, EdgelmError, InputError
-from edgelm.runtime import Chat, Runtime, Turn
+from edgelm.learn.entry import CHAT
+from edgelm.learn.worker import Job
+from edgelm.runtime import Runtime
 
 MAX_LINE = 20_000
+IDLE_SECONDS = 20.0
+"""After so long without a word, what was said is consolidated."""
+READING_SECONDS = 1.0
+"""How long the status line waits for what it tells."""
 _TOO_LONG = f"a turn of more than {MAX_LINE:,} characters; use `edgelm adapt` for long texts"
 HELP = """\
 /help            this list
-/reset           begin a new conversation; what was learned stays
+/good            the last answer was good: it is learned too
+/fix TEXT        what the last answer should have been: learned instead of it
+/undo            take the last turn back, and what was learned from it
+/forget WORDS    forget everything you said that holds these words
+/why             which of your words moved the last answer most
 /stats           what was learned so far
+/reset           begin a new conversation; what was learned stays
 /set NAME VALUE  temperature, top_p, repetition_penalty or max_tokens
-/save            write the profile now (every turn does)
+/save            keep the weights now (your words are kept at once)
 /quit            leave (also Ctrl+D)
 A line that ends in \\ goes on in the next. Ctrl+C stops an answer."""
 
@@ -36,13 +49,20 @@ A line that ends in \\ goes on in the next. Ctrl+C stops an answer."""
 def chat(no_learn: bool, system: str, temperature: float, max_tokens: int, common: Common) -> None:
     """Talk with a model that learns from what you write while it answers."""
     sampling = SampleConfig(temperature=temperature, max_tokens=max_tokens)
-    with Runtime(common.runtime, LearnConfig(), writable=not no_learn) as runtime:
-        talk = Chat(runtime, sampling, learn=not no_learn, system=system)
-        if sys.stdin.isatty() and sys.stdout.isatty() and not common.json:
+    in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not common.json
+    with Runtime(common.runtime, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS) as runtime:
+        talk = Chat(runtime, sampling, learn=not no_learn, system=system, patient=not in_terminal)
+        if in_terminal:
+            if runtime.profile is not None and runtime.profile.problem:
+                common.note(runtime.profile.problem, always=True)
             _converse(talk, common)
         else:
-            for line in _lines():
-                _answer(talk, line, common)
+            catch_up(runtime, common)
+            try:
+                for line in _lines():
+                    _answer(talk, line, common)
+            finally:
+                talk.close()
 
 
 def _lines() -> Iterator[str]:
@@ -73,6 +93,9 @@ def _answer(talk: Chat, text: str, common: Common) -> None:
         click.echo(json.dumps(turn.to_json(), ensure_ascii=False))
     else:
         click.echo()
+        if turn.learning is not None:
+            # The person reads meanwhile; what takes longer is shown below the prompt.
+            wait([turn.learning], timeout=READING_SECONDS)
         common.note(status_line(turn))
 
 
@@ -80,6 +103,8 @@ def status_line(turn: Turn) -> str:
     """Speed, and what the turn taught."""
     skipped = " | looks like a secret: not learned" if turn.secrets_skipped else ""
     speed = f"{turn.tokens / turn.seconds:.0f} tokens/s" if turn.seconds and turn.tokens else "no answer"
+    if turn.learning is not None and not turn.learning.done():
+        return f"[{speed} | still learning{skipped}]"
     if turn.learned is None:
         return f"[{speed}{skipped}]"
     bits = turn.learned.loss_before * turn.learned.tokens / 0.6931
@@ -91,60 +116,115 @@ def _converse(talk: Chat, common: Common) -> None:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
 
-    session: PromptSession[str] = PromptSession(history=InMemoryHistory())
-    model = talk.runtime.model
-    click.echo(f"{model.name}, {model.n_parameters / 1e6:.1f} M parameters. /help lists the commands, Ctrl+D leaves.")
-    if talk.learn:
-        common.note("loading the learning kernels (compiled the first time, which takes a while) ...")
-        talk.runtime.prepare_to_learn()
+    runtime = talk.runtime
+
+    def below() -> str:
+        return "learning ..." if runtime.worker.is_busy else ""
+
+    session: PromptSession[str] = PromptSession(bottom_toolbar=lambda: below() or None)
+    click.echo(
+        f"{runtime.model.name}, {runtime.model.n_parameters / 1e6:.1f} M parameters. "
+        "/help lists the commands, Ctrl+D leaves."
+    )
+    ready = runtime.worker.call(lambda _: _make_ready(talk))
+    ready.add_done_callback(lambda _: session.app.invalidate())
     while True:
+        # What was said before can be brought back with the arrow keys; what was forgotten cannot.
+        said = [entry.text for entry in runtime.adaptation.entries if entry.kind == CHAT]
+        session.history = session.default_buffer.history = InMemoryHistory(said)
         try:
             text = session.prompt("> ")
             while text.endswith("\\"):
                 text = text[:-1] + "\n" + session.prompt("  ")
         except EOFError:
-            return
+            break
         if not text.strip():
             continue
         try:
             if text.startswith("/"):
                 if not _command(talk, text.strip()):
-                    return
+                    break
             else:
                 _answer(talk, text, common)
         except KeyboardInterrupt:
             click.echo("\n(stopped)")
         except EdgelmError as exc:
             click.echo(str(exc), err=True)
+    if runtime.adaptation.is_restless:
+        common.note("keeping what you said (Ctrl+C: next time) ...")
+    talk.close()
+
+
+def _make_ready(talk: Chat) -> None:
+    adaptation = talk.runtime.adaptation
+    adaptation.catch_up(aside=True)
+    if talk.learn:
+        adaptation.prepare()
 
 
 def _command(talk: Chat, text: str) -> bool:
     """Runs a slash command; False ends the chat."""
     name, _, rest = text.partition(" ")
+    commands: dict[str, Callable[[], None]] = {
+        "/help": lambda: click.echo(HELP),
+        "/good": lambda: _say(talk.approve(), "Learned that answer."),
+        "/fix": lambda: _say(talk.correct(rest), "Learned your answer."),
+        "/undo": lambda: _removed(talk.undo(), "that turn"),
+        "/forget": lambda: _removed(talk.forget(rest), repr(rest.strip())),
+        "/why": lambda: _why(talk),
+        "/stats": lambda: _stats(talk),
+        "/set": lambda: _set(talk, rest),
+        "/reset": lambda: _reset(talk),
+        "/save": lambda: _save(talk),
+    }
     if name == "/quit":
         return False
-    if name == "/help":
-        click.echo(HELP)
-    elif name == "/reset":
-        talk.reset()
-        click.echo("A new conversation; what was learned stays.")
-    elif name == "/save":
-        click.echo(f"{talk.runtime.save():,} bytes written.")
-    elif name == "/stats":
-        _stats(talk)
-    elif name == "/set":
-        _set(talk, rest)
+    if name in commands:
+        commands[name]()
     else:
         click.echo(f"There is no {name}; /help lists the commands.")
     return True
 
 
+def _say(job: Job, text: str) -> None:
+    job.result()
+    click.echo(text)
+
+
+def _removed(ids: list[int], what: str) -> None:
+    click.echo(f"Forgot {what}: {len(ids)} {'entry' if len(ids) == 1 else 'entries'} of the log.")
+
+
+def _why(talk: Chat) -> None:
+    rows = [item for item in talk.why() if abs(item.bits) >= 0.05][:5]
+    if not rows:
+        click.echo("Nothing that you said moved this answer; it is the model's own.")
+    for item in rows:
+        said = " ".join(item.entry.text.split())[:60]
+        parts = f"words {item.bits_fast:+.1f}, weights {item.bits_slow:+.1f}"
+        click.echo(f"{item.bits:+7.1f} bits  ({parts})  #{item.entry.id} {said}")
+
+
+def _reset(talk: Chat) -> None:
+    talk.reset()
+    click.echo("A new conversation; what was learned stays.")
+
+
+def _save(talk: Chat) -> None:
+    runtime = talk.runtime
+    runtime.worker.call(lambda _: runtime.adaptation.settle()).result()
+    click.echo(f"The profile has {runtime.profile.n_bytes if runtime.profile else 0:,} bytes.")
+
+
 def _stats(talk: Chat) -> None:
     learned = [turn.learned for turn in talk.turns if turn.learned]
-    gained = sum(item.bits_gained for item in learned)
-    total = talk.runtime.profile.tokens if talk.runtime.profile else 0
-    here = sum(item.tokens for item in learned)
-    click.echo(f"This chat: {here} tokens learned, {gained:.0f} bits gained. The profile: {total:,} tokens.")
+    gained, here = sum(item.bits_gained for item in learned), sum(item.tokens for item in learned)
+    entries = [entry for entry in talk.runtime.adaptation.entries if entry.text]
+    total = sum(len(talk.runtime.tokenizer.encode(entry.text)) for entry in entries)
+    click.echo(
+        f"This chat: {here} tokens learned, {gained:.0f} bits gained. "
+        f"The profile: {len(entries)} entries, {total:,} tokens."
+    )
 
 
 def _set(talk: Chat, words: str) -> None:

@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.resources import files
+from typing import Any
 
 import click
 
-from edgelm.cli.options import Common, common
+from edgelm.cli.options import Common, catch_up, common, progress_bar
+from edgelm.config import LearnConfig
 from edgelm.learn.measure import Score, progressive_score, score_text
-from edgelm.runtime import Runtime
+from edgelm.runtime import Runtime, profiles_dir
 from edgelm.text.files import TextFile, read_paths
+from edgelm.text.general import general_text
 from edgelm.text.secrets import without_secrets
 from edgelm.text.tokenizer import DOC_LINE
 
-
-@contextmanager
-def progress_bar(label: str, total: int, common: Common) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr that counts tokens; nothing where nobody looks."""
-    if common.json or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda n_tokens: bar.advance(task, n_tokens)
-
-
-def general_text() -> str:
-    """Held-out general English that comes with the package, written for it."""
-    return files("edgelm").joinpath("data", "general.txt").read_text(encoding="utf-8")
+SUITES = ("facts", "correction", "forgetting", "suggest", "author")
 
 
 def split_holdout(texts: list[TextFile], share: float) -> tuple[TextFile, str]:
@@ -54,7 +36,11 @@ def split_holdout(texts: list[TextFile], share: float) -> tuple[TextFile, str]:
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--holdout", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share kept to measure.")
-@click.option("--no-log", is_flag=True, help="Change the weights alone; keep none of the words.")
+@click.option(
+    "--no-log",
+    is_flag=True,
+    help="Change the weights alone; keep none of the words. It can then neither be forgotten nor rolled back.",
+)
 @common
 def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) -> None:
     """Learn files, folders or standard input (-): txt, md, JSON chat exports."""
@@ -67,16 +53,18 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
         def bits(text: str) -> float | None:
             if not text.strip():
                 return None
-            score = score_text(runtime.session, runtime.tokenizer, runtime.config, text, runtime.used_memory)
+            memory = runtime.adaptation.memory
+            score = score_text(runtime.session, runtime.tokenizer, runtime.config, text, memory)
             return round(score.bits_per_byte, 4)
 
+        catch_up(runtime, common)
         before, general_before = bits(held_out), bits(general_text())
         common.note("loading the learning kernels (compiled the first time, which takes a while) ...")
-        runtime.prepare_to_learn()
+        runtime.adaptation.prepare()
         total = len(runtime.tokenizer.encode_document_lines(learnable))
         begun = time.perf_counter()
         with progress_bar("learning", total, common) as on_tokens:
-            tokens, size = runtime.adapt(learnable, on_tokens, keep_text=not no_log)
+            tokens = runtime.adapt(learnable, on_tokens, keep_text=not no_log)
         seconds = time.perf_counter() - begun
         fields = {
             "tokens": tokens,
@@ -86,7 +74,7 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
             "bits_per_byte_after": bits(held_out),
             "general_before": general_before,
             "general_after": bits(general_text()),
-            "profile_bytes": size,
+            "profile_bytes": runtime.profile.n_bytes if runtime.profile else 0,
             "secrets_skipped": secrets_skipped,
         }
     held = f"held-out part {before} -> {fields['bits_per_byte_after']} bits per byte, " if held_out else ""
@@ -95,27 +83,35 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option("--learn", is_flag=True, help="Score, then learn, in a throw-away copy of the profile.")
 @click.option("--blocks", type=int, metavar="N", help="At most N blocks of a layer awake.")
+@click.option("--suite", type=click.Choice(SUITES), help="A measure of learning, in a throw-away copy of the profile.")
 @common
-def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, common: Common) -> None:
-    """Bits per byte of whole files."""
+def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, suite: str | None, common: Common) -> None:
+    """Bits per byte of whole files, or a measure of learning.
+
+    The suites facts and correction need no PATH: they make facts up (--seed), or read files of them.
+    """
+    if suite:
+        _evaluate_suite(suite, paths, common)
+        return
+    if not paths:
+        raise click.UsageError("Missing argument 'PATH...'")
     texts = read_paths(paths, sys.stdin.buffer)
     with Runtime(common.runtime, max_awake=blocks) as runtime:
         total = sum(len(runtime.tokenizer.encode_document_lines(item.text)) for item in texts)
+        catch_up(runtime, common)
         if learn:
-            runtime.prepare_to_learn()
+            runtime.adaptation.prepare()
         begun = time.perf_counter()
         scores = []
         with progress_bar("scoring", total, common) as on_tokens:
             for item in texts:
                 if learn:
-                    scores.append(
-                        progressive_score(runtime.learner, runtime.memory, runtime.tokenizer, item.text, on_tokens)
-                    )
+                    scores.append(progressive_score(runtime.adaptation.life, item.text, on_tokens))
                 else:
-                    session, memory = runtime.session, runtime.used_memory
+                    session, memory = runtime.session, runtime.adaptation.memory
                     scores.append(score_text(session, runtime.tokenizer, runtime.config, item.text, memory, on_tokens))
         seconds = time.perf_counter() - begun
     score = sum(scores[1:], scores[0])
@@ -133,3 +129,29 @@ def _fields(score: Score) -> dict[str, float | int]:
         "bits_per_byte": round(score.bits_per_byte, 5),
         "awake_fraction": round(score.awake_fraction, 4),
     }
+
+
+def _evaluate_suite(suite: str, paths: tuple[str, ...], common: Common) -> None:
+    from edgelm.learn import suites
+    from edgelm.learn.facts import made_up, read_facts
+
+    options, begun = common.runtime, time.perf_counter()
+    with progress_bar("learning", 0, common) as on_tokens:
+
+        def run(data: Any) -> dict[str, Any]:
+            with suites.Trial(options.model, profiles_dir(), options.profile, LearnConfig()) as trial:
+                fields: dict[str, Any] = getattr(suites, suite)(trial, data, on_tokens)
+                return fields
+
+        texts = read_paths(paths, sys.stdin.buffer)
+        if suite in ("facts", "correction"):
+            told = [fact for item in texts for fact in read_facts(item.text, item.name)]
+            rows = [run(told or made_up(200, options.seed))]
+        elif not paths:
+            raise click.UsageError(f"--suite {suite} needs a text: give a PATH")
+        else:
+            rows = [{"path": item.name, **run(item.text)} for item in texts]
+    fields: dict[str, Any] = {"suite": suite, **(rows[0] if len(rows) == 1 else {"files": rows})}
+    fields["seconds"] = round(time.perf_counter() - begun, 1)
+    lines = (f"{name:32s} {value}" for row in rows for name, value in row.items())
+    common.emit(fields, "\n".join(lines))

@@ -9,6 +9,7 @@ import sys
 import click
 
 from edgelm import __version__
+from edgelm.config import one_blas_thread
 from edgelm.errors import EdgelmError
 
 # Help texts stand here too, so that `edgelm --help` imports nothing else.
@@ -19,6 +20,7 @@ _COMMANDS = {
     "choose": ("edgelm.cli.text", "Rank given continuations of a text."),
     "adapt": ("edgelm.cli.learning", "Learn files, folders or standard input."),
     "evaluate": ("edgelm.cli.learning", "Bits per byte of whole files."),
+    "profile": ("edgelm.cli.profile", "What was learned: its log, forgetting, moving."),
     "export": ("edgelm.cli.models", "Write the model as ONNX for plain onnxruntime."),
     "info": ("edgelm.cli.models", "Version, model, device and where files are."),
 }
@@ -51,6 +53,7 @@ def cli() -> None:
 def main() -> None:
     """Runs the command line; the one place where an error becomes a line and an exit code."""
     _open_closed_streams()
+    one_blas_thread()
     try:
         code = cli.main(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()

@@ -9,6 +9,7 @@ import click
 from edgelm import __version__, ports
 from edgelm.cli.options import Common, common
 from edgelm.config import data_dir
+from edgelm.learn.folder import files_of
 from edgelm.model import hub
 
 
@@ -19,9 +20,11 @@ from edgelm.model import hub
 @common
 def export(folder: Path, quantize: str, merge_profile: bool, common: Common) -> None:
     """Write the model into DIR as ONNX, loadable by plain onnxruntime."""
+    from edgelm.cli.options import catch_up
     from edgelm.runtime import Runtime, export_model
 
     with Runtime(common.runtime, use_profile=merge_profile) as runtime:
+        catch_up(runtime, common)
         fields = export_model(runtime, folder, int8=quantize == "int8")
     size, error = f"{fields['bytes']:,} bytes", f"logits within {fields['max_abs_error']:.2g}"
     common.emit(fields, f"{folder}: {', '.join(fields['files'])}; {size}, {error}")
@@ -32,7 +35,7 @@ def export(folder: Path, quantize: str, merge_profile: bool, common: Common) -> 
 def info(common: Common) -> None:
     """Version, model card, device and port detected, where files are."""
     model = hub.load(common.runtime.model)
-    profile = data_dir() / "profiles" / f"{common.runtime.profile}.safetensors"
+    folder, name = data_dir() / "profiles", common.runtime.profile
     fields = {
         "version": __version__,
         "model": model.name,
@@ -42,7 +45,7 @@ def info(common: Common) -> None:
         "model_folder": str(model.folder),
         "model_bytes": sum(path.stat().st_size for path in model.folder.iterdir() if path.is_file()),
         "tokens_trained": model.card.get("tokens"),
-        "profile": str(profile),
-        "profile_bytes": profile.stat().st_size if profile.exists() else 0,
+        "profile": str(folder / f"{name}.db"),
+        "profile_bytes": sum(path.stat().st_size for path in files_of(folder, name)),
     }
     common.emit(fields, "\n".join(f"{name:15s} {value}" for name, value in fields.items()))

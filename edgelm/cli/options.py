@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from edgelm.config import no_color
-from edgelm.runtime import RuntimeOptions
+from edgelm.runtime import Runtime, RuntimeOptions
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,30 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
         function(common=Common(options, as_json, verbose), **kwargs)
 
     return wrapper
+
+
+@contextmanager
+def progress_bar(label: str, total: int, common: Common) -> Iterator[Callable[[int], None]]:
+    """Yields what is to be called with every number of tokens done."""
+    if common.json or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda n_tokens: bar.advance(task, n_tokens)
+
+
+def catch_up(runtime: Runtime, common: Common) -> None:
+    """Replays what the log holds and the weights do not yet, as after a crash."""
+    adaptation = runtime.adaptation
+    if runtime.profile is not None and runtime.profile.problem:
+        common.note(runtime.profile.problem, always=True)
+    if not adaptation.pending:
+        return
+    total = sum(len(runtime.tokenizer.encode(entry.text)) for entry in adaptation.pending)
+    with progress_bar("replaying what was learned", total, common) as on_tokens:
+        adaptation.catch_up(on_tokens)

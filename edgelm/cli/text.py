@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgelm.cli.options import Common, common
+from edgelm.cli.options import Common, catch_up, common
 from edgelm.config import SampleConfig
 from edgelm.engine.generate import generate
 from edgelm.engine.suggest import suggest_words
@@ -24,6 +24,7 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
     """Continue TEXT."""
     sampling = SampleConfig(temperature=temperature, max_tokens=n_tokens)
     with Runtime(common.runtime) as runtime:
+        catch_up(runtime, common)
         tokenizer, pieces = runtime.tokenizer, []
         ids, decoder = [DOC_ID, *tokenizer.encode(text)], tokenizer.stream()
         for token_id in generate(runtime.session, ids, sampling, runtime.rng, runtime.mix):
@@ -41,6 +42,7 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
 def suggest(text: str, n_words: int, common: Common) -> None:
     """The likeliest next words after TEXT, with their probabilities."""
     with Runtime(common.runtime) as runtime:
+        catch_up(runtime, common)
         ids = [DOC_ID, *runtime.tokenizer.encode(text.rstrip())]
         words = suggest_words(runtime.session, runtime.tokenizer, ids, n_words, runtime.mix)
     rows = [{"word": word, "probability": round(probability, 6)} for word, probability in words]
@@ -57,8 +59,10 @@ def choose(prompt: str, candidates: tuple[str, ...], as_reply: bool, common: Com
     if not all(candidate.strip() for candidate in candidates):
         raise InputError("a candidate (-c) is empty; give each some text")
     with Runtime(common.runtime) as runtime:
+        catch_up(runtime, common)
         if as_reply:
-            before, texts = user_turn(prompt) + reply_prompt(), [f" {clean(text)}\n" for text in candidates]
+            asked = user_turn(prompt) + reply_prompt()
+            before, texts = runtime.reminder(asked) + asked, [f" {clean(text)}\n" for text in candidates]
         else:
             before = prompt.rstrip()
             # A word begins with its space: "the" + "cat" and "the " + "cat" mean the same.
@@ -66,6 +70,8 @@ def choose(prompt: str, candidates: tuple[str, ...], as_reply: bool, common: Com
             texts = [f" {text.lstrip()}" if spaced and text[:1].isalnum() else text for text in candidates]
         ids = [DOC_ID, *runtime.tokenizer.encode(before)]
         names = dict(zip(texts, candidates, strict=True))
-        ranking = rank_continuations(runtime.session, runtime.tokenizer, ids, texts, runtime.used_memory)
+        ranking = rank_continuations(
+            runtime.session, runtime.tokenizer, ids, texts, runtime.adaptation.memory, as_reply=as_reply
+        )
     rows = [{"text": names[text], "log_probability": round(value, 6)} for text, value in ranking]
     common.emit({"ranking": rows}, "\n".join(f"{row['log_probability']:10.3f}  {row['text']}" for row in rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgelm.model.weights import Weights
 
 Array = np.ndarray
 Snapshot = list[Array]
+_NO_GUARD = nullcontext()
 
 PREFILL_STEPS = 256
 """Longest run of the graph; longer texts are fed in parts, so that memory stays flat."""
@@ -49,6 +51,8 @@ class OrtSession:
         float32, contiguous; kept and shared, not copied.
     threads : int
         Threads inside one operator.
+    guard : context manager, optional
+        Entered while the weights are read, so that a thread that writes them cannot be seen half way.
 
     Raises
     ------
@@ -56,7 +60,10 @@ class OrtSession:
         ONNX Runtime refuses the graph, or the weights do not fit it.
     """
 
-    def __init__(self, graph: bytes, weights: Weights, threads: int = 1) -> None:
+    def __init__(
+        self, graph: bytes, weights: Weights, threads: int = 1, guard: AbstractContextManager[object] = _NO_GUARD
+    ) -> None:
+        self._guard = guard
         try:
             self._session = ort.InferenceSession(graph, _options(threads), providers=["CPUExecutionProvider"])
         except Exception as exc:  # ONNX Runtime's errors share no base class of their own
@@ -100,7 +107,8 @@ class OrtSession:
         first = len(ids) - 1 if first_logit is None else first_logit
         if len(ids) == 1:
             self._id[0, 0] = ids[0]
-            self._session.run_with_iobinding(self._decode[self._now])
+            with self._guard:
+                self._session.run_with_iobinding(self._decode[self._now])
             self._now = 1 - self._now
             return self._logits[0]
         logits = np.empty((len(ids) - first, self.vocab_size), np.float32)
@@ -109,7 +117,8 @@ class OrtSession:
             local = min(max(first - start, 0), part.shape[1])
             out = np.empty((1, part.shape[1] - local, self.vocab_size), np.float32)
             binding = self._bind(self._now, part, np.array([local]), out)
-            self._session.run_with_iobinding(binding)
+            with self._guard:
+                self._session.run_with_iobinding(binding)
             self._now = 1 - self._now
             done = max(start - first, 0)
             logits[done : done + out.shape[1]] = out[0]
@@ -120,7 +129,8 @@ class OrtSession:
         names = [item.name for item in self._session.get_outputs()]
         feeds = {**self._weights, **self._buffers[self._now]}
         feeds |= {"ids": np.asarray(ids, np.int64)[None], "first_logit": np.zeros(1, np.int64)}
-        out = dict(zip(names, self._session.run(names, feeds), strict=True))
+        with self._guard:
+            out = dict(zip(names, self._session.run(names, feeds), strict=True))
         for name, array in self._buffers[1 - self._now].items():
             array[:] = out["next." + name]
         self._now = 1 - self._now

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgelm.kernels.jit import kernel
+from edgelm.kernels.norm import ONE, ZERO, exp, sigmoid
 
 CHUNK = 16
 """Steps between stored states. Backward recomputes the states within a chunk, in cache."""
@@ -28,14 +29,14 @@ def decay_forward(q, k, v, g, beta, e, checkpoints, state, out):  # type: ignore
         for t in range(n_steps):
             if t % CHUNK == 0:
                 checkpoints[t // CHUNK, h] = s
-            keep = np.exp(g[t, h])
+            keep = exp(g[t, h])
             b = beta[t, h]
             o = out[t, h]
             for j in range(value_dim):
                 e[j] = v[t, h, j]
                 o[j] = 0
             # One pass reads e = v - P'k and P'q; S'q = P'q + (q.k) beta e then needs no other read.
-            qk = b * 0
+            qk = ZERO
             for i in range(key_dim):
                 kt = k[t, h, i] * keep
                 qt = q[t, h, i] * keep
@@ -71,9 +72,9 @@ def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk,
                 _state_step(scratch[t - t0], k[t, h], v[t, h], g[t, h], beta[t, h], e, scratch[t - t0 + 1])
             for t in range(t1 - 1, t0 - 1, -1):
                 old, new = scratch[t - t0], scratch[t - t0 + 1]
-                keep, b = np.exp(g[t, h]), beta[t, h]
+                keep, b = exp(g[t, h]), beta[t, h]
                 _read_backward(dout[t, h], q[t, h], k[t, h], v[t, h], old, new, keep, dstate[h], e, de, dq[t, h])
-                db = b * 0
+                db = ZERO
                 for j in range(e.shape[0]):
                     db += de[j] * e[j]
                     de[j] *= b
@@ -91,7 +92,7 @@ def _read_backward(dout, q, k, v, old, new, keep, d, e, de, dq):  # type: ignore
         de[j] = 0
     for i in range(key_dim):
         qi, ki, pk = q[i], k[i], keep * k[i]
-        acc = qi * 0
+        acc = ZERO
         for j in range(value_dim):
             acc += new[i, j] * dout[j]
             d[i, j] += qi * dout[j]
@@ -104,10 +105,10 @@ def _read_backward(dout, q, k, v, old, new, keep, d, e, de, dq):  # type: ignore
 def _write_backward(k, old, keep, b, e, de, d, dk):  # type: ignore[no-untyped-def]
     """dk = beta D e - P de and D <- exp(g) (D - k de'); returns dg. de holds beta D'k."""
     key_dim, value_dim = old.shape
-    dg = keep * 0
+    dg = ZERO
     for i in range(key_dim):
         ki = k[i]
-        acc_e, acc_p = ki * 0, ki * 0
+        acc_e, acc_p = ZERO, ZERO
         for j in range(value_dim):
             acc_e += d[i, j] * e[j]
             acc_p += old[i, j] * de[j]
@@ -122,7 +123,7 @@ def _write_backward(k, old, keep, b, e, de, d, dk):  # type: ignore[no-untyped-d
 def _state_step(old, k, v, g, beta, e, new):  # type: ignore[no-untyped-def]
     """new = P + beta k (v - P'k)' with P = exp(g) old; e [Vd] is overwritten."""
     key_dim, value_dim = old.shape
-    keep = np.exp(g)
+    keep = exp(g)
     for j in range(value_dim):
         e[j] = v[j]
     for i in range(key_dim):
@@ -142,8 +143,8 @@ def gates_forward(raw, decay_bias, write_bias, rate, g, beta):  # type: ignore[n
     for t in range(n_steps):
         for h in range(n_heads):
             x = raw[t, h] + decay_bias[h]
-            g[t, h] = -rate[h] * (max(x, 0) + np.log1p(np.exp(-abs(x))))
-            beta[t, h] = 1 / (1 + np.exp(-(raw[t, n_heads + h] + write_bias[h])))
+            g[t, h] = -rate[h] * (max(x, ZERO) + np.log1p(exp(-abs(x))))
+            beta[t, h] = sigmoid(raw[t, n_heads + h] + write_bias[h])
 
 
 @kernel
@@ -152,8 +153,8 @@ def gates_backward(dg, dbeta, raw, decay_bias, rate, g, beta, draw, ddecay_bias,
     n_steps, n_heads = g.shape
     for t in range(n_steps):
         for h in range(n_heads):
-            dx = -dg[t, h] * rate[h] / (1 + np.exp(-(raw[t, h] + decay_bias[h])))
-            db = dbeta[t, h] * beta[t, h] * (1 - beta[t, h])
+            dx = -dg[t, h] * rate[h] * sigmoid(raw[t, h] + decay_bias[h])
+            db = dbeta[t, h] * beta[t, h] * (ONE - beta[t, h])
             draw[t, h] = dx
             draw[t, n_heads + h] = db
             ddecay_bias[h] += dx

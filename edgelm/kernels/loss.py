@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgelm.kernels.jit import kernel
+from edgelm.kernels.norm import ONE, ZERO, exp
 
 
 @kernel
@@ -17,11 +18,12 @@ def cross_entropy(targets, logits, losses):  # type: ignore[no-untyped-def]
         for j in range(vocab):
             top = max(top, row[j])
         target = row[targets[t]] - top
-        total = top * 0
+        total = ZERO
         for j in range(vocab):
-            row[j] = np.exp(row[j] - top)
+            row[j] = exp(row[j] - top)
             total += row[j]
         losses[t] = np.log(total) - target
+        share = ONE / total
         for j in range(vocab):
-            row[j] /= total
-        row[targets[t]] -= 1
+            row[j] *= share
+        row[targets[t]] -= ONE

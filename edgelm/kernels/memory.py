@@ -1,13 +1,27 @@
-"""Counts of what followed each context of 1 to 5 tokens, and their mixture with the model's prediction.
+"""Counts of what followed each context of 1 to 5 tokens, mixed with the model's prediction and with recall.
 
-Equations and layout: ``edgelm.learn.fast_memory``.
+Equations and layout: ``edgelm.learn.fast_memory``. tables is (words [V + 1] int64, keys [R] int64, ids [R, S]
+uint16, counts [R, S] uint16, totals [R] uint16); gates [G, 2] float64 are those of one role.
 """
 
 from __future__ import annotations
 
+import math
+
 from edgelm.kernels.jit import kernel
 
 PROBES = 8
+LONGEST = 5
+"""Tokens of the longest context that is counted."""
+BUCKETS = 15
+"""Gates of each length of context; those of recall and of trust follow."""
+COUNTED = (LONGEST + 1) * BUCKETS
+KEEPS = (0.95, 0.995)
+"""Shares of the two trusts, of late and of long, that are left a token later."""
+LATE, LONG = (-1.0, -0.3, 0.3, 1.5, 4.0), (-2.5, -1.0, 0.5, 3.0, 8.0)
+"""Nats of late and of long that part the gates of trust."""
+TRUSTS = (len(LATE) + 1) * (len(LONG) + 1) + 1
+MOST_GAIN = 2.0
 
 
 @kernel
@@ -41,15 +55,39 @@ def bucket(total, n_seen):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def memory_read(history, n, tables, gates, p):  # type: ignore[no-untyped-def]
-    """Mixes the memory into the model's distribution p [V] after history[:n], in place; the sum stays 1."""
+def trust_after(late, long, mixed, below):  # type: ignore[no-untyped-def]
+    """Both trusts once an id was seen that had probability ``mixed`` with the memory and ``below`` without."""
+    gain = math.log(max(mixed, 1e-30) / max(below, 1e-30))
+    gain = min(MOST_GAIN, max(-MOST_GAIN, gain))
+    return KEEPS[0] * late + gain, KEEPS[1] * long + gain
+
+
+@kernel
+def trust_row(late, long):  # type: ignore[no-untyped-def]
+    """Which gate the memory as a whole has, after those of recall; 0 where a text begins, which is not learned."""
+    if late == 0 and long == 0:
+        return 0
+    row, column = 0, 1
+    for least in LONG:
+        row += long >= least
+    for least in LATE:
+        column += late >= least
+    return row * (len(LATE) + 1) + column
+
+
+@kernel
+def memory_read(history, n, tables, gates, recalled, p):  # type: ignore[no-untyped-def]
+    """Mixes the memory into the model's distribution p [V] after history[:n], in place; the sum stays 1.
+
+    recalled is (ids found, their ids, their probabilities, the sum of these, bucket). Trust is not applied.
+    """
     words, keys, ids, counts, totals = tables
     n_words = words[-1]
     if n_words > 0:
-        share = gates[0, bucket(n_words, 3), 0]
+        share = gates[bucket(n_words, 3), 0]
         for j in range(p.shape[0]):
             p[j] = (1 - share) * p[j] + share * words[j] / n_words
-    for order in range(1, min(n, gates.shape[0] - 1) + 1):
+    for order in range(1, min(n, LONGEST) + 1):
         row, _ = find_context(history, n, order, keys)
         if row < 0:
             continue
@@ -57,52 +95,75 @@ def memory_read(history, n, tables, gates, p):  # type: ignore[no-untyped-def]
         while n_seen < ids.shape[1] and counts[row, n_seen] > 0:
             known += counts[row, n_seen]
             n_seen += 1
-        share = gates[order, bucket(totals[row], n_seen), 0] / totals[row]
+        share = gates[order * BUCKETS + bucket(totals[row], n_seen), 0] / totals[row]
         rest = 1 - share * known
         for j in range(p.shape[0]):
             p[j] *= rest
         for s in range(n_seen):
             p[ids[row, s]] += share * counts[row, s]
+    n_found, found, shares, known_recall, kind = recalled
+    if n_found > 0:
+        share = gates[COUNTED + kind, 0]
+        for j in range(p.shape[0]):
+            p[j] *= 1 - share * known_recall
+        for f in range(n_found):
+            p[found[f]] += share * shares[f]
 
 
 @kernel
-def memory_learn(history, start, n, p, learn_gates, learn_counts, tables, gates):  # type: ignore[no-untyped-def]
-    """Predicts, then learns, history[start:n], id by id.
+def memory_learn(history, start, n, mode, late, long, tables, gates, recalled, p):  # type: ignore[no-untyped-def]
+    """Predicts, then learns, history[start:n], id by id; the trust after it.
 
-    p [n - start] holds the model's probability of each id and becomes that of the mixture. tables and
-    gates are updated in place where asked for; without ``learn_counts`` they are only read.
+    p [n - start] holds the model's probability of each id and becomes that of the mixture. recalled
+    [n - start, 3] is what ``recall_learn`` leaves. mode is (learn gates, learn counts): tables and gates are
+    updated in place where asked for, otherwise only read.
     """
-    words, keys, ids, counts, totals = tables
-    slots = ids.shape[1]
+    learn_gates, _ = mode
     for t in range(start, n):
-        target = history[t]
-        mixed = p[t - start]
-        n_words = words[-1]
+        below, n_words = p[t - start], tables[0][-1]
+        mixed = _count_and_mix(history, t, below, mode, tables, gates)
+        hit, known, kind = recalled[t - start, 0], recalled[t - start, 1], int(recalled[t - start, 2])
+        if kind >= 0:
+            mixed = _mix(gates[COUNTED + kind], hit, known, mixed, learn_gates)
         if n_words > 0:
-            mixed = _mix(gates[0, bucket(n_words, 3)], words[target] / n_words, 1.0, mixed, learn_gates)
+            row = trust_row(late, long)
+            gate = gates[gates.shape[0] - TRUSTS + row]
+            p[t - start] = _mix(gate, mixed, 1.0, below, learn_gates and row > 0)
+            late, long = trust_after(late, long, mixed, below)
+    return late, long
+
+
+@kernel
+def _count_and_mix(history, t, mixed, mode, tables, gates):  # type: ignore[no-untyped-def]
+    """Mixes the counts after history[:t] over ``mixed``, the probability of history[t]; then counts it."""
+    words, keys, ids, counts, totals = tables
+    learn_gates, learn_counts = mode
+    target, n_words = history[t], words[-1]
+    if n_words > 0:
+        mixed = _mix(gates[bucket(n_words, 3)], words[target] / n_words, 1.0, mixed, learn_gates)
+    if learn_counts:
+        words[target] += 1
+        words[-1] += 1
+    for order in range(1, min(t, LONGEST) + 1):
+        row, key = find_context(history, t, order, keys)
+        n_seen, known, slot = 0, 0, -1
+        if row >= 0:
+            while n_seen < ids.shape[1] and counts[row, n_seen] > 0:
+                known += counts[row, n_seen]
+                if ids[row, n_seen] == target:
+                    slot = n_seen
+                n_seen += 1
+            hit = counts[row, slot] / totals[row] if slot >= 0 else 0.0
+            gate = gates[order * BUCKETS + bucket(totals[row], n_seen)]
+            mixed = _mix(gate, hit, known / totals[row], mixed, learn_gates)
+        elif learn_counts:
+            row = -row - 1
+            keys[row] = key
+            totals[row] = 0
+            counts[row] = 0
         if learn_counts:
-            words[target] += 1
-            words[-1] += 1
-        for order in range(1, min(t, gates.shape[0] - 1) + 1):
-            row, key = find_context(history, t, order, keys)
-            n_seen, known, slot = 0, 0, -1
-            if row >= 0:
-                while n_seen < slots and counts[row, n_seen] > 0:
-                    known += counts[row, n_seen]
-                    if ids[row, n_seen] == target:
-                        slot = n_seen
-                    n_seen += 1
-                hit = counts[row, slot] / totals[row] if slot >= 0 else 0.0
-                gate = gates[order, bucket(totals[row], n_seen)]
-                mixed = _mix(gate, hit, known / totals[row], mixed, learn_gates)
-            elif learn_counts:
-                row = -row - 1
-                keys[row] = key
-                totals[row] = 0
-                counts[row] = 0
-            if learn_counts:
-                _count(row, slot, n_seen, target, ids, counts, totals)
-        p[t - start] = mixed
+            _count(row, slot, n_seen, target, ids, counts, totals)
+    return mixed
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""RMSNorm, the L2 norm of keys and queries, and the gated norm of the heads."""
+"""RMSNorm, the L2 norm of keys and queries, the gated norm of the heads, and the exponential of all kernels."""
 
 from __future__ import annotations
 
@@ -6,16 +6,50 @@ import numpy as np
 
 from edgelm.kernels.jit import kernel
 
+# Numbers of the narrowest type: a sum that begins with them has the type of what is added. Beside a float32 a plain
+# 0 or 1 makes float64, and halves what a vector holds.
+ZERO, ONE = np.float32(0), np.float32(1)
+_LOW, _HIGH = np.float32(-87), np.float32(88)
+"""Between them e^x and its parts are normal float32 numbers."""
+_LOG2E, _LN2, _LN2_REST = np.float32(1.44269504), np.float32(0.693359375), np.float32(2.12194440e-4)
+_HALF = np.float32(0.5)
+_C2, _C3, _C4 = np.float32(5.0000001201e-1), np.float32(1.6666665459e-1), np.float32(4.1665795894e-2)
+_C5, _C6, _C7 = np.float32(8.3334519073e-3), np.float32(1.3981999507e-3), np.float32(1.9875691500e-4)
+
+
+@kernel
+def exp(x):  # type: ignore[no-untyped-def]
+    """e^x of a number; of a float32 to its last bit or so, at least e^-87, and unlike a call it vectorises.
+
+    The polynomial of Cephes (``expf``) on [-ln2/2, ln2/2], times a power of two put together from its bits.
+    """
+    if not isinstance(x, np.float32):
+        return np.exp(x)
+    # No number counts as -87 here, so that n is an integer, and stays no number in x.
+    n = x if x > _LOW else _LOW
+    n = n if n < _HIGH else _HIGH
+    n = np.floor(n * _LOG2E + _HALF)
+    x = _LOW if x < _LOW else x
+    r = x - n * _LN2 + n * _LN2_REST
+    p = ((((_C7 * r + _C6) * r + _C5) * r + _C4) * r + _C3) * r + _C2
+    return (p * r * r + r + ONE) * np.int32((np.int32(n) + 127) << 23).view(np.float32)
+
+
+@kernel
+def sigmoid(x):  # type: ignore[no-untyped-def]
+    """1 / (1 + e^-x) of a number."""
+    return ONE / (ONE + exp(-x))
+
 
 @kernel
 def rms_forward(x, gain, eps, inverse, out):  # type: ignore[no-untyped-def]
     """x, out [T,D]; gain [D]; inverse [T] overwritten with 1 / sqrt(mean(x^2) + eps)."""
     n_steps, width = x.shape
     for t in range(n_steps):
-        total = x[t, 0] * 0
+        total = ZERO
         for j in range(width):
             total += x[t, j] * x[t, j]
-        r = 1 / np.sqrt(total / width + eps)
+        r = ONE / np.sqrt(total / np.float32(width) + eps)
         inverse[t] = r
         for j in range(width):
             out[t, j] = x[t, j] * r * gain[j]
@@ -27,10 +61,10 @@ def rms_backward(dout, x, gain, inverse, dx, dgain):  # type: ignore[no-untyped-
     n_steps, width = x.shape
     for t in range(n_steps):
         r = inverse[t]
-        dot = r * 0
+        dot = ZERO
         for j in range(width):
             dot += dout[t, j] * gain[j] * x[t, j]
-        back = dot * r * r * r / width
+        back = dot * r * r * r / np.float32(width)
         for j in range(width):
             dgain[j] += dout[t, j] * x[t, j] * r
             dx[t, j] += dout[t, j] * gain[j] * r - x[t, j] * back
@@ -43,12 +77,12 @@ def silu_l2_forward(u, n_heads, eps, inverse, out):  # type: ignore[no-untyped-d
     size = width // n_heads
     for t in range(n_steps):
         for h in range(n_heads):
-            total = eps * 0
+            total = ZERO
             for j in range(h * size, (h + 1) * size):
-                s = u[t, j] / (1 + np.exp(-u[t, j]))
+                s = u[t, j] * sigmoid(u[t, j])
                 out[t, j] = s
                 total += s * s
-            r = 1 / np.sqrt(total + eps)
+            r = ONE / np.sqrt(total + eps)
             inverse[t, h] = r
             for j in range(h * size, (h + 1) * size):
                 out[t, j] *= r
@@ -62,12 +96,12 @@ def silu_l2_backward(dout, u, n_heads, out, inverse, du):  # type: ignore[no-unt
     for t in range(n_steps):
         for h in range(n_heads):
             r = inverse[t, h]
-            dot = r * 0
+            dot = ZERO
             for j in range(h * size, (h + 1) * size):
                 dot += dout[t, j] * out[t, j]
             for j in range(h * size, (h + 1) * size):
-                sig = 1 / (1 + np.exp(-u[t, j]))
-                slope = sig * (1 + u[t, j] * (1 - sig))
+                sig = sigmoid(u[t, j])
+                slope = sig * (ONE + u[t, j] * (ONE - sig))
                 du[t, j] = (dout[t, j] - out[t, j] * dot) * r * slope
 
 
@@ -76,7 +110,7 @@ def silu_forward(u, out):  # type: ignore[no-untyped-def]
     """u, out [T,F]."""
     for t in range(u.shape[0]):
         for j in range(u.shape[1]):
-            out[t, j] = u[t, j] / (1 + np.exp(-u[t, j]))
+            out[t, j] = u[t, j] * sigmoid(u[t, j])
 
 
 @kernel
@@ -84,8 +118,8 @@ def silu_backward(dout, u, du):  # type: ignore[no-untyped-def]
     """du [T,F] overwritten; it may be dout itself."""
     for t in range(u.shape[0]):
         for j in range(u.shape[1]):
-            sig = 1 / (1 + np.exp(-u[t, j]))
-            du[t, j] = dout[t, j] * sig * (1 + u[t, j] * (1 - sig))
+            sig = sigmoid(u[t, j])
+            du[t, j] = dout[t, j] * sig * (ONE + u[t, j] * (ONE - sig))
 
 
 @kernel
@@ -93,7 +127,7 @@ def gate_forward(m, u, out):  # type: ignore[no-untyped-def]
     """out = m SiLU(u), all [T,F]."""
     for t in range(u.shape[0]):
         for j in range(u.shape[1]):
-            out[t, j] = m[t, j] * u[t, j] / (1 + np.exp(-u[t, j]))
+            out[t, j] = m[t, j] * u[t, j] * sigmoid(u[t, j])
 
 
 @kernel
@@ -102,8 +136,8 @@ def gate_backward(dout, m, u, dm, du):  # type: ignore[no-untyped-def]
     for t in range(u.shape[0]):
         for j in range(u.shape[1]):
             x = u[t, j]
-            sig = 1 / (1 + np.exp(-x))
-            du[t, j] = dout[t, j] * m[t, j] * sig * (1 + x * (1 - sig))
+            sig = sigmoid(x)
+            du[t, j] = dout[t, j] * m[t, j] * sig * (ONE + x * (ONE - sig))
             dm[t, j] = dout[t, j] * x * sig
 
 
@@ -115,14 +149,14 @@ def gated_norm_forward(o, gain, u, eps, inverse, out):  # type: ignore[no-untype
     for t in range(n_steps):
         for h in range(width // size):
             first = h * size
-            total = eps * 0
+            total = ZERO
             for j in range(size):
                 total += o[t, first + j] * o[t, first + j]
-            r = 1 / np.sqrt(total / size + eps)
+            r = ONE / np.sqrt(total / np.float32(size) + eps)
             inverse[t, h] = r
             for j in range(size):
                 x = u[t, first + j]
-                out[t, first + j] = o[t, first + j] * r * gain[j] * x / (1 + np.exp(-x))
+                out[t, first + j] = o[t, first + j] * r * gain[j] * x * sigmoid(x)
 
 
 @kernel
@@ -134,16 +168,16 @@ def gated_norm_backward(dout, o, gain, u, inverse, do, du, dgain):  # type: igno
         for h in range(width // size):
             first = h * size
             r = inverse[t, h]
-            dot = r * 0
+            dot = ZERO
             for j in range(size):
                 i = first + j
-                sig = 1 / (1 + np.exp(-u[t, i]))
+                sig = sigmoid(u[t, i])
                 gate = u[t, i] * sig
                 normed = o[t, i] * r
-                du[t, i] = dout[t, i] * normed * gain[j] * sig * (1 + u[t, i] * (1 - sig))
+                du[t, i] = dout[t, i] * normed * gain[j] * sig * (ONE + u[t, i] * (ONE - sig))
                 dgain[j] += dout[t, i] * normed * gate
                 do[t, i] = dout[t, i] * gate * gain[j]
                 dot += do[t, i] * o[t, i]
-            back = dot * r * r * r / size
+            back = dot * r * r * r / np.float32(size)
             for j in range(size):
                 do[t, first + j] = do[t, first + j] * r - o[t, first + j] * back

@@ -1,21 +1,32 @@
-"""The update rule of learning (after Krause et al. 2018, arXiv 1709.07432)."""
+"""The update rule of learning (after Krause et al. 2018, arXiv 1709.07432).
+
+A tensor comes as rows: a neuron block each, or all of it in one. Rows that are not ``used`` [N] are neither
+read nor written.
+"""
 
 from __future__ import annotations
 
 from edgelm.kernels.jit import kernel
+from edgelm.kernels.norm import ZERO
 
 
 @kernel
-def sum_of_squares(grad):  # type: ignore[no-untyped-def]
-    """Sum over a flat gradient; not finite if one of its numbers is not."""
-    total = grad[0] * 0
+def sum_of_squares(grad, used):  # type: ignore[no-untyped-def]
+    """Sum over the used rows of grad [N,S]; not finite if one of their numbers is not."""
+    total = ZERO
     for i in range(grad.shape[0]):
-        total += grad[i] * grad[i]
+        if used[i]:
+            row = grad[i]
+            for j in range(grad.shape[1]):
+                total += row[j] * row[j]
     return total
 
 
 @kernel
-def pulled_step(grad, base, rate, pull, weight):  # type: ignore[no-untyped-def]
-    """weight <- weight - rate grad + pull (base - weight), all flat; weight updated in place."""
+def pulled_step(grad, base, used, rate, pull, weight):  # type: ignore[no-untyped-def]
+    """weight <- weight - rate grad + pull (base - weight) in the used rows; rate [N], all others [N,S]."""
     for i in range(weight.shape[0]):
-        weight[i] += pull * (base[i] - weight[i]) - rate * grad[i]
+        if used[i]:
+            r, g, b, w = rate[i], grad[i], base[i], weight[i]
+            for j in range(weight.shape[1]):
+                w[j] += pull * (b[j] - w[j]) - r * g[j]

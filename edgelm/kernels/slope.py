@@ -6,6 +6,7 @@ Equations and shapes: ``edgelm.model.reference``.
 from __future__ import annotations
 
 from edgelm.kernels.jit import kernel
+from edgelm.kernels.norm import ONE
 
 
 @kernel
@@ -18,7 +19,7 @@ def slope_forward(v, decay, norm, state, norms, out):  # type: ignore[no-untyped
     for t in range(v.shape[0]):
         for j in range(v.shape[1]):
             state[j] = decay[j] * state[j] + v[t, j]
-            norm[j] = decay[j] * norm[j] + 1
+            norm[j] = decay[j] * norm[j] + ONE
             norms[t, j] = norm[j]
             out[t, j] = state[j] / norm[j]
 

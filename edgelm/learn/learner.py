@@ -11,6 +11,7 @@ gradient of the moment, noise would take steps as long as those of a surprise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -25,6 +26,7 @@ Array = np.ndarray
 OnSegment = Callable[[int, Array], None]
 MAX_LOSS = 50.0
 """Mean nats per token of a segment above which something is broken, not surprising."""
+_NO_GUARD = nullcontext()
 
 
 class Learner:
@@ -40,16 +42,33 @@ class Learner:
     grad_rms : dict of ndarray
         Root mean square of the gradient of a segment's mean loss: a number, or [M] for blocks.
     config : LearnConfig
+    guard : context manager, optional
+        Entered while the weights are written, so that a reader in another thread sees whole updates only;
+        entered again and again, as a ``threading.Lock`` may be.
     """
 
     def __init__(
-        self, model: ModelConfig, weights: Weights, base: Weights, grad_rms: Weights, config: LearnConfig
-    ) -> None:
-        self.model, self.weights, self.base, self.config = model, weights, base, config
+        self, model: ModelConfig, weights: Weights, base: Weights, grad_rms: Weights, config: LearnConfig,
+        guard: AbstractContextManager[object] = _NO_GUARD,
+    ) -> None:  # fmt: skip
+        self.model, self.weights, self.base, self.config, self._guard = model, weights, base, config, guard
         self.names = adaptable_names(model)
         self.network = Network(model, weights, self.names, config.segment)
-        self._rms = {name: np.atleast_1d(grad_rms[name]) for name in self.names}
         self._dtype = self.network.dtype.type
+        self._rows = [_Rows(name, self.network.grads[name], base[name], weights[name]) for name in self.names]
+        # Gradients are sums over the segment; its mean is what grad_rms was measured on. A short segment is
+        # worth its tokens.
+        rate = config.rate * 1e-3 / config.segment
+        self._rates = [
+            np.broadcast_to((rate / (np.float64(grad_rms[t.name]) + 1e-12)).astype(self._dtype), len(t.weight)).copy()
+            for t in self._rows
+        ]
+
+    def steps(self, name: str) -> Array:
+        """By how much a unit of the gradient of a segment's summed loss moves each row of a tensor; to be
+        broadcast over its gradient."""
+        rates = self._rates[self.names.index(name)]
+        return rates.reshape(-1, 1, 1) if self.weights[name].ndim == 3 else rates
 
     def new_state(self) -> State:
         """The state before a document."""
@@ -60,15 +79,15 @@ class Learner:
         zero = np.zeros(1, np.int64)
         self.network.forward(zero, zero, self.new_state())
         self.network.backward()
-        spare = np.zeros(1, self._dtype)
-        sum_of_squares(spare)
-        pulled_step(spare, spare, self._dtype(0), self._dtype(0), spare)
+        spare, none = np.zeros((1, 1), self._dtype), np.zeros(1, np.bool_)
+        sum_of_squares(spare, none)
+        pulled_step(spare, spare, none, spare[0], self._dtype(0), spare)
 
     def score(self, ids: Sequence[int] | Array) -> Array:
         """Losses in nats of ids[1:], each after all before it; nothing is learned."""
         return self._run(ids, None)
 
-    def learn(self, ids: Sequence[int] | Array, on_segment: OnSegment | None = None, skip: int = 0) -> Array:
+    def learn(self, ids: Sequence[int] | Array, on_segment: OnSegment | None = None) -> Array:
         """Scores, then learns, each segment of one document, from an empty state.
 
         Parameters
@@ -78,8 +97,6 @@ class Learner:
         on_segment : callable, optional
             Called after each segment is learned, with its first position and its losses; it may raise to
             stop.
-        skip : int
-            So many tokens were learned before: they are only read, to have their state.
 
         Returns
         -------
@@ -91,16 +108,16 @@ class Learner:
         DivergenceError
             A gradient is not finite; the weights are as they were before that segment.
         """
-        return self._run(ids, on_segment or (lambda start, losses: None), skip)
+        return self._run(ids, on_segment or (lambda start, losses: None))
 
-    def _run(self, ids: Sequence[int] | Array, on_segment: OnSegment | None, skip: int = 0) -> Array:
+    def _run(self, ids: Sequence[int] | Array, on_segment: OnSegment | None) -> Array:
         array = np.asarray(ids, np.int64)
         state, size, losses = self.new_state(), self.config.segment, []
         for start in range(0, len(array) - 1, size):
             inputs, targets = array[start : start + size], array[start + 1 : start + size + 1]
             inputs = inputs[: len(targets)]
             losses.append(self.network.forward(inputs, targets, state))
-            if on_segment is not None and start >= skip:
+            if on_segment is not None:
                 self._update(losses[-1])
                 on_segment(start, losses[-1])
         return np.concatenate(losses) if losses else np.zeros(0, self._dtype)
@@ -111,29 +128,27 @@ class Learner:
             raise DivergenceError(f"loss {losses.mean():.1f} nats per token; the text was not learned")
         network.backward()
         awake = network.awake
-        plan: list[tuple[str, int | None]] = []
-        for name in self.names:
-            if network.grads[name].ndim == 3:
-                layer = int(name.split(".")[1])
-                plan.extend((name, int(block)) for block in np.flatnonzero(awake[layer]))
-            else:
-                plan.append((name, None))
-        total = sum(float(sum_of_squares(_flat(network.grads[name], block))) for name, block in plan)
+        used = [_ALL if tensor.layer is None else awake[tensor.layer] for tensor in self._rows]
+        total = sum(float(sum_of_squares(t.grad, rows)) for t, rows in zip(self._rows, used, strict=True))
         if not np.isfinite(total):
             raise DivergenceError("a gradient is not finite; the text was not learned")
-        # Gradients are sums over the segment; its mean is what grad_rms was measured on. A short segment
-        # is worth its tokens.
-        rate = self.config.rate * 1e-3 / self.config.segment
         pull = self._dtype(self.config.pull * n_steps / self.config.segment)
-        for name, block in plan:
-            rms = self._rms[name]
-            scale = self._dtype(rate / (float(rms[block or 0] if len(rms) > 1 else rms[0]) + 1e-12))
-            arrays = [_flat(tensors[name], block) for tensors in (network.grads, self.base, self.weights)]
-            pulled_step(arrays[0], arrays[1], scale, pull, arrays[2])
+        with self._guard:
+            for t, rows, rates in zip(self._rows, used, self._rates, strict=True):
+                pulled_step(t.grad, t.base, rows, rates, pull, t.weight)
 
 
-def _flat(array: Array, block: int | None) -> Array:
-    return (array if block is None else array[block]).reshape(-1)
+class _Rows:
+    """A tensor, its base and its gradient as rows that are updated or not: neuron blocks, or all in one [1, N]."""
+
+    def __init__(self, name: str, grad: Array, base: Array, weight: Array) -> None:
+        blocks = weight.ndim == 3
+        self.name, self.layer = name, int(name.split(".")[1]) if blocks else None
+        n = len(weight) if blocks else 1
+        self.grad, self.base, self.weight = grad.reshape(n, -1), base.reshape(n, -1), weight.reshape(n, -1)
+
+
+_ALL = np.ones(1, np.bool_)
 
 
 def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[Sequence[int]], segment: int) -> Weights:

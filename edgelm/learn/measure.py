@@ -11,17 +11,20 @@ import numpy as np
 from edgelm.config import ModelConfig
 from edgelm.engine.sampler import log_softmax
 from edgelm.engine.session import OrtSession
-from edgelm.text.tokenizer import Tokenizer, document_ids
+from edgelm.text.conversation import assistant_turn, user_turn
+from edgelm.text.tokenizer import DOC_ID, Tokenizer, document_ids
 
 if TYPE_CHECKING:
     # Kernels are loaded only by those who learn.
     from edgelm.learn.fast_memory import FastMemory
-    from edgelm.learn.learner import Learner
+    from edgelm.learn.replay import Life
 
 PART = 256
 """Tokens of one run of the graph while measuring: its logits are PART x V."""
 
 OnTokens = Callable[[int], None]
+REMEMBERED = "Thank you, I will remember that."
+"""What the model is made to have answered to what it is reminded of."""
 
 
 @dataclass(frozen=True)
@@ -87,29 +90,28 @@ def score_text(
     return Score(nats / np.log(2), tokens, len(text.encode()), fraction)
 
 
-def progressive_score(
-    learner: Learner,
-    memory: FastMemory,
-    tokenizer: Tokenizer,
-    text: str,
-    on_tokens: OnTokens = lambda _: None,
-) -> Score:
+def progressive_score(life: Life, text: str, on_tokens: OnTokens = lambda _: None) -> Score:
     """Scores each segment of a text before it is learned: one pass, no token is seen twice."""
     nats, pairs, tokens = 0.0, 0, 0
-    for ids in document_ids(tokenizer.encode_document_lines(text)):
-        array = np.asarray(ids)
 
-        def count(start: int, losses: np.ndarray, array: np.ndarray = array) -> None:
-            nonlocal nats, pairs, tokens
-            p = memory.learn(array[: start + len(losses) + 1], start + 1, np.exp(-losses.astype(np.float64)))
-            nats -= float(np.log(p).sum())
-            pairs += learner.network.n_pairs
-            tokens += len(losses)
-            on_tokens(len(losses))
+    def count(p: np.ndarray) -> None:
+        nonlocal nats, pairs, tokens
+        nats -= float(np.log(p).sum())
+        pairs += life.learner.network.n_pairs
+        tokens += len(p)
+        on_tokens(len(p))
 
-        learner.learn(ids, count)
-    fraction = awake_fraction(learner.model, pairs / max(1, tokens))
+    for ids in document_ids(life.model.tokenizer.encode_document_lines(text)):
+        life.read(np.asarray(ids), count)
+    fraction = awake_fraction(life.model.config, pairs / max(1, tokens))
     return Score(nats / np.log(2), tokens, len(text.encode()), fraction)
+
+
+def reminder_text(memory: FastMemory, tokenizer: Tokenizer, asked: str, said: Sequence[str] = ()) -> str:
+    """Sentences of the memory that answer ``asked``, as turns of a conversation; none of those in ``said``."""
+    known = {" ".join(text.split()) for text in said}
+    found = (" ".join(tokenizer.decode(ids).split()) for ids in memory.remind([DOC_ID, *tokenizer.encode(asked)]))
+    return "".join(user_turn(text) + assistant_turn(REMEMBERED) for text in found if text and text not in known)
 
 
 def rank_continuations(
@@ -118,8 +120,13 @@ def rank_continuations(
     prompt_ids: Sequence[int],
     candidates: Sequence[str],
     memory: FastMemory | None = None,
+    *,
+    as_reply: bool = False,
 ) -> list[tuple[str, float]]:
-    """Total log-probability in nats of each candidate text after the prompt, best first."""
+    """Total log-probability in nats of each candidate text after the prompt, best first.
+
+    ``as_reply``: the candidates are answers of the assistant.
+    """
     session.reset()
     first = session.run(np.asarray(prompt_ids))[-1].copy()
     state, ranking = session.snapshot(), []
@@ -130,6 +137,6 @@ def rank_continuations(
         scores = log_softmax(logits)[np.arange(len(ids)), ids]
         if memory is not None:
             whole = np.array([*prompt_ids, *ids])
-            scores = np.log(memory.predict(whole, len(prompt_ids), np.exp(scores)))
+            scores = np.log(memory.predict(whole, len(prompt_ids), np.exp(scores), as_reply))
         ranking.append((candidate, float(scores.sum())))
     return sorted(ranking, key=lambda item: -item[1])

@@ -20,6 +20,37 @@ from edgelm.model.weights import Weights
 Array = np.ndarray
 
 
+def dot_transposed(x: Array, w: Array, room: Array, out: Array) -> Array:
+    """out [T,N] = x [T,K] w' of a large w [N,K]; room [N*T or more] is overwritten.
+
+    BLAS is slow to arrange a large transposed matrix, up to half the time of so short a product; it takes
+    the small one transposed instead.
+    """
+    turned = room[: out.size].reshape(len(w), len(x))
+    np.dot(w, x.T, out=turned)
+    out[:] = turned.T
+    return out
+
+
+def make_buffers(widths: dict[str, int], max_steps: int, dtype: np.dtype, passing: Weights) -> Weights:
+    """Arrays [max_steps, width] by name.
+
+    Those that hold nothing between two calls, gradients (d...) and a few more, are the same for all passes, and
+    so stay in cache; they are kept in ``passing``.
+    """
+    buffers: Weights = {}
+    for name, width in widths.items():
+        room = passing if name in _PASSING or name.startswith("d") else {}
+        buffers[name] = room.setdefault(name, np.zeros((max_steps, width), dtype))
+    return buffers
+
+
+def _columns(sizes: dict[str, int]) -> list[tuple[str, slice]]:
+    """Parts that stand side by side, and their columns."""
+    ends = np.cumsum(list(sizes.values())).tolist()
+    return [(name, slice(end - size, end)) for (name, size), end in zip(sizes.items(), ends, strict=True)]
+
+
 class GatedMixerPass:
     """``mcsd_g``: slope section, and decay section with the gated delta rule.
 
@@ -33,9 +64,13 @@ class GatedMixerPass:
         Gradients are written here; a dense matrix that is not in it gets none.
     max_steps : int
         Longest segment.
+    passing : dict of ndarray
+        What the passes of all layers share, see ``make_buffers``.
     """
 
-    def __init__(self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int, passing: Weights
+    ) -> None:
         c = self.config = config
         self.layer, self.prefix, self.grads = layer, f"layers.{layer}.mixer.", grads
         self.w = {name: weights[self.prefix + name] for name in _GATED}
@@ -43,20 +78,28 @@ class GatedMixerPass:
         self.dtype, self.eps = dtype, dtype.type(c.norm_eps)
         self.slope_decay = slope_decays(c).astype(dtype)
         keys, heads = c.n_heads * c.key_dim, c.n_heads
-        self.sizes = [c.conv_dim, c.slope_dim, c.decay_dim, 2 * heads]
+        sizes = {"u": c.conv_dim, "us": c.slope_dim, "ud": c.decay_dim, "raw": 2 * heads}
+        self.parts, self.mixed_parts = (
+            _columns(sizes),
+            _columns({"vs": c.slope_dim, "qk_in": 2 * keys, "vd_in": c.decay_dim}),
+        )
         widths = {
-            "h": c.d_model, "dh": c.d_model, "p": sum(self.sizes), "dp": sum(self.sizes),
+            "h": c.d_model, "dh": c.d_model, "p": sum(sizes.values()), "dp": sum(sizes.values()),
             "u": c.conv_dim, "mixed": c.conv_dim, "dmixed": c.conv_dim, "du": c.conv_dim,
             "us": c.slope_dim, "ud": c.decay_dim, "raw": 2 * heads, "draw": 2 * heads,
-            "vs": c.slope_dim, "m": c.slope_dim, "norms": c.slope_dim, "dvs": c.slope_dim,
-            "qk_in": 2 * keys, "qk": 2 * keys, "dqk": 2 * keys, "qk_inverse": 2 * heads,
+            "dus": c.slope_dim, "dud": c.decay_dim,
+            "vs": c.slope_dim, "m": c.slope_dim, "norms": c.slope_dim, "dm": c.slope_dim, "dvs": c.slope_dim,
+            "qk_in": 2 * keys, "qk": 2 * keys, "dqk": 2 * keys, "dqk_in": 2 * keys, "qk_inverse": 2 * heads,
             "q": keys, "k": keys, "dq": keys, "dk": keys,
-            "vd_in": c.decay_dim, "vd": c.decay_dim, "dvd": c.decay_dim, "o": c.decay_dim, "do": c.decay_dim,
+            "vd_in": c.decay_dim, "vd": c.decay_dim, "dvd": c.decay_dim, "dvd_in": c.decay_dim,
+            "o": c.decay_dim, "do": c.decay_dim,
             "g": heads, "beta": heads, "dg": heads, "dbeta": heads, "o_inverse": heads,
             "ys": c.slope_dim, "yd": c.decay_dim, "mix": c.mix_dim, "dmix": c.mix_dim,
         }  # fmt: skip
-        self.buffers = {name: np.zeros((max_steps, width), dtype) for name, width in widths.items()}
-        self.inverse = np.zeros(max_steps, dtype)
+        # No kernel works in place: where what it writes may be what it reads, its loops do not vectorise.
+        self.buffers = make_buffers(widths, max_steps, dtype, passing)
+        self.b = self.buffers
+        self.inverse, self.room = np.zeros(max_steps, dtype), np.zeros(max_steps * max(c.d_model, c.mix_dim), dtype)
         self.last = np.zeros((3, c.conv_dim), dtype)
         self.taps, self.dtaps = np.zeros((4, c.conv_dim), dtype), np.zeros((4, c.conv_dim), dtype)
         matrix = (c.key_dim, c.value_dim)
@@ -69,18 +112,20 @@ class GatedMixerPass:
     def forward(self, x: Array, y: Array, state: State) -> None:
         """x, y [T,D]; y is added to; ``state`` of this layer is updated in place."""
         c, w, layer = self.config, self.w, self.layer
-        b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
-        self.x, self.b = x, b
+        if len(x) != len(self.b["h"]):
+            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
+        self.x, b = x, self.b
         heads, keys = c.n_heads, c.n_heads * c.key_dim
         norm_kernels.rms_forward(x, w["norm"], self.eps, self.inverse, b["h"])
         np.dot(b["h"], w["w_in"], out=b["p"])
-        for part, piece in zip(("u", "us", "ud", "raw"), np.split(b["p"], np.cumsum(self.sizes)[:-1], 1), strict=True):
-            b[part][:] = piece
+        for part, columns in self.parts:
+            b[part][:] = b["p"][:, columns]
         self.last[:] = state.conv[layer]
         self.taps[:] = w["conv"].T
         conv_kernels.conv_forward(b["u"], self.taps, self.last, b["mixed"])
-        state.conv[layer] = np.concatenate([self.last, b["u"]])[-3:]
-        b["vs"][:], b["qk_in"][:], b["vd_in"][:] = np.split(b["mixed"], [c.slope_dim, c.slope_dim + 2 * keys], 1)
+        state.conv[layer] = np.concatenate([self.last, b["u"][-3:]])[-3:]
+        for part, columns in self.mixed_parts:
+            b[part][:] = b["mixed"][:, columns]
 
         norm = state.norm.copy()
         slope_kernels.slope_forward(b["vs"], self.slope_decay, norm, state.slope[layer], b["norms"], b["m"])
@@ -106,11 +151,11 @@ class GatedMixerPass:
             gradient[:] = 0
         if self.prefix + "w_out" in self.grads:
             np.dot(b["mix"].T, dy, out=self.grads[self.prefix + "w_out"])
-        np.dot(dy, w["w_out"].T, out=b["dmix"])
+        dot_transposed(dy, w["w_out"], self.room, b["dmix"])
         b["ys"][:], b["yd"][:] = b["dmix"][:, : c.slope_dim], b["dmix"][:, c.slope_dim :]
 
         norm_kernels.gated_norm_backward(
-            b["yd"], b["o"], w["head_norm"], b["ud"], b["o_inverse"], b["do"], b["ud"], small["head_norm"]
+            b["yd"], b["o"], w["head_norm"], b["ud"], b["o_inverse"], b["do"], b["dud"], small["head_norm"]
         )
         self.dstate[:] = 0
         do, q, k, v, dq, dk, dv = self._heads("do", "q", "k", "vd", "dq", "dk", "dvd")
@@ -125,21 +170,21 @@ class GatedMixerPass:
         )  # fmt: skip
         self._rate_gradients(small)
         b["dqk"][:, :keys], b["dqk"][:, keys:] = b["dq"], b["dk"]
-        norm_kernels.silu_l2_backward(b["dqk"], b["qk_in"], 2 * c.n_heads, b["qk"], b["qk_inverse"], b["dqk"])
-        norm_kernels.silu_backward(b["dvd"], b["vd_in"], b["dvd"])
+        norm_kernels.silu_l2_backward(b["dqk"], b["qk_in"], 2 * c.n_heads, b["qk"], b["qk_inverse"], b["dqk_in"])
+        norm_kernels.silu_backward(b["dvd"], b["vd_in"], b["dvd_in"])
 
-        norm_kernels.gate_backward(b["ys"], b["m"], b["us"], b["m"], b["us"])
+        norm_kernels.gate_backward(b["ys"], b["m"], b["us"], b["dm"], b["dus"])
         self.dslope[:] = 0
-        slope_kernels.slope_backward(b["m"], self.slope_decay, b["norms"], self.dslope, b["dvs"])
-        np.concatenate([b["dvs"], b["dqk"], b["dvd"]], 1, out=b["dmixed"])
+        slope_kernels.slope_backward(b["dm"], self.slope_decay, b["norms"], self.dslope, b["dvs"])
+        np.concatenate([b["dvs"], b["dqk_in"], b["dvd_in"]], 1, out=b["dmixed"])
         self.dtaps[:] = 0
         conv_kernels.conv_backward(b["dmixed"], b["u"], self.taps, self.last, b["du"], self.dtaps)
         small["conv"][:] = self.dtaps.T
 
-        np.concatenate([b["du"], b["us"], b["ud"], b["draw"]], 1, out=b["dp"])
+        np.concatenate([b["du"], b["dus"], b["dud"], b["draw"]], 1, out=b["dp"])
         if self.prefix + "w_in" in self.grads:
             np.dot(b["h"].T, b["dp"], out=self.grads[self.prefix + "w_in"])
-        np.dot(b["dp"], w["w_in"].T, out=b["dh"])
+        dot_transposed(b["dp"], w["w_in"], self.room, b["dh"])
         norm_kernels.rms_backward(b["dh"], self.x, w["norm"], self.inverse, dx, small["norm"])
 
     def _heads(self, *names: str) -> list[Array]:
@@ -156,7 +201,9 @@ class GatedMixerPass:
 class PublishedMixerPass:
     """``mcsd``: the published block; vector states with fixed decays, block-diagonal projections."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int, passing: Weights
+    ) -> None:
         self.config, self.layer, self.prefix, self.grads = config, layer, f"layers.{layer}.mixer.", grads
         self.w = {name: weights[self.prefix + name] for name in ("norm", "w_in", "w_out")}
         dtype = self.w["norm"].dtype
@@ -198,3 +245,4 @@ class PublishedMixerPass:
 
 _GATED_SMALL = ("norm", "conv", "decay_bias", "write_bias", "decay_base", "decay_step", "head_norm")
 _GATED = (*_GATED_SMALL, "w_in", "w_out")
+_PASSING = ("p", "vs", "mixed", "ys", "yd", "a0", "part")

@@ -14,7 +14,7 @@ from edgelm.config import ModelConfig
 from edgelm.kernels import blocks as block_kernels
 from edgelm.kernels import norm as norm_kernels
 from edgelm.kernels.loss import cross_entropy
-from edgelm.learn.mixers import GatedMixerPass, PublishedMixerPass
+from edgelm.learn.mixers import GatedMixerPass, PublishedMixerPass, dot_transposed, make_buffers
 from edgelm.model.reference import State
 from edgelm.model.weights import Weights, is_quantizable, shapes
 
@@ -24,26 +24,32 @@ Array = np.ndarray
 class BlockFfnPass:
     """Router, blocks and the shared block of one layer."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int, passing: Weights
+    ) -> None:
         c = self.config = config
         self.prefix, self.grads = f"layers.{layer}.ffn.", grads
         self.w = {name: weights[self.prefix + name] for name in (*_FFN_SMALL, *_FFN_MATRICES)}
         dtype = self.w["norm"].dtype
         self.dtype, self.eps = dtype, dtype.type(c.norm_eps)
         widths = {"h": c.d_model, "dh": c.d_model, "part": c.d_model, "a0": c.n_blocks, "a1": c.n_blocks}
-        widths |= {"a": c.n_blocks, "da": c.n_blocks, "s": c.shared_size, "shared": c.shared_size}
-        self.buffers = {name: np.zeros((max_steps, width), dtype) for name, width in widths.items()}
+        widths |= {"a": c.n_blocks, "da": c.n_blocks, "s": c.shared_size, "ds": c.shared_size, "shared": c.shared_size}
+        self.buffers = make_buffers(widths, max_steps, dtype, passing)
+        self.b = self.buffers
         self.inverse, self.a_inverse = np.zeros(max_steps, dtype), np.zeros(max_steps, dtype)
         pairs = max_steps * c.max_awake
         self.starts, self.tokens = np.zeros(c.n_blocks + 1, np.int64), np.zeros(pairs, np.int64)
-        self.z, self.hidden = np.zeros((pairs, c.block_size), dtype), np.zeros((pairs, c.block_size), dtype)
-        self.scratch = np.zeros(c.block_size, dtype)
+        self.slope, self.hidden = np.zeros((2, pairs, c.block_size), dtype)
+        self.dact = np.zeros((max_steps, c.block_size), dtype)
+        # Somewhat wider than D: rows that are a power of two apart fall on the same lines of the cache.
+        self.w2_rows = np.zeros((c.block_size, c.d_model + 16), dtype)
 
     def forward(self, x: Array, y: Array) -> None:
         """x, y [T,D]; y is added to."""
         w = self.w
-        b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
-        self.x, self.b = x, b
+        if len(x) != len(self.b["h"]):
+            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
+        self.x, b = x, self.b
         norm_kernels.rms_forward(x, w["norm"], self.eps, self.inverse, b["h"])
         np.dot(b["h"], w["router"], out=b["a0"])
         block_kernels.route_forward(
@@ -51,7 +57,7 @@ class BlockFfnPass:
             b["a1"], self.a_inverse, b["a"],
         )  # fmt: skip
         block_kernels.group_pairs(b["a"], self.starts, self.tokens)
-        pairs = (self.starts, self.tokens, self.z, self.hidden)
+        pairs = (self.starts, self.tokens, self.slope, self.hidden)
         block_kernels.blocks_forward(b["h"], b["a"], w["w1"], w["w2"], *pairs, y)
         np.dot(b["h"], w["shared_w1"], out=b["s"])
         norm_kernels.silu_forward(b["s"], b["shared"])
@@ -65,15 +71,17 @@ class BlockFfnPass:
                 grads[prefix + name][:] = 0
         if prefix + "shared_w2" in grads:
             np.dot(b["shared"].T, dy, out=grads[prefix + "shared_w2"])
-        ds = np.dot(dy, w["shared_w2"].T, out=b["shared"])
-        norm_kernels.silu_backward(ds, b["s"], ds)
+        np.dot(dy, w["shared_w2"].T, out=b["shared"])
+        norm_kernels.silu_backward(b["shared"], b["s"], b["ds"])
         if prefix + "shared_w1" in grads:
-            np.dot(b["h"].T, ds, out=grads[prefix + "shared_w1"])
-        dh = np.dot(ds, w["shared_w1"].T, out=b["dh"])
+            np.dot(b["h"].T, b["ds"], out=grads[prefix + "shared_w1"])
+        dh = np.dot(b["ds"], w["shared_w1"].T, out=b["dh"])
         block_kernels.blocks_backward(
-            dy, b["h"], b["a"], w["w1"], w["w2"], self.starts, self.tokens, self.z, self.hidden, self.scratch,
-            b["da"], dh, grads[prefix + "w1"], grads[prefix + "w2"],
+            dy, b["a"], w["w1"], w["w2"], self.starts, self.tokens, self.slope, self.hidden, self.w2_rows, self.dact,
+            b["da"], dh, grads[prefix + "w2"],
         )  # fmt: skip
+        if prefix + "w1" in grads:
+            block_kernels.blocks_w1_backward(b["h"], self.starts, self.tokens, self.slope, grads[prefix + "w1"])
         block_kernels.route_backward(
             b["da"], b["a1"], w["log_gamma"], self.a_inverse, b["a"], b["a0"], grads[prefix + "log_gamma"]
         )
@@ -98,7 +106,8 @@ class Network:
     weights : dict of ndarray
         Shared, not copied: a change is seen by the next segment.
     wanted : iterable of str
-        Names of the matrices whose gradients are wanted; those of blocks, gains and biases always are.
+        Names of the matrices whose gradients are wanted; those of w2 of the blocks, of gains and of biases
+        always are.
     max_steps : int
         Longest segment.
 
@@ -115,11 +124,12 @@ class Network:
         self.grads: Weights = {
             name: np.zeros(shape, dtype)
             for name, shape in shapes(config).items()
-            if name in wanted or name.endswith((".w1", ".w2")) or not (is_quantizable(name) or name.endswith("router"))
+            if name in wanted or name.endswith(".w2") or not (is_quantizable(name) or name.endswith("router"))
         }
         self.dtype, self.eps = dtype, dtype.type(config.norm_eps)
         make = GatedMixerPass if config.mixer == "mcsd_g" else PublishedMixerPass
-        arguments = (self.grads, max_steps)
+        passing: Weights = {}
+        arguments = (self.grads, max_steps, passing)
         self.mixers = [make(config, weights, i, *arguments) for i in range(config.n_layers)]
         self.ffns = [BlockFfnPass(config, weights, i, *arguments) for i in range(config.n_layers)]
         # The residual stream before each half layer, and after the last.
@@ -127,6 +137,7 @@ class Network:
         self.hidden, self.dx = np.zeros((2, max_steps, config.d_model), dtype)
         self.inverse, self.losses = np.zeros((2, max_steps), dtype)
         self.logits = np.zeros((max_steps, config.vocab_size), dtype)
+        self.room = np.zeros(self.logits.size, dtype)
 
     def forward(self, ids: Array, targets: Array, state: State) -> Array:
         """Losses in nats [T] of ``targets`` [T] after ``ids`` [T]; ``state`` is updated in place."""
@@ -144,7 +155,7 @@ class Network:
             state.norm = decay * state.norm + 1
         hidden, logits, losses = self.hidden[:n_steps], self.logits[:n_steps], self.losses[:n_steps]
         norm_kernels.rms_forward(x[-1], self.weights["final_norm"], self.eps, self.inverse, hidden)
-        np.dot(hidden, self.weights["embed"].T, out=logits)
+        dot_transposed(hidden, self.weights["embed"], self.room, logits)
         cross_entropy(targets, logits, losses)
         return losses.copy()
 

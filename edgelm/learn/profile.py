@@ -1,32 +1,42 @@
-"""The personal change: what learning did to the adaptable weights, kept in one file.
+"""The profile: the ordered log of what was learned, and the newest checkpoint of its replay.
 
-``NAME.safetensors`` holds, for each changed tensor, its difference to the base model in float16 (for
-neuron blocks only those that changed, with their indices), the tokens that the fast memory counts and its
-gates, and, as metadata, the base model's hash. It is replaced atomically; one process at a time may hold it
-for writing.
+``NAME.db`` (SQLite, write-ahead log, ``synchronous=FULL``) holds the log: what a turn or a file said is
+durable once ``append`` returns. The weights are a function of the base model and the log
+(``edgelm.learn.replay``); ``NAME.weights-ID.safetensors`` keeps those after entry ID, so that only what came
+later has to be replayed. It is written outside the database, rarely, and may be lost: nothing is lost with it
+but time. One process at a time may hold a profile for writing.
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import os
-import re
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from edgelm.errors import ModelFileError, ProfileError
+from edgelm.learn.entry import GOOD, PAIRED, WORDLESS, Entry
+from edgelm.learn.folder import check_name, files_of, hold
 from edgelm.model import tensorfile
 from edgelm.model.hub import Model
-from edgelm.model.weights import Weights, adaptable_names, shapes
+from edgelm.model.weights import Weights
 
-FORMAT = "1"
-MEMORY = ("memory.tokens", "memory.gates")
-"""What the fast memory is rebuilt from: uint16 ids, and float64 gates."""
-GATES = (6, 15, 2)
-"""Shape of ``edgelm.learn.fast_memory.FastMemory.gates``, which this must not import: it loads the kernels."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FORMAT = 2
+APPLICATION_ID = 0x65646765  # "edge"
+_SCHEMA = f"""
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE log(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL,
+    conversation INTEGER NOT NULL, parent INTEGER, amount INTEGER, note TEXT NOT NULL, digest BLOB NOT NULL);
+CREATE TABLE checkpoint(entry INTEGER PRIMARY KEY, sha256 TEXT NOT NULL);
+"""
 
 
 class Profile:
@@ -41,6 +51,15 @@ class Profile:
     model : Model
     writable : bool
         Holds the profile against other writers until ``close``.
+    any_base : bool
+        Opens a profile of another model too, to rebase or to show it.
+
+    Attributes
+    ----------
+    entries : list of Entry
+        The log, oldest first.
+    problem : str
+        Why the checkpoint was not used, if it was damaged.
 
     Raises
     ------
@@ -48,129 +67,332 @@ class Profile:
         The name is no good, another process holds it, it is damaged, or belongs to another model.
     """
 
-    def __init__(self, folder: Path, name: str, model: Model, *, writable: bool) -> None:
-        if not _NAME.fullmatch(name):
-            raise ProfileError(f"profile name {name!r} must be letters, digits, '.', '_' or '-', at most 64")
-        self.path, self._model = folder / f"{name}.safetensors", model
-        self._lock: IO[bytes] | None = self._hold(folder, name) if writable else None
-        self.tokens, self.progress = 0, ""
-        self.memory: Weights = {}
-        self._changes: Weights = {}
+    def __init__(self, folder: Path, name: str, model: Model, *, writable: bool, any_base: bool = False) -> None:
+        check_name(name)
+        self.folder, self.name, self.path = folder, name, folder / f"{name}.db"
+        self.entries: list[Entry] = []
+        self.base, self.base_name, self.problem = model.sha256, model.name, ""
+        self._mutex = threading.RLock()
+        self._database: sqlite3.Connection | None = None
+        self._lock: IO[bytes] | None = hold(folder, name) if writable else None
         try:
-            if self.path.exists():
-                self._read()
+            if writable or self.path.exists():
+                self._open(writable)
+            if self.base != model.sha256 and not any_base:
+                raise ProfileError(
+                    f"profile {name!r} was learned on another model ({self.base_name!r}); use that one, or move it: "
+                    f"`edgelm profile rebase --profile {name}`"
+                )
         except BaseException:
             self.close()
             raise
 
-    def _hold(self, folder: Path, name: str) -> IO[bytes]:
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (folder / f".{name}.lock").open("ab")
-        except OSError as exc:
-            raise ProfileError(
-                f"{folder}: cannot be written ({exc.strerror}); set EDGELM_HOME or use --no-learn"
-            ) from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise ProfileError(f"profile {name!r} is in use by another edgelm; close it or use --profile") from None
-        return lock
+    @contextmanager
+    def _reporting(self, doing: str) -> Iterator[sqlite3.Connection]:
+        """Turns what SQLite and the system report into one line."""
+        with self._mutex:
+            assert self._database is not None
+            try:
+                yield self._database
+            except (sqlite3.Error, OSError, UnicodeError) as exc:
+                raise ProfileError(f"{self.path}: {doing} ({_reason(exc)})") from None
 
-    def _read(self) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._reporting("cannot be written") as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+
+    def _open(self, writable: bool) -> None:
+        is_new = not self.path.exists() or self.path.stat().st_size == 0
+        # Without a write-ahead log nobody is writing, and reading shall leave no file behind.
+        idle = not self.path.with_name(f"{self.name}.db-wal").exists()
+        mode = "mode=rwc" if writable else "mode=ro&immutable=1" if idle else "mode=ro"
+        where = str(self.path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         try:
-            changes, metadata = tensorfile.read(self.path)
-        except ModelFileError as exc:
-            raise ProfileError(f"profile {exc}; move the file away to start anew") from None
-        if metadata.get("format") != FORMAT:
-            raise ProfileError(f"{self.path}: profile format {metadata.get('format')!r}, this edgelm reads {FORMAT}")
-        if metadata.get("base") != self._model.sha256:
-            base = metadata.get("base_name")
-            raise ProfileError(
-                f"{self.path} was learned on another model ({base!r}); use that one, or another --profile"
+            if is_new and writable:
+                self._create()
+            self._database = sqlite3.connect(
+                f"file:{where}?{mode}", uri=True, isolation_level=None, check_same_thread=False
             )
-        memory = {name: changes.pop(name) for name in MEMORY if name in changes}
-        if memory and not self._memory_fits(memory):
-            raise ProfileError(f"{self.path}: damaged at its fast memory; move the file away to start anew")
-        for name in changes:
-            if not self._fits(name, changes):
-                raise ProfileError(f"{self.path}: damaged at {name!r}; move the file away to start anew")
-        self.memory = memory
-        self._changes = changes
-        try:
-            self.tokens = int(metadata["tokens"])
-        except (KeyError, ValueError):
-            raise ProfileError(f"{self.path}: damaged metadata; move the file away to start anew") from None
-        self.progress = metadata.get("progress", "")
+        except (sqlite3.Error, OSError) as exc:
+            raise ProfileError(f"{self.path}: cannot be opened ({_reason(exc)})") from None
+        with self._reporting("damaged or not a profile; move the file away to start anew") as database:
+            if writable:
+                database.execute("PRAGMA page_size = 1024")
+                database.execute("PRAGMA synchronous = FULL")
+                database.execute("PRAGMA secure_delete = ON")
+            self._read(database)
+            if writable:
+                database.execute("PRAGMA journal_mode = WAL")  # not before it is known to be a profile
+        if writable:
+            self._tidy()
 
-    def _memory_fits(self, memory: Weights) -> bool:
-        """Whether a memory may be handed to the kernels, which check no bounds."""
-        if len(memory) < len(MEMORY):
-            return False
-        tokens, gates = (memory[name] for name in MEMORY)
-        if tokens.dtype != np.uint16 or tokens.ndim != 1 or (tokens >= self._model.config.vocab_size).any():
-            return False
-        known = gates.dtype == np.float64 and gates.shape == GATES and np.isfinite(gates).all()
-        return bool(known and ((gates[..., 0] >= 0) & (gates[..., 0] <= 1)).all())
+    def _create(self) -> None:
+        """Makes the database beside its place: after a crash it is whole, or not there."""
+        fresh = self.folder / f".{self.path.name}.new"
+        for path in files_of(self.folder, self.name):
+            # A write-ahead log without its database would be taken for that of the new one.
+            if path.name.startswith((self.path.name, fresh.name)):
+                path.unlink()
+        fresh.touch(mode=0o600)
+        with closing(sqlite3.connect(fresh, isolation_level=None)) as database:
+            database.executescript(f"PRAGMA page_size = 1024; BEGIN; {_SCHEMA}")
+            values = ("base", self.base, "base_name", self.base_name)
+            database.execute("INSERT INTO meta VALUES (?, ?), (?, ?)", values)
+            # Nothing is left to write when it is closed, which reports no error.
+            database.execute("COMMIT")
+            database.execute("PRAGMA journal_mode = WAL")
+        os.replace(fresh, self.path)
+        tensorfile.sync_folder(self.folder)
 
-    def _fits(self, name: str, changes: Weights) -> bool:
-        """Whether one entry of a file is a change of an adaptable tensor, or the blocks of one."""
-        tensor, config = name.removesuffix(".blocks"), self._model.config
-        if tensor not in adaptable_names(config) or tensor not in changes:
-            return False
-        shape, blocks = shapes(config)[tensor], changes.get(tensor + ".blocks")
-        if blocks is not None:
-            # Rising, so that none is there twice.
-            rising = blocks.dtype == np.int32 and blocks.ndim == 1 and (np.diff(blocks) > 0).all()
-            if not rising or not ((blocks >= 0) & (blocks < shape[0])).all():
-                return False
-            shape = (len(blocks), *shape[1:])
-        change = changes[tensor]
-        return bool(change.dtype == np.float16 and change.shape == shape and np.isfinite(change).all())
+    def _read(self, database: sqlite3.Connection) -> None:
+        known = database.execute("PRAGMA application_id").fetchone()[0]
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if known != APPLICATION_ID:
+            raise ProfileError(f"{self.path}: not an edgelm profile; move the file away to start anew")
+        if version != FORMAT:
+            raise ProfileError(f"{self.path}: profile format {version}, this edgelm reads {FORMAT}")
+        if (check := database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise ProfileError(
+                f"{self.path}: damaged ({check.splitlines()[-1]}); move the file away, or bring a copy back"
+            )
+        meta = dict(database.execute("SELECT key, value FROM meta"))
+        self.base, self.base_name = meta.get("base", ""), meta.get("base_name", "")
+        columns = "id, time, kind, text, conversation, parent, amount, note, digest"
+        for *fields, stored in database.execute(f"SELECT {columns} FROM log ORDER BY id"):
+            entry = Entry(*fields)
+            if entry.digest != stored:
+                raise ProfileError(
+                    f"{self.path}: entry {entry.id} is damaged; move the file away, or bring a copy back"
+                )
+            self.entries.append(entry)
 
-    def apply(self, weights: Weights) -> None:
-        """Adds the change to ``weights``, in place."""
-        for name, change in self._changes.items():
-            if name.endswith(".blocks"):
-                continue
-            blocks = self._changes.get(name + ".blocks")
-            if blocks is None:
-                weights[name] += change.astype(np.float32)
-            else:
-                weights[name][blocks] += change.astype(np.float32)
+    def _tidy(self) -> None:
+        """Ends what a crash cut short: the write-ahead log, and weights that nothing refers to."""
+        with self._reporting("cannot be written") as database:
+            kept = {self._weights_path(entry) for (entry,) in database.execute("SELECT entry FROM checkpoint")}
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for path in files_of(self.folder, self.name):
+                if not path.name.startswith(self.path.name) and path not in kept:
+                    path.unlink(missing_ok=True)
 
-    def save(self, weights: Weights, base: Weights) -> int:
-        """Writes the difference of ``weights`` to ``base``, and ``memory``; returns the bytes of the file.
+    def _weights_path(self, entry_id: int) -> Path:
+        return self.folder / f"{self.name}.weights-{entry_id}.safetensors"
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(path.stat().st_size for path in files_of(self.folder, self.name) if path.exists())
+
+    def append(
+        self, kind: str, text: str = "", *, time: float, conversation: int = 0, parent: int | None = None,
+        note: str = "", progress: str = "", tensors: Weights | None = None,
+    ) -> Entry:  # fmt: skip
+        """Adds an entry; it is durable when this returns.
+
+        Parameters
+        ----------
+        progress : str
+            How far the adaptation came that it belongs to.
+        tensors : dict of ndarray, optional
+            The change and the gates after it, kept as a checkpoint in place of older ones.
 
         Raises
         ------
         ProfileError
-            The disk is full or the folder cannot be written; the old file is untouched.
+            The disk is full or fails; the log and the older checkpoint are as they were.
         """
-        changes: Weights = dict(self.memory)
-        for name in adaptable_names(self._model.config):
-            change = weights[name] - base[name]
-            if change.ndim == 3:
-                blocks = np.flatnonzero(change.any((1, 2)))
-                if not blocks.size:
-                    continue
-                changes[name + ".blocks"], change = blocks.astype(np.int32), change[blocks]
-            elif not change.any():
-                continue
-            changes[name] = change.astype(np.float16)
-        metadata = {"format": FORMAT, "base": self._model.sha256, "base_name": self._model.name}
-        metadata |= {"tokens": str(self.tokens), "progress": self.progress}
-        try:
-            tensorfile.write(self.path, changes, metadata)
-            return self.path.stat().st_size
-        except OSError as exc:
+        with self._reporting("cannot be written; nothing was lost") as database:
+            row = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
+            entry = Entry((row[0] if row else 0) + 1, float(time), kind, text, conversation, parent, None, note)
+            sha256 = self._write_weights(entry.id, tensors) if tensors is not None else ""
+            with self._writing():
+                database.execute("INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?)", (*astuple(entry), entry.digest))
+                if progress:
+                    database.execute("REPLACE INTO meta VALUES ('progress', ?)", (progress,))
+                if sha256:
+                    self._refer(database, entry.id, sha256)
+            self.entries.append(entry)
+        if sha256:
+            self._tidy()
+        return entry
+
+    def copy_log(self, entries: list[Entry]) -> None:
+        """Fills an empty log with the entries of another."""
+        if wordless := next((entry for entry in entries if entry.kind in WORDLESS), None):
+            raise ProfileError(f"the words of entry {wordless.id} were not kept: copy the profile's weights file too")
+        with self._writing() as database:
+            rows = [(*astuple(entry), entry.digest) for entry in entries]
+            database.executemany("INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        self.entries = list(entries)
+
+    def keep_weights(self, tensors: Weights) -> None:
+        """Keeps the change after the last entry, in place of older ones."""
+        entry_id = self.entries[-1].id
+        with self._reporting("what was learned is in the log, but its weights cannot be kept"):
+            sha256 = self._write_weights(entry_id, tensors)
+            with self._writing() as database:
+                self._refer(database, entry_id, sha256)
+        self._tidy()
+
+    def _refer(self, database: sqlite3.Connection, entry_id: int, sha256: str) -> None:
+        """The weights after an entry become the checkpoint; what cannot be replayed from the log stays beside."""
+        database.execute(
+            "DELETE FROM checkpoint WHERE entry NOT IN (SELECT id FROM log WHERE kind IN (?, ?))", WORDLESS
+        )
+        database.execute("REPLACE INTO checkpoint VALUES (?, ?)", (entry_id, sha256))
+
+    def _write_weights(self, entry_id: int, tensors: Weights) -> str:
+        path = self._weights_path(entry_id)
+        tensorfile.write(path, tensors, {"base": self.base, "base_name": self.base_name, "entry": str(entry_id)})
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def change(self, entry_id: int, *, note: str | None = None, amount: int | None = None) -> None:
+        """Writes down what became of an entry."""
+        with self._mutex:
+            index = next((i for i, entry in enumerate(self.entries) if entry.id == entry_id), None)
+            if index is None:
+                return
+            old = self.entries[index]
+            new = replace(old, note=old.note if note is None else note, amount=old.amount if amount is None else amount)
+            with self._writing() as database:
+                values = (new.note, new.amount, new.digest, entry_id)
+                database.execute("UPDATE log SET note = ?, amount = ?, digest = ? WHERE id = ?", values)
+            self.entries[index] = new
+
+    def conversation(self) -> int:
+        """A number for a new conversation."""
+        return max((entry.conversation for entry in self.entries), default=0) + 1
+
+    @property
+    def progress(self) -> str:
+        """How far an adaptation came that was not finished."""
+        if self._database is None:
+            return ""
+        with self._reporting("cannot be read") as database:
+            row = database.execute("SELECT value FROM meta WHERE key = 'progress'").fetchone()
+        return row[0] if row else ""
+
+    def finish(self) -> None:
+        """Says that the last adaptation is complete."""
+        with self._writing() as database:
+            database.execute("DELETE FROM meta WHERE key = 'progress'")
+
+    def dependents(self, ids: Iterable[int]) -> set[int]:
+        """``ids`` and the entries that go with them: answers to them, and approved answers given later in
+        the same conversation, which may repeat them."""
+        gone = set(ids)
+        first: dict[int, int] = {}
+        for entry in self.entries:
+            if entry.id in gone:
+                first.setdefault(entry.conversation, entry.id)
+        for entry in self.entries:
+            later = entry.kind == GOOD and first.get(entry.conversation, entry.id) < entry.id
+            if later or (entry.parent in gone and entry.kind in PAIRED):
+                gone.add(entry.id)
+        return gone
+
+    def remove(self, ids: Iterable[int]) -> list[int]:
+        """Takes entries out of the log and out of every file; returns those that went.
+
+        Checkpoints that knew them go too: the weights have to be replayed.
+
+        Raises
+        ------
+        ProfileError
+            There is no such entry, or something learned later cannot be replayed.
+        """
+        wanted = set(ids)
+        if missing := wanted - {entry.id for entry in self.entries}:
+            raise ProfileError(f"the log of {self.name!r} has no entry {min(missing)}; see `edgelm profile log`")
+        gone = self.dependents(wanted)
+        if not gone:
+            return []
+        last = max((entry.id for entry in self.entries if entry.kind in WORDLESS and entry.id not in gone), default=0)
+        if last > min(gone):
             raise ProfileError(
-                f"{self.path}: cannot be written ({os.strerror(exc.errno or 0)}); nothing was lost"
-            ) from None
+                f"entry {last} was learned without keeping its words: nothing before it can be forgotten"
+            )
+        unfinished = self.progress.split(":")[1:2]  # is learned from its beginning if a part of it goes
+
+        def update(database: sqlite3.Connection) -> None:
+            database.executemany("DELETE FROM log WHERE id = ?", [(i,) for i in gone])
+            if any([str(entry.conversation)] == unfinished for entry in self.entries if entry.id in gone):
+                database.execute("DELETE FROM meta WHERE key = 'progress'")
+
+        self._reset(update, gone)
+        self.entries = [entry for entry in self.entries if entry.id not in gone]
+        self._tidy()
+        return sorted(gone)
+
+    def rebase(self, model: Model) -> None:
+        """Makes this the profile of another model; the log has to be replayed on it."""
+        if wordless := next((entry for entry in self.entries if entry.kind in WORDLESS), None):
+            raise ProfileError(f"entry {wordless.id} was learned without keeping its words: it cannot be moved")
+
+        def update(database: sqlite3.Connection) -> None:
+            database.execute("UPDATE meta SET value = ? WHERE key = 'base'", (model.sha256,))
+            database.execute("UPDATE meta SET value = ? WHERE key = 'base_name'", (model.name,))
+
+        self._reset(update, {0})
+        self.base, self.base_name = model.sha256, model.name
+        self._tidy()
+
+    def _reset(self, update, gone: set[int]) -> None:  # type: ignore[no-untyped-def]
+        """``_tidy`` is to follow: it writes out the pages that ``secure_delete`` zeroed, and empties the
+        write-ahead log."""
+        with self._writing() as database:
+            update(database)
+            database.execute("DELETE FROM checkpoint WHERE entry >= ?", (min(gone),))
+
+    def checkpoint(self) -> tuple[int, Weights, dict[str, str]] | None:
+        """(entry, tensors, metadata) of the newest checkpoint that is whole, if there is one.
+
+        Raises
+        ------
+        ProfileError
+            It is damaged, and the log cannot replace it.
+        """
+        if self._database is None:
+            return None
+        with self._reporting("cannot be read") as database:
+            rows = list(database.execute("SELECT entry, sha256 FROM checkpoint ORDER BY entry DESC"))
+        for entry_id, sha256 in rows:
+            path = self._weights_path(entry_id)
+            try:
+                if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                    raise ModelFileError(f"{path}: damaged")
+                return (entry_id, *tensorfile.read(path))
+            except (OSError, ModelFileError) as exc:
+                self.problem = f"{path.name} cannot be used ({_reason(exc)}); the log is replayed instead"
+        if any(entry.kind in WORDLESS for entry in self.entries):
+            raise ProfileError(f"{self.path}: the weights are damaged, and the words were not kept to replay them")
+        return None
+
+    @staticmethod
+    def delete(folder: Path, name: str) -> None:
+        """Removes all files of a profile, damaged or not, that no other process holds."""
+        check_name(name)
+        with hold(folder, name):
+            for path in [*files_of(folder, name), folder / f".{name}.lock"]:
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Lets other processes write."""
+        self._database, database = None, self._database
+        if database is not None:
+            database.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _reason(exc: Exception) -> str:
+    return str(getattr(exc, "strerror", None) or exc)

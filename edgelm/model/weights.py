@@ -15,7 +15,6 @@ from edgelm.errors import ModelFileError
 Weights = dict[str, np.ndarray]
 
 ADAPTABLE = (
-    "layers.*.ffn.w1",
     "layers.*.ffn.w2",
     "layers.*.norm",
     "layers.*.router_bias",
@@ -25,8 +24,8 @@ ADAPTABLE = (
     "layers.*.write_bias",
     "final_norm",
 )
-"""Patterns of the tensors that learning changes: the neuron blocks, the gains and the biases. They stay
-float32 in memory, shared with the inference session; all others are frozen and may be quantised."""
+"""Patterns of the tensors that learning changes: what the neurons write (w2; what they read, w1, is frozen), the
+gains and the biases. They stay float32 in memory, shared with the inference session."""
 
 QUANTIZABLE = ("embed", "w_in", "w_out", "w1", "w2", "shared_w1", "shared_w2")
 """Last parts of the names of the matrices that a model file may hold as integers."""

@@ -14,6 +14,9 @@ SUFFIXES = (".txt", ".md", ".json")
 MAX_BYTES = 64 << 20
 """Largest file that is read: learning from more would take a device many hours."""
 
+PIECE = 4096
+"""Characters that are learned, logged and forgotten together."""
+
 
 @dataclass(frozen=True)
 class TextFile:
@@ -70,6 +73,22 @@ def read_file(path: str, stdin: BinaryIO) -> TextFile:
         text = chat_export(text, name)
         blob = text.encode()
     return TextFile(name, text, len(blob))
+
+
+def pieces(text: str, size: int = PIECE) -> Iterator[str]:
+    """``text`` cut into parts of at most ``size`` characters, together the whole: after a blank line if there
+    is one in the last half of a part, else after a line, a space, or anywhere."""
+    start = 0
+    while start < len(text):
+        end = min(len(text), start + size)
+        if end < len(text):
+            for sign in ("\n\n", "\n", " "):
+                found = text.rfind(sign, start + size // 2, end)
+                if found >= 0:
+                    end = found + len(sign)
+                    break
+        yield text[start:end]
+        start = end
 
 
 def chat_export(text: str, name: str) -> str:

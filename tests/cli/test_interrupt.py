@@ -9,24 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from edgelm.learn.entry import CHAT, CHECKPOINT, Entry
 from edgelm.learn.profile import Profile
-from edgelm.model import hub, tensorfile
+from edgelm.model import hub
+from edgelm.text.files import PIECE
 from tests.cli.conftest import Cli
 from tests.command import ROOT, Result, assert_one_line
 from tests.model_folder import TEXT
 
 PATIENCE_SECONDS = 120
-SAVE_OFTEN = """
-import edgelm.runtime
-edgelm.runtime.SAVE_SECONDS = 0.05
-from edgelm.cli.main import main
-main()
-"""
-
 Start = Callable[..., subprocess.Popen[bytes]]
 
 
@@ -35,8 +31,8 @@ def start(home: Path, tiny_model: Path) -> Iterator[Start]:
     """Starts a command that a test will interrupt; it cannot outlive the test."""
     started: list[tuple[subprocess.Popen[bytes], threading.Timer]] = []
 
-    def run(*args: object, script: str = "") -> subprocess.Popen[bytes]:
-        command = [sys.executable, *(["-c", script] if script else ["-m", "edgelm"]), *map(str, args)]
+    def run(*args: object) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "edgelm", *map(str, args)]
         # A test run in the background of a shell ignores the signal, and children inherit that.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -60,11 +56,10 @@ def _interrupt(process: subprocess.Popen[bytes]) -> Result:
     return Result(process.returncode, "", stderr.decode())
 
 
-def _profile(home: Path, tiny_model: Path) -> Profile:
-    """The default profile, which loads and which nobody holds any more."""
-    profile = Profile(home / "profiles", "default", hub.load(str(tiny_model)), writable=True)
-    profile.close()
-    return profile
+def _log(home: Path, tiny_model: Path) -> list[Entry]:
+    """The log of the default profile, which loads and which nobody holds any more."""
+    with closing(Profile(home / "profiles", "default", hub.load(str(tiny_model)), writable=True)) as profile:
+        return profile.entries
 
 
 @pytest.mark.jit_only
@@ -76,8 +71,12 @@ def test_chat(start: Start, home: Path, tiny_model: Path, lines: int) -> None:
     process.stdin.write(b"The ferry waits in the fog.\n" * lines)
     process.stdin.flush()
     turn = json.loads(process.stdout.readline())
+    assert turn["learned_tokens"] > 0
     assert "what was learned is kept" in assert_one_line(_interrupt(process), 130)
-    assert _profile(home, tiny_model).tokens >= turn["learned_tokens"] > 0
+    entries = _log(home, tiny_model)
+    assert {entry.text for entry in entries if entry.kind == CHAT} == {"The ferry waits in the fog."}
+    # The session was ended, not cut off: its weights are those of the log.
+    assert entries[-1].kind == CHECKPOINT
 
 
 @pytest.mark.jit_only
@@ -86,37 +85,35 @@ def test_adapt_goes_on_where_it_was_interrupted(start: Start, cli: Cli, home: Pa
     text.write_text(TEXT * 40, encoding="utf-8")
     other.write_text("The harbour sleeps.\n", encoding="utf-8")
     args = ["adapt", text, other, "--holdout", "0", "--json"]
-    process, file = start(*args, script=SAVE_OFTEN), home / "profiles" / "default.safetensors"
-    while not file.exists() and process.poll() is None:
+    process, wal = start(*args), home / "profiles" / "default.db-wal"
+    while not (wal.exists() and wal.stat().st_size > PIECE) and process.poll() is None:
         time.sleep(0.01)
     assert "what was learned is kept" in assert_one_line(_interrupt(process), 130)
-    first = _profile(home, tiny_model)
-    assert first.tokens > 0
-    assert first.progress.endswith(f":{first.tokens}")
+    first = [entry for entry in _log(home, tiny_model) if entry.kind == "text"]
+    assert first
     second = cli(*args).json
-    tokens = cli("evaluate", text, other, "--json").json["tokens"]
-    # One more: the id between the two documents, which stands for no line end of a file.
-    assert first.tokens + second["tokens"] - tokens in (0, 1)
+    entries = _log(home, tiny_model)
+    # Each piece once, in order, as if nobody had interrupted it.
+    learned = "".join(entry.text for entry in entries)
+    assert learned.startswith(TEXT * 39)
+    assert learned.endswith("The harbour sleeps.\n")
+    assert learned.count("The ferry leaves the island") == 40
     assert second["tokens"] > 0
-    _, metadata = tensorfile.read(file)
-    assert (metadata["tokens"], metadata["progress"]) == (str(first.tokens + second["tokens"]), "")
+    assert len({entry.conversation for entry in entries if entry.text}) == 1
+    # The whole of it was learned: the next time begins anew.
+    cli(*args[:1], other, *args[3:])
+    assert len(_log(home, tiny_model)) > len(entries)
 
 
-def test_a_turn_that_is_interrupted_within_learning(
-    cli: Cli, home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_turn_that_is_interrupted(cli: Cli, home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     args = ["chat", "--json", "--max-tokens", "1"]
-    assert cli(*args, input="Hello\n").code == 0
-    file = home / "profiles" / "default.safetensors"
-    before = file.read_bytes()
-    for place in ("Learner._update", "OrtSession.run"):
-        module = {"Learner": "edgelm.learn.learner", "OrtSession": "edgelm.engine.session"}[place.split(".")[0]]
+    for i, place in enumerate(("edgelm.learn.learner.Learner._update", "edgelm.engine.session.OrtSession.run")):
         with monkeypatch.context() as patch:
-            patch.setattr(f"{module}.{place}", interrupted)
-            assert_one_line(cli(*args, input="Hello again\n"), 130)
-        _profile(home, tiny_model)
-        # The turn is durable before it is answered, and not before it is learned.
-        assert (file.read_bytes() == before) == (place == "Learner._update")
+            patch.setattr(place, interrupted)
+            assert_one_line(cli(*args, input=f"Hello {i}\n"), 130)
+        # What was said is durable before it is learned, and learned before it is answered.
+        assert [entry.text for entry in _log(home, tiny_model) if entry.kind == CHAT][-1] == f"Hello {i}"
+    assert cli(*args, input="Hello again\n").code == 0

@@ -10,10 +10,11 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from edgelm.chat import Chat
 from edgelm.cli.chat import _converse
 from edgelm.cli.options import Common
 from edgelm.config import SampleConfig
-from edgelm.runtime import Chat, Runtime, RuntimeOptions
+from edgelm.runtime import Runtime, RuntimeOptions
 
 Talk = Callable[[str], tuple[Chat, str]]
 
@@ -25,6 +26,8 @@ def talk(tiny_model: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> It
 
     def run(keys: str) -> tuple[Chat, str]:
         options = RuntimeOptions(str(tiny_model), seed=1)
+        for runtime in runtimes:
+            runtime.close()
         runtimes.append(Runtime(options, writable=True))
         chat = Chat(runtimes[-1], SampleConfig(max_tokens=5), learn=True)
         with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
@@ -50,9 +53,29 @@ def test_commands(talk: Talk) -> None:
         "/help\n/set temperature 0\n/set top_p 7\n/set colour red\n/nonsense\nHello\n/stats\n/save\n/reset\n\n/quit\n"
     )
     assert chat.sampling.temperature == 0
-    for words in ("this list", "top_p must be", "/set knows", "There is no /nonsense", "bytes written", "A new conv"):
+    for words in ("this list", "top_p must be", "/set knows", "There is no /nonsense", "The profile has", "A new conv"):
         assert words in printed
-    assert f"The profile: {chat.turns[0].learned.tokens} tokens" in printed  # type: ignore[union-attr]
+    assert f"This chat: {chat.turns[0].learned.tokens} tokens learned" in printed  # type: ignore[union-attr]
+    assert "The profile: 1 entries" in printed
+
+
+@pytest.mark.jit_only
+def test_taking_back(talk: Talk) -> None:
+    chat, printed = talk(
+        "/undo\n/good\nOne\n/good\n/fix Two it is\n/why\nThree\n/undo\n/forget wolverine\n/forget ONE\n/forget\n/quit\n"
+    )
+    for words in (
+        "nothing was said yet",
+        "Learned that answer.",
+        "Learned your answer.",
+        "Forgot that turn: 1 entry of the log.",
+        "Forgot 'wolverine': 0 entries of the log.",
+        "Forgot 'ONE': 3 entries of the log.",
+        "say which words to forget",
+    ):
+        assert words in printed
+    assert "#" in printed or "Nothing that you said moved this answer" in printed
+    assert [entry.text for entry in chat.runtime.adaptation.entries if entry.text] == []
 
 
 def test_a_line_that_goes_on(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +96,7 @@ def test_interruption_at_the_prompt_ends_the_command(talk: Talk) -> None:
 
 
 def test_interruption_stops_an_answer_and_the_chat_goes_on(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    mix, calls = Runtime.mix, []
+    mix, calls = Runtime.mix_reply, []
 
     def interrupted(runtime: Runtime, *args: object) -> object:
         calls.append(1)
@@ -81,7 +104,7 @@ def test_interruption_stops_an_answer_and_the_chat_goes_on(talk: Talk, monkeypat
             raise KeyboardInterrupt
         return mix(runtime, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Runtime, "mix", interrupted)
+    monkeypatch.setattr(Runtime, "mix_reply", interrupted)
     chat, printed = talk("One\nTwo\n/quit\n")
     assert "(stopped)" in printed
     assert [turn.learned is not None for turn in chat.turns] == [True, True]

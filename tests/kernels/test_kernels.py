@@ -180,6 +180,20 @@ def test_gates_backward(rng: np.random.Generator) -> None:
         same(found, start + gradient(total, x))
 
 
+def test_exp_is_exact_to_the_last_bits(dtype: type) -> None:
+    x = np.linspace(-87, 88, 4001).astype(dtype)
+    found, expected = np.array([norm.exp(number) for number in x]), np.exp(x.astype(np.float64))
+    assert np.abs(found / expected - 1).max() < 1.5 * np.finfo(dtype).eps
+    assert norm.exp(dtype(0)) == norm.exp(dtype(-0.0)) == 1
+
+
+def test_exp_far_out(dtype: type) -> None:
+    with np.errstate(over="ignore"):
+        assert np.isnan(norm.exp(dtype(np.nan)))
+        assert norm.exp(dtype(np.inf)) == norm.exp(dtype(1000)) == np.inf
+        assert 0 <= norm.exp(dtype(-np.inf)) <= norm.exp(dtype(-1000)) < 2e-38
+
+
 @pytest.mark.parametrize("width", [1, 5])
 def test_rms(rng: np.random.Generator, dtype: type, width: int) -> None:
     x, gain = many(rng, (6, width), (width,), dtype=dtype)
@@ -300,52 +314,61 @@ def test_route_backward(rng: np.random.Generator, max_awake: int) -> None:
     same(dlog_gamma, before + gradient(total, log_gamma))
 
 
-def block_inputs(rng: np.random.Generator, steps: int, dtype: type = np.float64) -> list[Array]:
-    """h, a, w1, w2 of seven blocks with three neurons; at most three wake, block 4 never does."""
-    h, a0, w1, w2 = many(rng, (steps, 5), (steps, 7), (7, 3, 5), (7, 5, 3))
+WIDTHS = [(5, 3), (19, 6)]
+"""D and B of blocks: less than a tile of each, and more."""
+
+
+def block_inputs(rng: np.random.Generator, steps: int, width: int, size: int, dtype: type = np.float64) -> list[Array]:
+    """h, a, w1, w2 of seven blocks; at most three wake, block 4 never does."""
+    h, a0, w1, w2 = many(rng, (steps, width), (steps, 7), (7, size, width), (7, width, size))
     a0[:, 4] = -10
     a = naive.route(a0, np.zeros(7), np.zeros(7), 3, EPS)
     return [x.astype(dtype) for x in (h, a, w1, w2)]
 
 
-def pairs_of(a: Array) -> list[Array]:
-    """starts, tokens, and room for z and hidden."""
+def pairs_of(a: Array, size: int) -> list[Array]:
+    """starts, tokens, and room for slope and hidden."""
     starts, tokens = np.full(a.shape[1] + 1, -1), np.full(a.size, -1)
     blocks.group_pairs(a, starts, tokens)
-    return [starts, tokens, *blank(2, a.size, 3, dtype=a.dtype.type)]
+    return [starts, tokens, *blank(2, a.size, size, dtype=a.dtype.type)]
 
 
 def test_group_pairs(rng: np.random.Generator) -> None:
-    a = block_inputs(rng, 9)[1]
-    starts, tokens, _, _ = pairs_of(a)
+    a = block_inputs(rng, 9, 5, 3)[1]
+    starts, tokens, _, _ = pairs_of(a, 3)
     expected_starts, expected_tokens = naive.group(a)
     assert starts.tolist() == expected_starts
     assert tokens[: starts[-1]].tolist() == expected_tokens
 
 
+@pytest.mark.parametrize(("width", "size"), WIDTHS)
 @pytest.mark.parametrize("steps", [1, 9])
-def test_blocks_forward_reads_no_block_that_sleeps(rng: np.random.Generator, dtype: type, steps: int) -> None:
-    h, a, w1, w2 = block_inputs(rng, steps, dtype)
+def test_blocks_forward_reads_no_block_that_sleeps(
+    rng: np.random.Generator, dtype: type, steps: int, width: int, size: int
+) -> None:
+    h, a, w1, w2 = block_inputs(rng, steps, width, size, dtype)
     asleep = ~(a > 0).any(0)
     assert asleep[4]
     w1[asleep] = w2[asleep] = np.nan
-    before = rng.standard_normal((steps, 5)).astype(dtype)
+    before = rng.standard_normal((steps, width)).astype(dtype)
     y = before.copy()
-    blocks.blocks_forward(h, a, w1, w2, *pairs_of(a), y)
+    blocks.blocks_forward(h, a, w1, w2, *pairs_of(a, size), y)
     same(y, before + naive.blocks(h, a, w1, w2))
 
 
+@pytest.mark.parametrize(("width", "size"), WIDTHS)
 @pytest.mark.parametrize("steps", [1, 9])
-def test_blocks_backward(rng: np.random.Generator, steps: int) -> None:
-    h, a, w1, w2 = block_inputs(rng, steps)
-    dy, before = many(rng, (steps, 5), (steps, 5))
+def test_blocks_backward(rng: np.random.Generator, steps: int, width: int, size: int) -> None:
+    h, a, w1, w2 = block_inputs(rng, steps, width, size)
+    dy, before = many(rng, (steps, width), (steps, width))
     awake = a > 0
     expected = [gradient(lambda: np.sum(dy * naive.blocks(h, a, w1, w2)), x) for x in (a, h, w1, w2)]
-    pairs, asleep = pairs_of(a), ~awake.any(0)
+    pairs, asleep = pairs_of(a, size), ~awake.any(0)
     w1[asleep] = w2[asleep] = np.nan
     blocks.blocks_forward(h, a, w1, w2, *pairs, np.zeros_like(h))
     da, dh, dw1, dw2 = blank(*a.shape), before.copy(), blank(*w1.shape), blank(*w2.shape)
-    blocks.blocks_backward(dy, h, a, w1, w2, *pairs, blank(3), da, dh, dw1, dw2)
+    blocks.blocks_backward(dy, a, w1, w2, *pairs, blank(size, width + 2), blank(steps, size), da, dh, dw2)
+    blocks.blocks_w1_backward(h, *pairs[:3], dw1)
     same(da, np.where(awake, expected[0], 0))
     same(dh, before + expected[1])
     same(dw1[~asleep], expected[2][~asleep])
@@ -383,15 +406,19 @@ def test_cross_entropy_of_a_broken_logit_is_no_number(bad: float, place: int) ->
 
 
 def test_sum_of_squares(rng: np.random.Generator, dtype: type) -> None:
-    (grad,) = many(rng, (101,), dtype=dtype)
-    same(np.asarray(optim.sum_of_squares(grad), dtype), np.sum(grad**2))
+    (grad,) = many(rng, (3, 101), dtype=dtype)
+    used = np.array([True, False, True])
+    grad[1] = np.nan
+    same(np.asarray(optim.sum_of_squares(grad, used), dtype), np.sum(grad[used] ** 2))
     for bad in (np.nan, np.inf, -np.inf):
-        grad[50] = bad
-        assert not np.isfinite(optim.sum_of_squares(grad))
+        grad[2, 50] = bad
+        assert not np.isfinite(optim.sum_of_squares(grad, used))
 
 
 def test_pulled_step(rng: np.random.Generator, dtype: type) -> None:
-    grad, base, before = many(rng, (101,), (101,), (101,), dtype=dtype)
-    weight = before.copy()
-    optim.pulled_step(grad, base, dtype(0.1), dtype(0.01), weight)
-    same(weight, naive.pulled_step(grad, base, 0.1, 0.01, before))
+    grad, base, before = many(rng, (3, 101), (3, 101), (3, 101), dtype=dtype)
+    used, rates, weight = np.array([True, False, True]), np.array([0.1, 0.2, 0.3], dtype), before.copy()
+    grad[1] = base[1] = np.nan
+    optim.pulled_step(grad, base, used, rates, dtype(0.01), weight)
+    expected = naive.pulled_step(grad, base, rates[:, None], 0.01, before)
+    same(weight, np.where(used[:, None], expected, before))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -68,7 +70,7 @@ def test_scoring_changes_nothing() -> None:
 
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_a_text_learned_again_and_again_becomes_cheap(mixer: str) -> None:
-    learner = make_learner(mixer, rate=2)
+    learner = make_learner(mixer, rate=3)
     ids = text(learner.model)
     means = [learner.learn(ids).mean() for _ in range(20)]
     assert all(later < earlier for earlier, later in pairwise(means))
@@ -115,6 +117,39 @@ def test_the_pull_leads_back_to_the_base() -> None:
             np.testing.assert_allclose(learner.base[name] - learner.weights[name], left, atol=1e-5)
 
 
+def test_the_weights_are_written_under_the_guard() -> None:
+    learner, told = make_learner(base=1), []
+
+    class Guard:
+        def __enter__(self) -> None:
+            told.append(("enter", copied(learner.weights)))
+
+        def __exit__(self, *_: object) -> None:
+            told.append(("exit", copied(learner.weights)))
+
+    told.append(("begin", copied(learner.weights)))
+    learner = Learner(
+        learner.model, learner.weights, learner.base, dict.fromkeys(learner.names, np.ones(1)), learner.config, Guard()
+    )
+    learner.learn(text(learner.model), lambda start, losses: told.append(("segment", copied(learner.weights))))
+    assert [what for what, _ in told] == ["begin", *["enter", "exit", "segment"] * 4]
+    for (earlier, before), (later, after) in pairwise(told):
+        assert identical(before, after) == ((earlier, later) != ("enter", "exit"))
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_a_lock_will_do_as_guard(bad: bool) -> None:
+    learner, lock = make_learner(), threading.Lock()
+    learner = Learner(
+        learner.model, learner.weights, learner.base, dict.fromkeys(learner.names, np.ones(1)), learner.config, lock
+    )
+    if bad:
+        learner.weights["embed"][...] = np.nan
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError) if bad else nullcontext():
+        learner.learn(text(learner.model))
+    assert not lock.locked()
+
+
 def test_only_what_may_change_does() -> None:
     learner = make_learner(base=1)
     before = copied(learner.weights)
@@ -123,7 +158,7 @@ def test_only_what_may_change_does() -> None:
     def compare(start: int, losses: np.ndarray) -> None:
         for name, array in learner.weights.items():
             changed = array != before[name]
-            if name.endswith((".w1", ".w2")):
+            if name.endswith(".w2"):
                 awake = learner.network.awake[int(name.split(".")[1])]
                 slept.append(not awake.all())
                 assert (changed.any((1, 2)) == awake).all(), name
@@ -182,23 +217,6 @@ def test_divergence_keeps_what_was_learned_before() -> None:
         learner.learn(ids, break_it)
     other.learn(ids[: SEGMENT + 1])
     assert all((learner.weights[name] == other.weights[name]).all() for name in learner.names)
-
-
-def test_what_is_skipped_is_read_but_not_learned() -> None:
-    learner, before = make_learner(), make_learner().weights
-    ids, calls = text(learner.model), []
-    scores = learner.score(ids)
-
-    def on_segment(start: int, losses: np.ndarray) -> None:
-        calls.append((start, len(losses)))
-
-    losses = learner.learn(ids, on_segment, skip=2 * SEGMENT)
-    assert calls == [(2 * SEGMENT, SEGMENT), (3 * SEGMENT, 3)]
-    assert (losses[: 3 * SEGMENT] == scores[: 3 * SEGMENT]).all()
-    assert not identical(learner.weights, before)
-    learner = make_learner()
-    learner.learn(ids, on_segment, skip=len(ids))
-    assert identical(learner.weights, before) and len(calls) == 2
 
 
 def test_the_caller_may_stop() -> None:

@@ -58,7 +58,7 @@ def test_presets_are_as_large_as_they_are_meant(preset: str, millions: int) -> N
 def test_what_learning_changes() -> None:
     names = {name.split(".", 2)[-1] for name in adaptable_names(tiny_config())}
     assert names == {
-        "ffn.w1", "ffn.w2", "ffn.norm", "ffn.router_bias", "ffn.log_gamma",
+        "ffn.w2", "ffn.norm", "ffn.router_bias", "ffn.log_gamma",
         "mixer.norm", "mixer.head_norm", "mixer.decay_bias", "mixer.write_bias", "final_norm",
     }  # fmt: skip
 

@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgelm.errors import InputError
 from edgelm.text import files
-from edgelm.text.files import TextFile, chat_export, read_paths
+from edgelm.text.files import PIECE, TextFile, chat_export, pieces, read_paths
 from edgelm.text.tokenizer import DOC_LINE
 
 NOTHING = io.BytesIO()
@@ -123,3 +125,38 @@ def test_the_bytes_of_an_export_are_those_of_its_turns(tmp_path: Path) -> None:
     path = tmp_path / "chat.json"
     path.write_text(json.dumps([{"role": "user", "content": "ü"}]), encoding="utf-8")
     assert _read(path) == TextFile(str(path), "User: ü\n", len("User: ü\n".encode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("short", ["short"]),
+        ("0123456789", ["0123456789"]),
+        ("0123456789a", ["0123456789", "a"]),
+        ("one two three", ["one two ", "three"]),
+        ("one tw\nth ee", ["one tw\n", "th ee"]),
+        ("ab\nde\n\nh jkl", ["ab\nde\n\n", "h jkl"]),
+        # A sign in the first half would leave too small a part.
+        ("a\n\nbcdefghijkl", ["a\n\nbcdefgh", "ijkl"]),
+        ("   \n\n" * 4, ["   \n\n   \n\n", "   \n\n   \n\n"]),
+    ],
+)
+def test_where_a_text_is_cut(text: str, expected: list[str]) -> None:
+    assert list(pieces(text, 10)) == expected
+
+
+@given(st.text(st.sampled_from("ab \n\u00fc\U0001f600"), max_size=200), st.integers(2, 40))
+def test_pieces_are_the_whole(text: str, size: int) -> None:
+    found = list(pieces(text, size))
+    assert "".join(found) == text
+    assert all(0 < len(piece) <= size for piece in found)
+    assert all(len(piece) > size // 2 for piece in found[:-1])
+
+
+def test_a_long_text_in_the_usual_pieces() -> None:
+    text = "The ferry waits in the fog, and the baker is on board.\n\n" * 500
+    found = list(pieces(text))
+    assert "".join(found) == text
+    assert all(piece.endswith("\n\n") and len(piece) <= PIECE for piece in found)
+    assert list(pieces("x" * (2 * PIECE + 1))) == ["x" * PIECE, "x" * PIECE, "x"]

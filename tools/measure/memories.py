@@ -25,7 +25,7 @@ def measure(model: hub.Model, text: str, config: LearnConfig, *, learn: bool) ->
     weights = {name: array.copy() for name, array in model.weights.items()}
     base = {name: weights[name].copy() for name in adaptable_names(model.config)}
     learner = Learner(model.config, weights, base, model.grad_rms, config)
-    memory, nats, mixed, tokens = FastMemory(model.config.vocab_size), 0.0, 0.0, 0
+    memory, nats, mixed, tokens = FastMemory(model.tokenizer), 0.0, 0.0, 0
     begun = time.perf_counter()
     for ids in document_ids(model.tokenizer.encode_document_lines(text)):
         losses = (learner.learn(ids) if learn else learner.score(ids)).astype(np.float64)

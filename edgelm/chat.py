@@ -1,0 +1,234 @@
+"""A conversation that is learned from while it goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from edgelm.config import SampleConfig
+from edgelm.engine.generate import reply
+from edgelm.errors import InputError
+from edgelm.learn.entry import CHAT, FIX, GOOD
+from edgelm.learn.worker import Job
+from edgelm.runtime import LEAST_TOKENS, Runtime
+from edgelm.text.conversation import assistant_turn, reply_prompt, system_text, user_turn
+from edgelm.text.secrets import without_secrets
+from edgelm.text.tokenizer import DOC_ID
+
+if TYPE_CHECKING:
+    # Kernels are loaded only by those who learn, or who learned before.
+    from edgelm.learn.influence import Influence
+    from edgelm.learn.replay import Learned
+
+SEGMENT_SECONDS = 0.25
+"""How long an answer waits for the learning of the first segment of what it answers."""
+
+
+@dataclass
+class Turn:
+    """One exchange, filled while it goes on."""
+
+    number: int
+    text: str
+    reply: str = ""
+    tokens: int = 0
+    seconds: float = 0.0
+    entry_ids: list[int] = field(default_factory=list)
+    learning: Job | None = None
+    secrets_skipped: int = 0
+
+    @property
+    def learned(self) -> Learned | None:
+        """What it taught, once that is known."""
+        job = self.learning
+        return job.result() if job is not None and job.done() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of ``chat --json``."""
+        learned = self.learned
+        return {
+            "turn": self.number,
+            "reply": self.reply,
+            "tokens": self.tokens,
+            "tokens_per_s": round(self.tokens / self.seconds, 2) if self.seconds else 0.0,
+            "learned_tokens": learned.tokens if learned else 0,
+            "loss_nats_before": round(learned.loss_before, 4) if learned else None,
+            "loss_nats_after": round(learned.loss_after, 4) if learned else None,
+            "secrets_skipped": self.secrets_skipped,
+        }
+
+
+class Chat:
+    """A conversation that learns from what the person writes.
+
+    Parameters
+    ----------
+    runtime : Runtime
+    sampling : SampleConfig
+    learn : bool
+    system : str
+        Text that stands before the first turn.
+    patient : bool
+        Answers wait until what they answer is learned, so that the same input gives the same output;
+        otherwise no longer than for one segment.
+    """
+
+    def __init__(
+        self, runtime: Runtime, sampling: SampleConfig, *, learn: bool, system: str = "", patient: bool = True
+    ) -> None:
+        self.runtime, self.sampling, self.learn = runtime, sampling, learn
+        self.system, self.patient = system, patient
+        self.turns: list[Turn] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins a new conversation; what was learned stays."""
+        profile = self.runtime.profile
+        self.conversation = profile.conversation() if profile else 0
+        self._said: list[Turn] = []
+        self._read_again()
+
+    def _read_again(self) -> None:
+        """The model's state becomes that of the turns that are left."""
+        opening = system_text(self.system) if self.system.strip() else ""
+        said = (user_turn(t.text) + (assistant_turn(t.reply) if t.reply else "") for t in self._said)
+        self.runtime.session.reset()
+        self._unread = [DOC_ID, *self.runtime.tokenizer.encode(opening + "".join(said))]
+
+    def turn(self, text: str) -> Generator[str, None, None]:
+        """Makes the person's ``text`` durable, learns it, and yields the answer in pieces.
+
+        The last element of ``turns`` tells how it went. Closing the generator ends the answer; nothing
+        learned is lost.
+        """
+        runtime, turn = self.runtime, Turn(len(self.turns) + 1, text)
+        kept, turn.secrets_skipped = without_secrets(text) if self.learn else ("", 0)
+        if kept.strip():
+            turn.learning = self._tell(turn, CHAT, kept)
+            if self.patient:
+                turn.learning.result()
+            else:
+                turn.learning.begun_well.wait(SEGMENT_SECONDS)
+        self.turns.append(turn)
+        self._said.append(turn)
+        asked = user_turn(text) + reply_prompt()
+        ids = [*self._unread, *runtime.tokenizer.encode(runtime.reminder(asked, [t.text for t in self._said]) + asked)]
+        begun = time.perf_counter()
+        pieces: list[str] = []
+        finished = False
+
+        def count() -> None:
+            turn.tokens += 1
+
+        try:
+            for piece in reply(
+                runtime.session, runtime.tokenizer, ids, self.sampling, runtime.rng, runtime.mix_reply, count
+            ):
+                pieces.append(piece)
+                yield piece
+            finished = True
+        finally:
+            # A cut answer is closed by a line end, as a whole one is.
+            self._unread = [] if finished else runtime.tokenizer.encode("\n")
+            turn.reply = "".join(pieces)
+            turn.seconds = time.perf_counter() - begun
+
+    def _tell(self, turn: Turn, kind: str, text: str, parent: int | None = None) -> Job:
+        entry = self.runtime.adaptation.tell(kind, text, conversation=self.conversation, parent=parent)
+        turn.entry_ids.append(entry.id)
+        return self.runtime.worker.learn(entry, report=kind == CHAT)
+
+    def _last(self) -> Turn:
+        self._must_learn()
+        if not self._said:
+            raise InputError("nothing was said yet in this conversation")
+        return self._said[-1]
+
+    def _must_learn(self) -> None:
+        if not self.learn:
+            raise InputError("this chat does not learn (--no-learn)")
+
+    def approve(self) -> Job:
+        """``/good``: the last answer is learned too."""
+        turn = self._last()
+        if not turn.reply:
+            raise InputError("there is no answer to approve")
+        return self._answer(turn, GOOD, turn.reply)
+
+    def correct(self, text: str) -> Job:
+        """``/fix``: this is what the last answer should have been."""
+        turn = self._last()
+        kept, skipped = without_secrets(text)
+        if skipped or not kept.strip():
+            raise InputError("the answer is empty or looks like a secret; it was not learned")
+        turn.reply = kept.strip()
+        self._read_again()
+        return self._answer(turn, FIX, turn.reply)
+
+    def _answer(self, turn: Turn, kind: str, text: str) -> Job:
+        return self._tell(turn, kind, text, parent=turn.entry_ids[0] if turn.entry_ids else None)
+
+    def undo(self) -> list[int]:
+        """Takes the last turn back, and what was learned from it; returns the entries that went."""
+        turn = self._last()
+        self._said.pop()
+        self._read_again()
+        return self._remove(turn.entry_ids) if turn.entry_ids else []
+
+    def forget(self, match: str) -> list[int]:
+        """Forgets every entry of the log that contains ``match``, whatever its case.
+
+        The conversation forgets those turns too, and the answers that came after them.
+        """
+        self._must_learn()
+        if not match.strip():
+            raise InputError("say which words to forget: /forget WORDS")
+        wanted = match.strip().casefold()
+        ids = [entry.id for entry in self.runtime.adaptation.entries if wanted in entry.text.casefold()]
+        removed = self._remove(ids) if ids else []
+        known = [wanted in t.text.casefold() or bool(set(t.entry_ids) & set(removed)) for t in self._said]
+        if any(known):
+            first = known.index(True)
+            for turn in self._said[first:]:
+                turn.reply = ""
+            self._said = [turn for turn, gone in zip(self._said, known, strict=True) if not gone]
+        self.turns = [turn for turn in self.turns if wanted not in turn.text.casefold()]
+        for turn in self.turns:
+            turn.reply = "" if wanted in turn.reply.casefold() else turn.reply
+        self._read_again()
+        return removed
+
+    def _remove(self, ids: list[int]) -> list[int]:
+        adaptation, worker = self.runtime.adaptation, self.runtime.worker
+        try:
+            removed: list[int] = worker.call(lambda _: adaptation.remove(ids)).result()
+        finally:
+            replay = worker.call(lambda _: adaptation.catch_up(aside=True))
+            if self.patient:
+                replay.result()
+        return removed
+
+    def why(self) -> list[Influence]:
+        """Which entries of the log moved the last answer most."""
+        if not self._said or not self._said[-1].reply:
+            raise InputError("there is no answer to explain")
+        from edgelm.learn.influence import influences
+
+        turn = self._said[-1]
+        before, adaptation = user_turn(turn.text) + reply_prompt(), self.runtime.adaptation
+        job = self.runtime.worker.call(lambda _: influences(adaptation, before, f" {turn.reply}\n"))
+        found: list[Influence] = job.result()
+        return found
+
+    def close(self) -> None:
+        """Ends the session: consolidates what was told, and keeps the weights."""
+        if not self.learn:
+            return
+        adaptation, worker = self.runtime.adaptation, self.runtime.worker
+        try:
+            worker.call(lambda _: adaptation.consolidate()).result()
+        finally:
+            worker.close()
+            adaptation.settle(LEAST_TOKENS)

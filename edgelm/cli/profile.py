@@ -1,0 +1,179 @@
+"""``profile``: what was learned, its log, and how to take it back."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from edgelm.cli.options import Common, catch_up, common
+from edgelm.errors import ProfileError
+from edgelm.learn.entry import CHAT, TEXT
+from edgelm.learn.folder import check_name, files_of
+from edgelm.learn.profile import Profile
+from edgelm.model import hub
+from edgelm.runtime import LEAST_TOKENS, Runtime, profiles_dir
+
+
+@click.group()
+def profile() -> None:
+    """What was learned: look at it, take it back, move it."""
+
+
+@profile.command(name="list")
+@common
+def list_(common: Common) -> None:
+    """All profiles."""
+    rows = []
+    for path in sorted(profiles_dir().glob("*.db")):
+        size = sum(file.stat().st_size for file in files_of(path.parent, path.stem))
+        rows.append({"name": path.stem, "bytes": size})
+    common.emit({"profiles": rows}, "\n".join(f"{row['name']:20s} {row['bytes']:>12,} bytes" for row in rows))
+
+
+@profile.command()
+@common
+def show(common: Common) -> None:
+    """What a profile holds."""
+    with Runtime(common.runtime) as runtime:
+        catch_up(runtime, common)
+        entries = runtime.adaptation.entries
+        fields = {
+            "name": common.runtime.profile,
+            "model": runtime.model.name,
+            "entries": len(entries),
+            "said": sum(entry.kind == CHAT for entry in entries),
+            "read": sum(entry.kind == TEXT for entry in entries),
+            "characters": sum(len(entry.text) for entry in entries),
+            "last_entry": entries[-1].id if entries else None,
+            "bytes": runtime.profile.n_bytes if runtime.profile else 0,
+            "path": str(runtime.profile.path) if runtime.profile else "",
+            "weights_sha256": runtime.adaptation.sha256,
+        }
+    common.emit(fields, "\n".join(f"{name:15s} {value}" for name, value in fields.items()))
+
+
+@profile.command()
+@click.option("-n", "count", type=click.IntRange(1), help="The newest entries alone.")
+@common
+def log(count: int | None, common: Common) -> None:
+    """The entries of the log, oldest first."""
+    store = _open(common)
+    for entry in store.entries[-count:] if count else store.entries:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
+        fields = {"id": entry.id, "time": when, "kind": entry.kind, "text": entry.text}
+        fields |= {"conversation": entry.conversation} | ({"note": entry.note} if entry.note else {})
+        said = " ".join(entry.text.split())
+        shown = said if len(said) <= 100 or common.verbose else said[:99] + "…"
+        note = f"  [{entry.note}]" if entry.note else ""
+        common.emit(fields, f"{entry.id:6d}  {when}  {entry.kind:13s} {shown}{note}")
+
+
+def _open(common: Common) -> Profile:
+    """The log alone, of whatever model: no weights are needed to read it."""
+    model = hub.load(common.runtime.model)
+    return Profile(profiles_dir(), common.runtime.profile, model, writable=False, any_base=True)
+
+
+@profile.command()
+@click.argument("entry_id", type=click.IntRange(0), metavar="ID")
+@common
+def rollback(entry_id: int, common: Common) -> None:
+    """Take back everything learned after entry ID (0: everything)."""
+    with Runtime(common.runtime, writable=True) as runtime:
+        entries = runtime.adaptation.entries
+        if entry_id and entry_id not in {entry.id for entry in entries}:
+            raise ProfileError(f"the log has no entry {entry_id}; see `edgelm profile log`")
+        _remove(runtime, [entry.id for entry in entries if entry.id > entry_id], common)
+
+
+@profile.command()
+@click.argument("entry_ids", type=click.IntRange(1), nargs=-1, metavar="ID...")
+@click.option("--match", metavar="TEXT", help="Every entry that holds TEXT, whatever its case.")
+@common
+def forget(entry_ids: tuple[int, ...], match: str | None, common: Common) -> None:
+    """Forget entries: as if they had never been said."""
+    if not entry_ids and not (match and match.strip()):
+        raise click.UsageError("give the IDs of entries, or --match TEXT")
+    with Runtime(common.runtime, writable=True) as runtime:
+        ids = set(entry_ids)
+        if match:
+            wanted = match.strip().casefold()
+            ids |= {entry.id for entry in runtime.adaptation.entries if wanted in entry.text.casefold()}
+        _remove(runtime, sorted(ids), common)
+
+
+def _remove(runtime: Runtime, ids: list[int], common: Common) -> None:
+    removed = runtime.adaptation.remove(ids) if ids else []
+    _replay(runtime, common)
+    fields = {"removed": len(removed), "entries": removed, "weights_sha256": runtime.adaptation.sha256}
+    common.emit(fields, f"{len(removed)} {'entry' if len(removed) == 1 else 'entries'} removed")
+
+
+def _replay(runtime: Runtime, common: Common) -> None:
+    """The weights after what is left of the log, kept if they took a while to compute."""
+    catch_up(runtime, common)
+    runtime.adaptation.keep(LEAST_TOKENS)
+
+
+@profile.command()
+@common
+def rebase(common: Common) -> None:
+    """Move a profile to this model: its log is learned anew."""
+    with Runtime(common.runtime, writable=True, any_base=True) as runtime:
+        assert runtime.profile is not None
+        before = runtime.profile.base_name
+        runtime.adaptation.rebase()
+        _replay(runtime, common)
+        fields = {
+            "from": before, "to": runtime.model.name, "entries": len(runtime.adaptation.entries),
+            "weights_sha256": runtime.adaptation.sha256,
+        }  # fmt: skip
+    common.emit(fields, f"{fields['entries']} entries moved from {before} to {fields['to']}")
+
+
+@profile.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@common
+def export(file: Path, common: Common) -> None:
+    """Write the learned change alone, without any words, as safetensors."""
+    with Runtime(common.runtime) as runtime:
+        catch_up(runtime, common)
+        size = runtime.adaptation.export(file)
+    common.emit({"path": str(file), "bytes": size}, f"{file}: {size:,} bytes; weights only, none of your words")
+
+
+@profile.command(name="import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@common
+def import_(file: Path, common: Common) -> None:
+    """Begin an empty profile with a change that was exported, or with a copy of a profile's .db file."""
+    name = common.runtime.profile
+    check_name(name)
+    is_new = not (profiles_dir() / f"{name}.db").exists()
+    try:
+        with Runtime(common.runtime, writable=True) as runtime:
+            runtime.adaptation.take_in(file)
+            _replay(runtime, common)
+            fields = {"entries": len(runtime.adaptation.entries), "weights_sha256": runtime.adaptation.sha256}
+    except BaseException:
+        if is_new:
+            Profile.delete(profiles_dir(), name)
+        raise
+    common.emit(fields, f"profile {name!r}: {fields['entries']} entries")
+
+
+@profile.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common
+def delete(yes: bool, common: Common) -> None:
+    """Remove a profile and everything that was learned."""
+    name = common.runtime.profile
+    check_name(name)
+    if not (profiles_dir() / f"{name}.db").exists():
+        raise ProfileError(f"there is no profile {name!r}; see `edgelm profile list`")
+    if not yes and not common.json:
+        click.confirm(f"Delete profile {name!r} and everything it learned?", abort=True, err=True)
+    Profile.delete(profiles_dir(), name)
+    common.emit({"deleted": name}, f"profile {name!r} is deleted")

@@ -1,0 +1,79 @@
+"""The learned change of the weights as tensors: its difference to the base model in float16.
+
+For neuron blocks only those that changed are kept, with their indices (``NAME.blocks``, int32).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from edgelm.config import ModelConfig
+from edgelm.errors import DivergenceError
+from edgelm.model.weights import Weights, adaptable_names, shapes
+
+BLOCKS = ".blocks"
+
+
+def pack_change(weights: Weights, base: Weights, config: ModelConfig) -> Weights:
+    """The difference of ``weights`` to ``base``, tensors that did not change left out.
+
+    Raises
+    ------
+    DivergenceError
+        A difference does not fit float16.
+    """
+    changes: Weights = {}
+    for name in adaptable_names(config):
+        change = weights[name] - base[name]
+        if change.ndim == 3:
+            blocks = np.flatnonzero(change.any((1, 2)))
+            if not blocks.size:
+                continue
+            changes[name + BLOCKS], change = blocks.astype(np.int32), change[blocks]
+        elif not change.any():
+            continue
+        with np.errstate(over="ignore"):
+            changes[name] = change.astype(np.float16)
+        if not np.isfinite(changes[name]).all():
+            raise DivergenceError(f"the change of {name} is too large to be kept")
+    return changes
+
+
+def apply_change(changes: Weights, base: Weights, weights: Weights) -> None:
+    """Makes the adaptable ``weights`` those of ``base`` and the change, in place."""
+    for name, array in base.items():
+        np.copyto(weights[name], array)
+        if name in changes:
+            blocks = changes.get(name + BLOCKS)
+            weights[name][slice(None) if blocks is None else blocks] += changes[name].astype(np.float32)
+
+
+def misfit(changes: Weights, config: ModelConfig) -> str:
+    """The first tensor that is no change of an adaptable one, or ``""``: kernels check no bounds."""
+    return next((name for name in changes if not _fits(name, changes, config)), "")
+
+
+def _fits(name: str, changes: Weights, config: ModelConfig) -> bool:
+    tensor = name.removesuffix(BLOCKS)
+    if tensor not in adaptable_names(config) or tensor not in changes:
+        return False
+    shape, blocks = shapes(config)[tensor], changes.get(tensor + BLOCKS)
+    if blocks is not None:
+        # Rising, so that none is there twice.
+        rising = blocks.dtype == np.int32 and blocks.ndim == 1 and (np.diff(blocks) > 0).all()
+        if not rising or not ((blocks >= 0) & (blocks < shape[0])).all():
+            return False
+        shape = (len(blocks), *shape[1:])
+    change = changes[tensor]
+    return bool(change.dtype == np.float16 and change.shape == shape and np.isfinite(change).all())
+
+
+def digest(arrays: Weights) -> str:
+    """SHA-256 of arrays by name: two lives that learned the same have the same."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        total.update(name.encode() + b"\0")
+        total.update(np.ascontiguousarray(arrays[name]).data)
+    return total.hexdigest()

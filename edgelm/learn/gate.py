@@ -1,0 +1,74 @@
+"""The gate: learning must not cost the model its general ability.
+
+A held-out general text that comes with the package is scored as learning goes on, beside the score of the
+base model on the same words. What has grown a little worse draws the weights back towards the base; what
+is clearly worse, or not finite, is taken back to the last good point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgelm.config import LearnConfig, ModelConfig
+from edgelm.learn.network import Network
+from edgelm.model.reference import State
+from edgelm.model.weights import Weights
+from edgelm.text.general import general_text
+from edgelm.text.tokenizer import DOC_ID, Tokenizer
+
+EXCERPTS, EXCERPT_TOKENS = 12, 128
+AT_ONCE = 3
+"""Excerpts that a check reads; the checks take turns."""
+
+
+class Gate:
+    """Scores general text with the adapted weights and with the base model's.
+
+    Parameters
+    ----------
+    model : ModelConfig
+    tokenizer : Tokenizer
+    weights : dict of ndarray
+        Shared with the learner.
+    base : dict of ndarray
+        The adaptable weights before any learning.
+    config : LearnConfig
+    """
+
+    def __init__(
+        self, model: ModelConfig, tokenizer: Tokenizer, weights: Weights, base: Weights, config: LearnConfig
+    ) -> None:
+        self._model, self._weights, self._base, self._config = model, weights, base, config
+        ids = tokenizer.encode(general_text())
+        length = min(EXCERPT_TOKENS, max(1, len(ids) // EXCERPTS))
+        starts = np.linspace(0, max(0, len(ids) - length), EXCERPTS).astype(int)
+        self._excerpts = [np.array([DOC_ID, *ids[start : start + length]], np.int64) for start in starts]
+        self._base_nats: dict[int, float] = {}
+
+    def excess(self, network: Network, check: int) -> float:
+        """By which share general text costs more than with the base model, over the excerpts of one check.
+
+        Not finite if the model is broken. ``network`` computes with the adapted weights.
+        """
+        chosen = [(check * AT_ONCE + i) % EXCERPTS for i in range(AT_ONCE)]
+        return self._compare(network, chosen)
+
+    def excess_of_all(self, network: Network) -> float:
+        """As ``excess``, over all excerpts."""
+        return self._compare(network, range(EXCERPTS))
+
+    def _compare(self, network: Network, chosen: Sequence[int]) -> float:
+        if unknown := [i for i in chosen if i not in self._base_nats]:
+            # Of its own, over the base model's arrays: they are read, never copied or changed.
+            network_of_base = Network(self._model, {**self._weights, **self._base}, (), self._config.segment)
+            self._base_nats |= {i: self._nats(network_of_base, i) for i in unknown}
+        return sum(self._nats(network, i) for i in chosen) / sum(self._base_nats[i] for i in chosen) - 1
+
+    def _nats(self, network: Network, excerpt: int) -> float:
+        ids, state, total = self._excerpts[excerpt], State.empty(self._model, network.dtype.type), 0.0
+        for start in range(0, len(ids) - 1, network.max_steps):
+            targets = ids[start + 1 : start + network.max_steps + 1]
+            total += float(network.forward(ids[start : start + len(targets)], targets, state).sum())
+        return total

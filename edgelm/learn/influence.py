@@ -1,0 +1,96 @@
+"""Which entries of the log moved an answer: by how many bits each made it likelier.
+
+For the weights, to first order (TracIn, Pruthi et al. 2020, arXiv 2002.08484): the step that an entry's
+gradient takes, times the gradient of the answer. For the fast memory exactly: the answer's probability with the
+entry and without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgelm.learn.adaptation import Adaptation
+from edgelm.learn.entry import CHAT, PAIRED, Entry
+from edgelm.learn.fast_memory import FastMemory
+from edgelm.learn.learner import Learner
+from edgelm.learn.replay import memory_ids
+from edgelm.model.reference import State
+from edgelm.model.weights import Weights
+from edgelm.text.conversation import user_turn
+from edgelm.text.tokenizer import DOC_ID
+
+CANDIDATES = 16
+"""Entries looked at closely: those that share most rare words with the answer, and the newest."""
+
+
+@dataclass(frozen=True)
+class Influence:
+    """An entry, and the bits that weights and fast memory owe to it."""
+
+    entry: Entry
+    bits_slow: float
+    bits_fast: float
+
+    @property
+    def bits(self) -> float:
+        """Both together."""
+        return self.bits_slow + self.bits_fast
+
+
+def influences(adaptation: Adaptation, before: str, answer: str) -> list[Influence]:
+    """The influence of likely entries on ``answer`` after ``before``, greatest first."""
+    encode = adaptation.model.tokenizer.encode
+    entries = [entry for entry in adaptation.entries if entry.text]
+    if not entries:
+        return []
+    learner, memory = adaptation.life.learner, adaptation.life.memory
+    head, tail = [DOC_ID, *encode(before)], encode(answer)
+    ids = np.array([*head, *tail])
+    p = np.exp(-learner.score(ids).astype(np.float64))[len(head) - 1 :]
+    of_answer = _gradients(learner, ids, len(head))
+    with_all = np.log2(memory.predict(ids, len(head), p, as_reply=True)).sum()
+    found = []
+    for entry in _candidates(entries, set(ids.tolist()), adaptation):
+        others = [other for other in entries if other.id != entry.id]
+        befores = [adaptation.before(other) for other in others]
+        without = FastMemory(adaptation.model.tokenizer)
+        without.gates[:] = memory.gates
+        without.rebuild(memory_ids(others, befores, adaptation.model.tokenizer))
+        fast = float(with_all - np.log2(without.predict(ids, len(head), p, as_reply=True)).sum())
+        text = user_turn(entry.text) if entry.kind == CHAT or entry.kind in PAIRED else entry.text
+        own = _gradients(learner, np.array([DOC_ID, *encode(text)]), 1)
+        slow = sum((float((learner.steps(name) * own[name] * array).sum()) for name, array in of_answer.items()), 0.0)
+        found.append(Influence(entry, slow / float(np.log(2)), fast))
+    return sorted(found, key=lambda item: -item.bits)
+
+
+def _candidates(entries: list[Entry], wanted: set[int], adaptation: Adaptation) -> list[Entry]:
+    tokens = {entry.id: set(adaptation.model.tokenizer.encode(" " + entry.text)) for entry in entries}
+    counts: dict[int, int] = {}
+    for found in tokens.values():
+        for token in found & wanted:
+            counts[token] = counts.get(token, 0) + 1
+    score = {i: sum(1 / counts[token] for token in found & wanted) for i, found in tokens.items()}
+    return sorted(entries, key=lambda entry: (-score[entry.id], -entry.id))[:CANDIDATES]
+
+
+def _gradients(learner: Learner, ids: np.ndarray, first: int) -> Weights:
+    """Sum of the gradients of the losses of ids[first:], by tensor."""
+    network, state = learner.network, State.empty(learner.model, learner.network.dtype.type)
+    total = {name: np.zeros_like(learner.weights[name]) for name in learner.names}
+    for start in range(0, len(ids) - 1, network.max_steps):
+        targets = ids[start + 1 : start + network.max_steps + 1]
+        network.forward(ids[start : start + len(targets)], targets, state)
+        if start + len(targets) < first:
+            continue
+        network.logits[: max(0, first - 1 - start)] = 0  # by now they hold the gradients of the losses
+        network.backward()
+        for name, sum_ in total.items():
+            if sum_.ndim == 3:
+                awake = network.awake[int(name.split(".")[1])]
+                sum_[awake] += network.grads[name][awake]
+            else:
+                sum_ += network.grads[name]
+    return total

@@ -1,0 +1,125 @@
+"""Lives to compare: what somebody says, reads, approves and sleeps over, on the tiny model."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgelm.config import LearnConfig
+from edgelm.learn.adaptation import Adaptation
+from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, TEXT
+from edgelm.learn.profile import Profile
+from edgelm.model import hub
+
+NEVER = 1 << 40
+WORDS = ["the", "ferry", "waits", "in", "fog", "and", "a", "baker", "brings", "warm", "rolls", "to", "Ada's", "boat"]
+LIVELY = LearnConfig(rate=1000, gate_segments=2, gate_limit=0.01, gate_draw=0.001)
+"""Learns so fast that the gate has something to do after a few words, above all after ``HARM``."""
+HARM = "zq" * 40
+
+
+@dataclass(frozen=True)
+class Act:
+    """What happens; ``parent`` is the number of the act that is answered, ``amount`` the steps after which a
+    consolidation is broken off, ``saves`` whether a checkpoint is written."""
+
+    kind: str
+    text: str = ""
+    conversation: int = 1
+    parent: int | None = None
+    amount: int | None = None
+    saves: bool = True
+
+
+def open_life(model: Path, folder: Path, config: LearnConfig | None = None, *, name: str = "me") -> Adaptation:
+    """A profile held for writing; nothing is replayed yet."""
+    loaded = hub.load(str(model))
+    ticks = itertools.count(1)
+    profile = Profile(folder, name, loaded, writable=True)
+    try:
+        return Adaptation(loaded, profile, config or LearnConfig(), lambda: float(next(ticks)), threading.RLock())
+    except BaseException:
+        profile.close()
+        raise
+
+
+def close(adaptation: Adaptation) -> None:
+    """As a process that is killed: nothing is settled."""
+    assert adaptation.profile is not None
+    adaptation.profile.close()
+
+
+def after(steps: int | None) -> Callable[[], bool]:
+    """Says at the question after so many that it is time to stop."""
+    asked = itertools.count()
+    return lambda: steps is not None and next(asked) >= steps
+
+
+def live(adaptation: Adaptation, acts: Sequence[Act], ids: dict[int, int] | None = None) -> dict[int, int]:
+    """Lives the acts; gives the id of the entry that each became, by the number of the act."""
+    ids = {} if ids is None else ids
+    for number, act in enumerate(acts, len(ids)):
+        known = len(adaptation.entries)
+        if act.kind == CONSOLIDATION:
+            adaptation.consolidate(after(act.amount))
+        elif act.kind == CHECKPOINT:
+            adaptation.settle(0 if act.saves else NEVER)
+        else:
+            parent = None if act.parent is None else ids[act.parent]
+            adaptation.learn(adaptation.tell(act.kind, act.text, conversation=act.conversation, parent=parent))
+        # Nothing to consolidate or to round leaves no entry.
+        ids[number] = adaptation.entries[-1].id if len(adaptation.entries) > known else 0
+    return ids
+
+
+def live_without(adaptation: Adaptation, acts: Sequence[Act], ids: dict[int, int], gone: Iterable[int]) -> None:
+    """Lives ``acts`` as if those whose entries are ``gone`` had never been."""
+    left = [number for number in range(len(acts)) if ids[number] not in set(gone)]
+    places = {number: place for place, number in enumerate(left)}
+    live(
+        adaptation,
+        [
+            Act(a.kind, a.text, a.conversation, None if a.parent is None else places[a.parent], a.amount, a.saves)
+            for a in (acts[number] for number in left)
+        ],
+    )
+
+
+def random_acts(rng: np.random.Generator, n_acts: int) -> list[Act]:
+    """A life; every text holds a word of its own."""
+    acts: list[Act] = []
+    conversation = 1
+    for _ in range(n_acts):
+        kind = str(rng.choice([CHAT, CHAT, CHAT, TEXT, GOOD, FIX, CONSOLIDATION, CHECKPOINT]))
+        turns = [i for i, act in enumerate(acts) if act.kind == CHAT]
+        if kind in (GOOD, FIX) and not turns:
+            kind = CHAT
+        conversation += int(rng.random() < 0.15)
+        if kind in (GOOD, FIX):
+            parent = int(rng.choice(turns[-3:]))
+            acts.append(Act(kind, _words(rng, 8), acts[parent].conversation, parent))
+        elif kind in (CHAT, TEXT):
+            acts.append(Act(kind, _words(rng, 12 if kind == CHAT else 60), conversation))
+        elif kind == CONSOLIDATION:
+            acts.append(Act(kind, amount=int(rng.integers(0, 5)) if rng.random() < 0.5 else None))
+        else:
+            acts.append(Act(kind, saves=bool(rng.random() < 0.7)))
+    return acts
+
+
+def _words(rng: np.random.Generator, at_most: int) -> str:
+    own = "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 12))
+    words = [str(word) for word in rng.choice(WORDS, int(rng.integers(1, at_most)))]
+    words += [HARM] * int(rng.random() < 0.2)
+    words.insert(int(rng.integers(len(words) + 1)), own)
+    return (" " if rng.random() < 0.7 else "\n").join(words)
+
+
+def own_word(text: str) -> str:
+    """The word that no other text has."""
+    return next(word for word in text.split() if len(word) == 12)

@@ -1,0 +1,236 @@
+"""A conversation that is learned from: approved, corrected, taken back, explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgelm.chat import Chat
+from edgelm.config import SampleConfig
+from edgelm.errors import InputError
+from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, Entry
+from edgelm.runtime import Runtime, RuntimeOptions
+from tests.model_folder import contents
+
+Open = Callable[..., Chat]
+
+
+@pytest.fixture
+def open_(tiny_model: Path, home: Path) -> Iterator[Open]:
+    """``open_("mine")``: a chat that learns; an earlier one with the same profile is closed."""
+    runtimes: dict[str, Runtime] = {}
+
+    def run(profile: str = "default", *, learn: bool = True, patient: bool = True, max_tokens: int = 6) -> Chat:
+        if profile in runtimes:
+            runtimes[profile].close()
+        options = RuntimeOptions(str(tiny_model), profile=profile, seed=1)
+        runtimes[profile] = Runtime(options, writable=learn)
+        runtimes[profile].adaptation.catch_up()
+        return Chat(runtimes[profile], SampleConfig(max_tokens=max_tokens), learn=learn, patient=patient)
+
+    yield run
+    for runtime in runtimes.values():
+        runtime.close()
+
+
+def _say(chat: Chat, *texts: str) -> str:
+    """The last answer."""
+    answer = ""
+    for text in texts:
+        answer = "".join(chat.turn(text))
+    return answer
+
+
+def _told(chat: Chat) -> list[tuple[str, str]]:
+    return [(entry.kind, entry.text) for entry in chat.runtime.adaptation.entries if entry.text]
+
+
+def _entries(chat: Chat) -> list[Entry]:
+    return chat.runtime.adaptation.entries
+
+
+def test_a_turn_is_in_the_log_before_it_is_answered(open_: Open) -> None:
+    chat = open_()
+    answer = chat.turn("Hello")
+    piece = next(answer)
+    assert _told(chat) == [(CHAT, "Hello")]
+    rest = "".join(answer)
+    (turn,) = chat.turns
+    assert turn.reply == piece + rest
+    assert turn.entry_ids == [1]
+    assert turn.learned is not None
+    fields = turn.to_json()
+    assert (fields["turn"], fields["learned_tokens"]) == (1, turn.learned.tokens)
+
+
+def test_the_end_consolidates_and_rounds(open_: Open) -> None:
+    chat = open_()
+    _say(chat, "One", "Two")
+    chat.close()
+    assert [entry.kind for entry in _entries(chat)] == [CHAT, CHAT, CONSOLIDATION, CHECKPOINT]
+    sha256 = chat.runtime.adaptation.sha256
+    again = open_()
+    assert again.runtime.adaptation.sha256 == sha256
+    again.close()  # nothing was said
+    assert len(_entries(again)) == 4
+
+
+@pytest.mark.jit_only
+def test_the_same_words_give_the_same_weights_patient_or_not(open_: Open) -> None:
+    found = []
+    for patient in (True, False):
+        chat = open_(f"patient-{patient}", patient=patient)
+        _say(chat, "One", "Two", "Three")
+        assert chat.undo() == [3]
+        _say(chat, "Four")  # is told while the rest is replayed
+        chat.runtime.worker.call(lambda _: None).result()
+        assert not chat.runtime.adaptation.pending
+        found.append((_told(chat), chat.runtime.adaptation.sha256))
+    assert found[0] == found[1]
+
+
+def test_a_good_answer_is_learned(open_: Open) -> None:
+    chat = open_()
+    answer = _say(chat, "Hello", "Good morning")
+    before = chat.runtime.adaptation.sha256
+    chat.approve().result()
+    assert chat.runtime.adaptation.sha256 != before
+    entry = _entries(chat)[-1]
+    assert (entry.kind, entry.text, entry.parent) == (GOOD, answer, 2)
+    assert entry.conversation == _entries(chat)[0].conversation
+
+
+def test_a_correction_takes_the_place_of_the_answer(open_: Open) -> None:
+    chat = open_()
+    _say(chat, "What is my boat called?")
+    before = chat.runtime.adaptation.sha256
+    chat.correct("  It is called Heron. ").result()
+    assert chat.runtime.adaptation.sha256 != before
+    entry = _entries(chat)[-1]
+    assert (entry.kind, entry.text, entry.parent) == (FIX, "It is called Heron.", 1)
+    assert chat.turns[-1].reply == "It is called Heron."
+    for text in ("", "  ", "my password is hunter22"):
+        with pytest.raises(InputError, match="empty or looks like a secret"):
+            chat.correct(text)
+    assert len(_entries(chat)) == 2
+
+
+def test_a_secret_has_no_entry_to_answer(open_: Open) -> None:
+    chat = open_()
+    _say(chat, "my password is hunter22")
+    assert chat.turns[0].secrets_skipped == 1
+    chat.correct("I will not remember it.").result()
+    assert [entry.parent for entry in _entries(chat)] == [None]
+    assert chat.undo() == [1]
+
+
+@pytest.mark.jit_only
+def test_undo_takes_a_turn_back(open_: Open) -> None:
+    chat, other = open_("one"), open_("other")
+    _say(other, "First")
+    _say(chat, "First", "Second")
+    chat.approve().result()
+    chat.correct("Another answer").result()
+    assert chat.undo() == [2, 3, 4]
+    assert chat.runtime.adaptation.sha256 == other.runtime.adaptation.sha256
+    # The conversation goes on where it was before, and so does what is learned from it.
+    _say(chat, "Third")
+    _say(other, "Third")
+    assert chat.runtime.adaptation.sha256 == other.runtime.adaptation.sha256
+    assert chat.undo() == [5]
+    assert chat.undo() == [1]
+    with pytest.raises(InputError, match="nothing was said yet"):
+        chat.undo()
+    assert _told(chat) == []
+
+
+@pytest.mark.jit_only
+def test_forget_reaches_all_conversations(open_: Open, home: Path) -> None:
+    chat, other = open_("one"), open_("other")
+    for talk in (chat, other):
+        _say(talk, "The ferry waits.")
+        if talk is chat:
+            _say(talk, "A WOLVERINE sleeps.")
+        talk.reset()
+        if talk is chat:
+            _say(talk, "Where is the wolverine now?")
+        _say(talk, "Good night")
+    assert chat.forget(" Wolverine ") == [2, 3]
+    assert chat.runtime.adaptation.sha256 == other.runtime.adaptation.sha256
+    assert not any(b"olverine" in blob.lower() for blob in contents(home).values())
+    assert all("olverine" not in turn.text.lower() + turn.reply.lower() for turn in chat.turns)
+    assert chat.forget("wolverine") == []
+    with pytest.raises(InputError, match="say which words to forget"):
+        chat.forget(" ")
+
+
+def test_the_conversation_forgets_it_too(open_: Open) -> None:
+    chat = open_()
+    _say(chat, "Hello", "A wolverine sleeps.", "What sleeps?")
+    chat.forget("wolverine")
+    read = chat.runtime.tokenizer.decode_bytes(chat._unread).decode(errors="replace")
+    assert "Hello" in read
+    assert "What sleeps?" in read
+    assert "wolverine" not in read
+    assert chat.turns[-1].reply == ""  # it may have repeated it
+    assert _say(chat, "And now?") is not None
+
+
+def test_approved_answers_after_what_is_forgotten_go_too(open_: Open) -> None:
+    chat = open_()
+    _say(chat, "A wolverine sleeps.", "What sleeps?")
+    chat.approve().result()
+    assert chat.forget("wolverine") == [1, 3]
+    assert _told(chat) == [(CHAT, "What sleeps?")]
+
+
+def test_a_new_conversation(open_: Open) -> None:
+    chat = open_()
+    _say(chat, "One")
+    chat.reset()
+    with pytest.raises(InputError, match="nothing was said yet"):
+        chat.approve()
+    _say(chat, "Two")
+    assert [entry.conversation for entry in _entries(chat)] == [1, 2]
+    assert open_().conversation == 3
+
+
+@pytest.mark.jit_only
+def test_which_words_moved_an_answer(open_: Open) -> None:
+    chat = open_(max_tokens=12)
+    with pytest.raises(InputError, match="no answer to explain"):
+        chat.why()
+    _say(chat, "The harbour sleeps.", "My boat is called Heron.", "What is my boat called?")
+    chat.correct("Your boat is called Heron.").result()
+    before = chat.runtime.adaptation.sha256
+    found = chat.why()
+    assert {item.entry.id for item in found} == {1, 2, 3, 4}
+    assert [item.bits for item in found] == sorted((item.bits for item in found), reverse=True)
+    # The very words, learned as the answer, weigh most; what has nothing to do with it weighs least.
+    assert found[0].entry.kind == FIX
+    assert found[0].bits > found[-1].bits
+    assert all(item.bits == item.bits_slow + item.bits_fast for item in found)
+    assert chat.runtime.adaptation.sha256 == before
+
+
+def test_a_chat_that_does_not_learn(open_: Open, home: Path) -> None:
+    chat = open_(learn=False)
+    _say(chat, "Hello")
+    for command in (chat.approve, chat.undo, lambda: chat.correct("x"), lambda: chat.forget("x")):
+        with pytest.raises(InputError, match="does not learn"):
+            command()
+    chat.close()
+    assert not home.exists()
+
+
+def test_an_answer_that_was_cut_off(open_: Open) -> None:
+    chat = open_()
+    answer = chat.turn("Hello")
+    piece = next(answer)
+    answer.close()
+    assert chat.turns[0].reply == piece
+    assert _told(chat) == [(CHAT, "Hello")]
+    chat.approve().result()
+    assert _told(chat)[-1] == (GOOD, piece)

@@ -1,0 +1,111 @@
+"""Kills and failing disks: what was acknowledged is never lost, and the next run is a good one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgelm.errors import ProfileError
+from edgelm.learn.adaptation import Adaptation
+from edgelm.learn.entry import CHAT
+from edgelm.learn.profile import Profile
+from edgelm.runtime import Runtime, RuntimeOptions
+from tests.command import ROOT
+
+pytestmark = pytest.mark.jit_only
+
+
+def _measure(*args: str) -> dict[str, Any]:
+    """What a tool prints, in a process of its own: it forks, and may have no threads before."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *args, "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.stdout, done.stderr
+    fields: dict[str, Any] = json.loads(done.stdout)
+    assert fields["failures"] == []
+    assert done.returncode == 0, done.stderr
+    return fields
+
+
+def test_kills() -> None:
+    fields = _measure("tools.measure.kills", "--kills", "50", "--seed", "1")
+    assert fields["kills"] == 50
+    assert fields["acknowledged"] > 20
+    assert fields["lost"] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the calls of the disk are replaced as Linux has them")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) to compile what lets the disk fail")
+def test_every_call_that_fails() -> None:
+    fields = _measure("tools.measure.faults", "--each", "one")
+    assert all(count > 20 for count in fields["cases"].values())
+    assert fields["exit_codes"]["full disk: 1"] > 20
+
+
+def _stop_after_one() -> Callable[[], bool]:
+    answers = iter([False])
+    return lambda: next(answers, True)
+
+
+@pytest.mark.parametrize(
+    ("fails", "action"),
+    [
+        ("change", lambda adaptation: adaptation.consolidate(_stop_after_one())),
+        ("append", lambda adaptation: adaptation.settle()),
+        ("keep_weights", lambda adaptation: adaptation.settle()),
+        ("_tidy", lambda adaptation: adaptation.remove([1])),
+    ],
+    ids=["consolidation broken off", "checkpoint", "weights", "forgetting"],
+)
+def test_a_session_goes_on_after_the_disk_failed(
+    home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, fails: str, action: Callable[[Adaptation], object]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ProfileError("the disk is full")
+
+    with Runtime(RuntimeOptions(str(tiny_model)), writable=True) as runtime:
+        adaptation = runtime.adaptation
+        for text in ("The ferry waits in the fog.", "The baker is the first on board."):
+            adaptation.learn(adaptation.tell(CHAT, text, conversation=1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Profile, fails, fail)
+            with pytest.raises(ProfileError):
+                action(adaptation)
+        adaptation.catch_up()
+        adaptation.learn(adaptation.tell(CHAT, "The lamps are lit.", conversation=1))
+        adaptation.settle()
+    after = _learned(tiny_model)
+    for path in (home / "profiles").glob("*.weights-*"):
+        path.unlink()
+    assert after == _learned(tiny_model)
+
+
+@pytest.mark.parametrize("comes", [True, False], ids=["later", "never"])
+def test_what_was_told_is_learned_before_what_follows_is_written(home: Path, tiny_model: Path, comes: bool) -> None:
+    with Runtime(RuntimeOptions(str(tiny_model)), writable=True) as runtime:
+        adaptation = runtime.adaptation
+        adaptation.learn(adaptation.tell(CHAT, "The ferry waits in the fog.", conversation=1))
+        entry = adaptation.tell(CHAT, "The baker is the first on board.", conversation=1)
+        adaptation.consolidate()  # as the learning thread may in this very moment
+        if comes:
+            adaptation.learn(entry)
+        adaptation.settle()
+    after = _learned(tiny_model)
+    for path in (home / "profiles").glob("*.weights-*"):
+        path.unlink()
+    assert after == _learned(tiny_model)
+
+
+def _learned(model: Path) -> str:
+    """Identifies what the profile has learned, when it is opened anew."""
+    with Runtime(RuntimeOptions(str(model))) as runtime:
+        runtime.adaptation.catch_up()
+        return runtime.adaptation.sha256
