@@ -137,6 +137,7 @@ def test_a_file_in_place_of_the_data_folder(cli: Cli, home: Path, place: str) ->
     assert file.read_text(encoding="utf-8") == "a file"
 
 
+@pytest.mark.jit_only
 def test_a_full_disk(cli: Cli, learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

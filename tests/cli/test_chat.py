@@ -57,6 +57,7 @@ def test_no_learn_writes_nothing(cli: Cli, home: Path) -> None:
     assert not home.exists()
 
 
+@pytest.mark.jit_only
 def test_no_learn_reads_what_was_learned(cli: Cli, home: Path) -> None:
     args = ["chat", "--no-learn", "--json", "--max-tokens", "40", "--temperature", "0"]
     before = cli(*args, input="Hello\n").json_lines

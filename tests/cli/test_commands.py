@@ -118,6 +118,7 @@ def test_evaluate_while_learning_keeps_nothing(cli: Cli, text: Path, home: Path)
     assert not home.exists()
 
 
+@pytest.mark.jit_only
 def test_adapt(cli: Cli, text: Path, home: Path) -> None:
     fields = cli("adapt", text, "--json").json
     assert fields.keys() == ADAPTED
@@ -129,6 +130,7 @@ def test_adapt(cli: Cli, text: Path, home: Path) -> None:
     assert cli("info", "--json").json["profile_bytes"] == sum(map(len, contents(home).values()))
 
 
+@pytest.mark.jit_only
 def test_adapt_without_holdout_learns_all(cli: Cli, text: Path) -> None:
     chat = text.with_name("chat.json")
     chat.write_text(json.dumps([{"role": "user", "content": "Where is the baker?"}]), encoding="utf-8")
@@ -140,6 +142,7 @@ def test_adapt_without_holdout_learns_all(cli: Cli, text: Path) -> None:
     assert "learned" in cli("adapt", chat, "--profile", "other").stdout
 
 
+@pytest.mark.jit_only
 def test_adapt_can_keep_none_of_the_words(cli: Cli, text: Path, home: Path) -> None:
     def weights() -> list[bytes]:
         return [path.read_bytes() for path in sorted(home.rglob("*.safetensors"))]
@@ -160,6 +163,7 @@ def test_adapt_can_keep_none_of_the_words(cli: Cli, text: Path, home: Path) -> N
     assert "without keeping its words" in assert_one_line(cli("profile", "forget", "--match", "hello"))
 
 
+@pytest.mark.jit_only
 def test_profiles_are_apart(cli: Cli, text: Path, home: Path) -> None:
     cli("adapt", text, "--profile", "one", "--json")
     scores = {name: cli("evaluate", text, "--profile", name, "--json").json["bits_per_byte"] for name in ("one", "two")}

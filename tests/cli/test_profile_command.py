@@ -77,6 +77,7 @@ def test_list(cli: Cli, profile: Ask, say: Say, home: Path) -> None:
     assert "me.too" in cli("profile", "list").stdout
 
 
+@pytest.mark.jit_only
 def test_show(cli: Cli, profile: Ask, say: Say, home: Path) -> None:
     nothing = profile("show")
     assert (nothing["entries"], nothing["last_entry"], nothing["bytes"]) == (0, None, 0)
@@ -111,6 +112,7 @@ def test_log(cli: Cli, profile: Ask, say: Say) -> None:
     assert plain[1].endswith("The wolverine sleeps.")
 
 
+@pytest.mark.jit_only
 def test_a_long_entry_is_shortened_for_people(cli: Cli, profile: Ask, say: Say) -> None:
     text = "The ferry waits. " * 20 + "End"
     say(text)

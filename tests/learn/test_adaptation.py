@@ -255,6 +255,7 @@ def test_a_consolidation_that_was_broken_off(open_: Open) -> None:
     assert len(set(found.values())) == 4 or found[0] == found[None]
 
 
+@pytest.mark.jit_only
 def test_what_was_told_while_the_log_is_replayed(open_: Open) -> None:
     expected = open_("expected")
     live(expected, [*DAY, Act(CHAT, "Said meanwhile.")])

@@ -201,6 +201,7 @@ def test_a_consolidation_that_fails_is_not_tried_again_and_again(start: Start, m
     assert worker.call(lambda _: 7).result() == 7
 
 
+@pytest.mark.jit_only
 def test_readers_meet_whole_updates_only(start: Start) -> None:
     worker, adaptation = start()
     weights = {name: adaptation.model.weights[name] for name in adaptation.base}
