@@ -223,6 +223,11 @@ def one_blas_thread() -> None:
         os.environ[name] = "1"
 
 
+def no_telemetry() -> None:
+    """Keeps ONNX Runtime from collecting and sending anything; to be called before it is imported."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 def no_color() -> bool:
     """Whether ``NO_COLOR`` asks for plain text (no-color.org)."""
     return bool(os.environ.get("NO_COLOR"))

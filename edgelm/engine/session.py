@@ -6,12 +6,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import numpy as np
-import onnxruntime as ort
 
-from edgelm.config import ModelConfig
+from edgelm.config import ModelConfig, no_telemetry
 from edgelm.errors import ModelFileError
 from edgelm.model.reference import State, forward
 from edgelm.model.weights import Weights
+
+# Nothing leaves the device: it would start to collect as soon as it is imported.
+no_telemetry()
+import onnxruntime as ort  # noqa: E402
 
 Array = np.ndarray
 Snapshot = list[Array]

@@ -33,7 +33,7 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE log(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL,
+    id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL,
     conversation INTEGER NOT NULL, parent INTEGER, amount INTEGER, note TEXT NOT NULL, digest BLOB NOT NULL);
 CREATE TABLE checkpoint(entry INTEGER PRIMARY KEY, sha256 TEXT NOT NULL);
 """
@@ -169,9 +169,7 @@ class Profile:
         for *fields, stored in database.execute(f"SELECT {columns} FROM log ORDER BY id"):
             entry = Entry(*fields)
             if entry.digest != stored:
-                raise ProfileError(
-                    f"{self.path}: entry {entry.id} is damaged; move the file away, or bring a copy back"
-                )
+                raise ProfileError(f"{self.path}: entry {entry.id} is damaged; move the file away or use a copy")
             self.entries.append(entry)
 
     def _tidy(self) -> None:
@@ -210,8 +208,10 @@ class Profile:
             The disk is full or fails; the log and the older checkpoint are as they were.
         """
         with self._reporting("cannot be written; nothing was lost") as database:
-            row = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'log'").fetchone()
-            entry = Entry((row[0] if row else 0) + 1, float(time), kind, text, conversation, parent, None, note)
+            # The ids of what was removed are not given again.
+            row = database.execute("SELECT value FROM meta WHERE key = 'removed'").fetchone()
+            last = max(self.entries[-1].id if self.entries else 0, int(row[0]) if row else 0)
+            entry = Entry(last + 1, float(time), kind, text, conversation, parent, None, note)
             sha256 = self._write_weights(entry.id, tensors) if tensors is not None else ""
             with self._writing():
                 database.execute("INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?)", (*astuple(entry), entry.digest))
@@ -317,13 +317,14 @@ class Profile:
             return []
         last = max((entry.id for entry in self.entries if entry.kind in WORDLESS and entry.id not in gone), default=0)
         if last > min(gone):
-            raise ProfileError(
-                f"entry {last} was learned without keeping its words: nothing before it can be forgotten"
-            )
+            raise ProfileError(f"the words of entry {last} were not kept: nothing before it can be forgotten")
         unfinished = self.progress.split(":")[1:2]  # is learned from its beginning if a part of it goes
 
         def update(database: sqlite3.Connection) -> None:
             database.executemany("DELETE FROM log WHERE id = ?", [(i,) for i in gone])
+            row = database.execute("SELECT value FROM meta WHERE key = 'removed'").fetchone()
+            removed = max(*gone, int(row[0]) if row else 0)
+            database.execute("REPLACE INTO meta VALUES ('removed', ?)", (str(removed),))
             if any([str(entry.conversation)] == unfinished for entry in self.entries if entry.id in gone):
                 database.execute("DELETE FROM meta WHERE key = 'progress'")
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from edgelm.engine.session import OrtSession
 from edgelm.errors import ModelFileError
 from edgelm.export.step import build_graph
+from tests.command import ROOT
 from tests.tiny import random_model, tiny_config
 
 
@@ -22,3 +28,13 @@ def test_a_weight_that_is_missing() -> None:
     del weights["final_norm"]
     with pytest.raises(ModelFileError, match="'final_norm'"):
         OrtSession(build_graph(config), weights)
+
+
+def test_nothing_is_collected(tmp_path: Path, tiny_model: Path) -> None:
+    script = "from edgelm.model import hub\nfrom edgelm.engine.session import OrtSession\nimport sys\n"
+    script += "model = hub.load(sys.argv[1])\nOrtSession(model.graph, model.weights).run(model.weights['embed'][:1, 0].astype(int))"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    command = [sys.executable, "-c", script, str(tiny_model)]
+    subprocess.run(command, cwd=ROOT, env=environment | {"HOME": str(tmp_path)}, check=True, timeout=120)
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and "numba" not in path.parts]
+    assert left == []
