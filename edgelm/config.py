@@ -194,7 +194,7 @@ class LearnConfig:
     segment: int = 32
     gate_segments: int = 64
     gate_limit: float = 0.02
-    gate_draw: float = 0.005
+    gate_draw: float = 0.0035
     rounds: int = 2
     hold: float = 0.7
     rehearsal: float = 0.5

@@ -86,6 +86,7 @@ class Life:
         """Here a life may be taken up again: all that it knows is in the weights and the memory."""
         self._segments, self._checks, self._level = 0, 0, 0.0
         self._good = {name: self.weights[name].copy() for name in self.base}
+        self._good_gates = self.memory.gates.copy()
 
     @property
     def sha256(self) -> str:
@@ -171,7 +172,7 @@ class Life:
             self.memory = other.memory
         self.unsettled, self.recent = other.unsettled, other.recent
         self._segments, self._checks, self._level = other._segments, other._checks, other._level
-        self._good = other._good
+        self._good, self._good_gates = other._good, other._good_gates
 
     def _ids(self, entry: Entry, before: str) -> Array:
         if entry.kind == CHAT:
@@ -237,7 +238,10 @@ class Life:
         except DivergenceError as exc:
             self._take_back(str(exc))
             uniform = np.full(len(ids) - 1, np.log(self.model.config.vocab_size))
-            after_segment(done, uniform[done:])
+            if done < len(uniform):
+                after_segment(done, uniform[done:])
+            # What the words were worth against a guess says nothing about the memory.
+            np.copyto(self.memory.gates, self._good_gates)
             return uniform
 
     def _check(self) -> None:
@@ -259,11 +263,13 @@ class Life:
             self._level *= float(kept) ** 2
         for name, array in self._good.items():
             np.copyto(array, self.weights[name])
+        np.copyto(self._good_gates, self.memory.gates)
 
     def _take_back(self, reason: str) -> None:
         with self._guard:
             for name, array in self._good.items():
                 np.copyto(self.weights[name], array)
+            np.copyto(self.memory.gates, self._good_gates)
         self._level = 0.0
         self.notes.append(f"{reason}: taken back to the last good point")
 
