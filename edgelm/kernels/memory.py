@@ -21,6 +21,8 @@ KEEPS = (0.95, 0.995)
 LATE, LONG = (-1.0, -0.3, 0.3, 1.5, 4.0), (-2.5, -1.0, 0.5, 3.0, 8.0)
 """Nats of late and of long that part the gates of trust."""
 TRUSTS = (len(LATE) + 1) * (len(LONG) + 1) + 1
+DISTRUSTED = 2 * (len(LATE) + 1)
+"""Gates of trust up to this one, those of long gains below -1, are not learned."""
 MOST_GAIN = 2.0
 
 
@@ -128,7 +130,9 @@ def memory_learn(history, start, n, mode, late, long, tables, gates, recalled, p
         if n_words > 0:
             row = trust_row(late, long)
             gate = gates[gates.shape[0] - TRUSTS + row]
-            p[t - start] = _mix(gate, mixed, 1.0, below, learn_gates and row > 0)
+            # What little is trusted in a text that the memory has long been wrong about is not learned either: a
+            # person whose texts repeat themselves would open those gates for everybody's.
+            p[t - start] = _mix(gate, mixed, 1.0, below, learn_gates and row > DISTRUSTED)
             late, long = trust_after(late, long, mixed, below)
     return late, long
 

@@ -160,7 +160,7 @@ def test_adapt_can_keep_none_of_the_words(cli: Cli, text: Path, home: Path) -> N
     assert [row["text"] for row in log if row["text"]] == ["Hello"]
     assert [row["kind"] for row in log].count("unlogged") == 2
     assert "tokens whose words were not kept" in log[0]["note"]
-    assert "without keeping its words" in assert_one_line(cli("profile", "forget", "--match", "hello"))
+    assert "words of entry 5 were not kept" in assert_one_line(cli("profile", "forget", "--match", "hello"))
 
 
 @pytest.mark.jit_only
