@@ -50,7 +50,7 @@ ENOUGH = 5
 DULL = 0.15
 """Say that a sentence keeps in a reply where a sign or a common word comes next."""
 COVERAGES = (0.35, 0.6, 0.95)
-MASSES = (4.0, 7.0, 12.0)
+MASSES = (2.5, 7.0, 12.0)
 MATCHES = (2, 4, 6, 10, 16)
 """Bounds of the buckets: share of the question covered, its mass, tokens matched."""
 KINDS = 4 + len(MATCHES)

@@ -200,7 +200,7 @@ class FastMemory:
             recent, len(recent), True, recall.DEPTH, self._store, self._vocab, self._scratch
         )
         cover, size = divmod(bucket % (RECALL_BUCKETS // recall.KINDS), len(recall.MASSES) + 1)
-        if not n_found or cover < 2 or size < 1:
+        if not n_found or cover < 1 or size < 1:
             return []
         fits = np.flatnonzero(top[:, 2] >= 0)
         fits = fits[masses[fits] >= masses[fits].max() - recall.NEAR]
