@@ -143,12 +143,6 @@ class Runtime:
         with self.guard:
             return reminder_text(memory, self.tokenizer, asked, said)
 
-    def prepare_to_learn(self, on_tokens: Callable[[int], None] = lambda _: None) -> None:
-        """Replays what is pending, and loads the kernels, or compiles them the first time, so that no
-        measured time holds that."""
-        self.adaptation.catch_up(on_tokens)
-        self.adaptation.prepare()
-
     def close(self) -> None:
         """Ends the learning thread and lets other processes use the profile."""
         if "worker" in self.__dict__:
