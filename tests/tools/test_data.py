@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 pytest.importorskip("torch")
 
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
-from tools.pretrain.corpus import documents, read_mixture, read_text
-from tools.pretrain.data import Streams, write_shard
+from tools.pretrain.corpus import documents, read_documents, read_mixture
+from tools.pretrain.data import TOKEN_BYTES, Streams, write_shard, write_token_bytes
 
 MIXTURE = {"short": 1.0, "long": 0.5, "rare": 3.0}
 LENGTHS = {"short": 5, "long": 60, "rare": 11}  # tokens of a document, its end included
@@ -28,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         length = LENGTHS[name] - 1
         parts = [np.append(np.full(length, 1000 * (i + 1) + n), DOC_ID) for n in range(N_DOCUMENTS[name])]
         np.save(folder / f"{name}.npy", np.concatenate(parts).astype(np.uint16))
+    np.save(folder / TOKEN_BYTES, np.arange(4000) % 7)
     return folder
 
 
@@ -87,14 +89,23 @@ def test_a_source_left_out_is_not_drawn(folder: Path) -> None:
 
 
 def test_shard_holds_the_documents(corpus: Path, tokenizer_file: Path, tmp_path: Path) -> None:
-    tokenizer, text = Tokenizer(tokenizer_file), read_text(corpus, "talk")
-    n_tokens, n_bytes = write_shard(tokenizer, text, tmp_path / "talk.npy")
+    tokenizer, talk = Tokenizer(tokenizer_file), list(read_documents(corpus, "talk"))
+    n_tokens, n_bytes = write_shard(tokenizer, talk, tmp_path / "talk.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["talk.npy"]
     ids = np.load(tmp_path / "talk.npy")
     assert ids.dtype == np.uint16
-    assert (n_tokens, n_bytes) == (len(ids), len(text.encode()))
+    assert (n_tokens, n_bytes) == (len(ids), sum(len(document.encode()) for document in talk))
     assert ids[-1] == DOC_ID
     pieces = np.split(ids, np.flatnonzero(ids == DOC_ID) + 1)[:-1]
-    assert [tokenizer.decode(piece[:-1].tolist()) for piece in pieces] == list(documents(text))
+    assert [tokenizer.decode(piece[:-1].tolist()) for piece in pieces] == talk
+
+
+def test_bytes_of_tokens(corpus: Path, tokenizer_file: Path, tmp_path: Path, folder: Path) -> None:
+    tokenizer = Tokenizer(tokenizer_file)
+    write_token_bytes(tokenizer, tmp_path)
+    ids = tokenizer.encode("How long is this?")
+    assert np.load(tmp_path / TOKEN_BYTES)[ids].sum() == len("How long is this?")
+    assert streams(folder).bytes_per_token(np.array([[6, 7], [8, 9]])) == pytest.approx((6 + 0 + 1 + 2) / 4)
 
 
 @pytest.mark.parametrize(
@@ -112,14 +123,14 @@ def test_shard_holds_the_documents(corpus: Path, tokenizer_file: Path, tmp_path:
     ],
 )
 def test_documents_are_cut_at_separator_lines(text: str, expected: list[str]) -> None:
-    assert list(documents(text)) == expected
+    assert list(documents(io.StringIO(text, newline="\n"))) == expected
 
 
 def test_reads_plain_and_packed_texts(tmp_path: Path) -> None:
     (tmp_path / "one.txt").write_text("einé\n", encoding="utf-8")
     with lzma.open(tmp_path / "two.txt.xz", "wt", encoding="utf-8") as file:
         file.write("zwei\n")
-    assert [read_text(tmp_path, name) for name in ("one", "two")] == ["einé\n", "zwei\n"]
+    assert [list(read_documents(tmp_path, name)) for name in ("one", "two")] == [["einé\n"], ["zwei\n"]]
 
 
 def test_mixture_keeps_order_and_drops_zeros(tmp_path: Path) -> None:

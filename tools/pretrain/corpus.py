@@ -6,12 +6,13 @@ A corpus folder holds ``NAME.txt`` or ``NAME.txt.xz`` files: UTF-8 text, documen
 
 from __future__ import annotations
 
+import itertools
 import lzma
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from edgelm.text.tokenizer import DOC_LINE, document_breaks
+from edgelm.text.tokenizer import DOC_LINE
 
 SEPARATOR = f"\n{DOC_LINE}\n"
 
@@ -23,20 +24,25 @@ def read_mixture(path: Path) -> dict[str, float]:
     return {name: float(weight) for name, weight in table.items() if float(weight) > 0}
 
 
-def read_text(folder: Path, name: str) -> str:
-    """The whole text of one source, ``NAME.txt`` or ``NAME.txt.xz``."""
+def read_documents(folder: Path, name: str) -> Iterator[str]:
+    """The documents of one source, ``NAME.txt`` or ``NAME.txt.xz``, read as they are asked for."""
     plain, packed = folder / f"{name}.txt", folder / f"{name}.txt.xz"
     if plain.exists():
-        return plain.read_text(encoding="utf-8")
-    with lzma.open(packed, "rt", encoding="utf-8") as file:
-        return file.read()
+        with plain.open(encoding="utf-8", newline="\n") as file:
+            yield from documents(file)
+    else:
+        with lzma.open(packed, "rt", encoding="utf-8", newline="\n") as file:
+            yield from documents(file)
 
 
-def documents(text: str) -> Iterator[str]:
-    """The documents of a text, each ending in a newline."""
-    start = 0
-    for position in (*document_breaks(text), len(text)):
-        document = text[start:position].removesuffix("\n")
-        start = position + len(DOC_LINE) + 1
+def documents(lines: Iterable[str]) -> Iterator[str]:
+    """The documents in the lines of a text, each ending in a newline."""
+    parts: list[str] = []
+    for line in itertools.chain(lines, [DOC_LINE]):
+        if line.removesuffix("\n") != DOC_LINE:
+            parts.append(line)
+            continue
+        document = "".join(parts)
+        parts.clear()
         if document.strip():
             yield document if document.endswith("\n") else document + "\n"

@@ -1,29 +1,53 @@
 """Tokenises a corpus into shards, and draws batches of continuing streams from them.
 
-    python -m tools.pretrain.data CORPUS_DIR SHARD_DIR --tokenizer tokenizer.json
+    python -m tools.pretrain.data CORPUS_DIR SHARD_DIR --tokenizer tokenizer.json --held-out eval/*.txt
 
-A shard is ``NAME.npy``: uint16 token ids, each document followed by the end-of-document id 0.
+A shard is ``NAME.npy``: uint16 token ids, each document followed by the end-of-document id 0; beside the shards
+``token_bytes.npy`` holds the length of every token. Texts are read, filtered and written document by document.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
-from tools.pretrain.corpus import documents, read_mixture, read_text
+from tools.pretrain.clean import Filter
+from tools.pretrain.corpus import read_documents, read_mixture
+
+TOKEN_BYTES = "token_bytes.npy"
 
 
-def write_shard(tokenizer: Tokenizer, text: str, path: Path) -> tuple[int, int]:
-    """Tokenises ``text`` into ``path``; returns the numbers of tokens and of bytes."""
-    parts: list[np.ndarray] = []
-    for document in documents(text):
-        parts.append(np.asarray([*tokenizer.encode(document), DOC_ID], dtype=np.uint16))
-    ids = np.concatenate(parts)
-    np.save(path, ids)
-    return len(ids), len(text.encode())
+def write_shard(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> tuple[int, int]:
+    """Tokenises documents into ``path``; returns the numbers of tokens and of bytes."""
+    n_tokens, n_bytes = 0, 0
+    raw = path.with_suffix(".ids")
+    with raw.open("wb") as file:
+        for document in documents:
+            ids = np.asarray([*tokenizer.encode(document), DOC_ID], dtype="<u2")
+            file.write(ids.tobytes())
+            n_tokens += len(ids)
+            n_bytes += len(document.encode())
+    # The length stands in front of the numbers and is known only now.
+    finished = path.with_suffix(".tmp")
+    with raw.open("rb") as source, finished.open("wb") as target:
+        header = {"descr": "<u2", "fortran_order": False, "shape": (n_tokens,)}
+        np.lib.format.write_array_header_1_0(target, header)
+        shutil.copyfileobj(source, target)
+    raw.unlink()
+    os.replace(finished, path)
+    return n_tokens, n_bytes
+
+
+def write_token_bytes(tokenizer: Tokenizer, shard_dir: Path) -> None:
+    """Writes the length in bytes of each token's text, the end-of-document line's for its id."""
+    lengths = [len(tokenizer.decode_bytes([token_id])) for token_id in range(tokenizer.vocab_size)]
+    np.save(shard_dir / TOKEN_BYTES, np.array(lengths, np.uint8))
 
 
 class Streams:
@@ -39,11 +63,13 @@ class Streams:
         Epochs of each source relative to 1; a source is drawn in proportion to tokens times weight.
     batch_size, window : int
         Streams B and tokens T of a batch.
-    seed : int
+    seed : int or list of int
         Same seed, same shards: same batches.
     """
 
-    def __init__(self, shard_dir: Path, mixture: dict[str, float], batch_size: int, window: int, seed: int) -> None:
+    def __init__(
+        self, shard_dir: Path, mixture: dict[str, float], batch_size: int, window: int, seed: int | list[int]
+    ) -> None:
         self._shards = [np.load(shard_dir / f"{name}.npy", mmap_mode="r") for name in mixture]
         # Starts and ends of the documents, each with its end-of-document id.
         self._ends = [np.flatnonzero(np.asarray(shard) == DOC_ID) + 1 for shard in self._shards]
@@ -53,6 +79,7 @@ class Streams:
         self._share = share / share.sum()
         self._rng = np.random.default_rng(seed)
         self._batch_size, self._window = batch_size, window
+        self._token_bytes = np.load(shard_dir / TOKEN_BYTES)
         self._left: list[np.ndarray] = [np.zeros(1, np.uint16) for _ in range(batch_size)]
 
     def next_batch(self) -> np.ndarray:
@@ -69,6 +96,10 @@ class Streams:
             batch[row] = ids[: window + 1]
             self._left[row] = ids[window:]
         return batch
+
+    def bytes_per_token(self, ids: np.ndarray) -> float:
+        """Mean length in bytes of the texts of ``ids``."""
+        return float(self._token_bytes[ids].mean())
 
     def _draw(self) -> np.ndarray:
         source = int(self._rng.choice(len(self._share), p=self._share))
@@ -93,17 +124,24 @@ def main() -> None:
     parser.add_argument("shards", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--mixture", type=Path, default=Path(__file__).with_name("mixture.toml"))
+    parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="texts to be measured on")
+    parser.add_argument("--never", type=Path, nargs="*", default=[], help="texts of which not one run is trained on")
     args = parser.parse_args()
     tokenizer = Tokenizer(args.tokenizer)
     args.shards.mkdir(parents=True, exist_ok=True)
     mixture = read_mixture(args.mixture)
+    held_out, never = ((path.read_text(encoding="utf-8") for path in paths) for paths in (args.held_out, args.never))
+    kept = Filter(held_out, never)
     drawn: dict[str, float] = {}
     for name, weight in mixture.items():
-        n_tokens, n_bytes = write_shard(tokenizer, read_text(args.corpus, name), args.shards / f"{name}.npy")
+        documents = kept.keep(read_documents(args.corpus, name))
+        n_tokens, n_bytes = write_shard(tokenizer, documents, args.shards / f"{name}.npy")
         drawn[name] = n_tokens * weight
-        print(
-            f"{name:20s} {n_tokens:11,d} tokens {n_bytes:12,d} bytes {n_bytes / n_tokens:5.2f} bytes/token", flush=True
-        )
+        left_out = ", ".join(f"{n} {reason}" for reason, n in kept.left_out.items()) or "nothing"
+        kept.left_out.clear()
+        sizes = f"{n_tokens:11,d} tokens {n_bytes:12,d} bytes {n_bytes / max(1, n_tokens):5.2f} bytes/token"
+        print(f"{name:20s} {sizes}, left out: {left_out}", flush=True)
+    write_token_bytes(tokenizer, args.shards)
     total = sum(drawn.values())
     for name, tokens in drawn.items():
         print(f"{name:20s} {tokens / total:6.1%}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from edgelm.text.tokenizer import DOC_LINE
-from tools.pretrain.corpus import documents, read_mixture, read_text
+from tools.pretrain.corpus import read_documents, read_mixture
 
 # Words with their leading space, single digits, runs of marks, and white space that never swallows the
 # space before a word. Line ends stand apart, so that a turn can be encoded by itself.
@@ -23,7 +23,7 @@ SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\n+|[^\S\n]
 
 def sample(folder: Path, mixture: dict[str, float], budget_chars: int, seed: int) -> Iterator[str]:
     """Random documents of every source, in proportion to size times weight."""
-    texts = {name: list(documents(read_text(folder, name))) for name in mixture}
+    texts = {name: list(read_documents(folder, name)) for name in mixture}
     sizes = {name: sum(map(len, docs)) * mixture[name] for name, docs in texts.items()}
     scale = budget_chars / sum(sizes.values())
     for name, docs in texts.items():
