@@ -41,12 +41,13 @@ def tokenizer_file(corpus: Path) -> Path:
 def shards(corpus: Path, tokenizer_file: Path) -> Path:
     """The corpus as token ids."""
     from edgelm.text.tokenizer import Tokenizer
-    from tools.pretrain.corpus import read_text
-    from tools.pretrain.data import write_shard
+    from tools.pretrain.corpus import read_documents
+    from tools.pretrain.data import write_shard, write_token_bytes
 
     tokenizer = Tokenizer(tokenizer_file)
     for name in MIXTURE:
-        write_shard(tokenizer, read_text(corpus, name), corpus / f"{name}.npy")
+        write_shard(tokenizer, read_documents(corpus, name), corpus / f"{name}.npy")
+    write_token_bytes(tokenizer, corpus)
     return corpus
 
 
@@ -55,6 +56,7 @@ def make_trainer(shards: Path) -> Callable[..., Any]:
     """Makes a trainer of ``CONFIG`` in a folder; keywords change its plan."""
 
     def make(run_dir: Path, device: str = "cpu", **changes: Any) -> Any:
+        from tools.pretrain.parallel import Group
         from tools.pretrain.train import Plan, Trainer
 
         plan = {
@@ -62,7 +64,7 @@ def make_trainer(shards: Path) -> Callable[..., Any]:
             "minutes": 0.0, "tokens": 40 * 4 * 32, "target_awake": 0.4, "locality": 0.05, "ema": 0.9, "seed": 3,
         }  # fmt: skip
         run_dir.mkdir(parents=True, exist_ok=True)
-        return Trainer(Plan(**(plan | changes)), shards, run_dir, device)
+        return Trainer(Plan(**(plan | changes)), shards, run_dir, Group(device))
 
     return make
 

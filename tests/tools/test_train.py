@@ -57,8 +57,8 @@ def test_a_run_lowers_the_loss_and_leaves_its_files(run_dir: Path) -> None:
     assert saved["counters"][:2] == [40, 5120]
     assert set(saved["model"]) == set(saved["ema"])
     # The state alone is kept of a segment, not the segment.
-    numbers = sum(t.untyped_storage().nbytes() // 4 for state in saved["states"] for t in state.values())
-    assert numbers == sum(math.prod(t.shape) for state in saved["states"] for t in state.values())
+    tensors = [tensor for state in saved["ranks"][0]["states"] for tensor in state.values()]
+    assert sum(t.untyped_storage().nbytes() // 4 for t in tensors) == sum(math.prod(t.shape) for t in tensors)
 
 
 @pytest.mark.jit_only

@@ -47,6 +47,22 @@ def decay_scan(
         return out.transpose(2, 3).flatten(1, 2)[:, :steps], last.detach()
 
 
+def gated_scan(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, starts: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As ``decay_scan`` without the delta rule: S = exp(g) S + beta k v'."""
+    steps = q.shape[1]
+    with torch.autocast(q.device.type, enabled=False):
+        g = g.masked_fill(starts.unsqueeze(-1), RESET)
+        q, k, v, g, beta = (_chunks(x.float()) for x in (q, k, v, g, beta))
+        seen, left, writes = g.cumsum(-1).exp().unsqueeze(-1), _decays(g), beta.unsqueeze(-1) * v
+        kept = (left[..., -1, :].unsqueeze(-1) * k).mT
+        eye = torch.eye(k.shape[-1], device=q.device)
+        before, last = _states(seen[..., -1:, :] * eye, kept @ writes, state.detach())
+        out = (seen * q) @ before + (left * (q @ k.mT)) @ writes
+        return out.transpose(2, 3).flatten(1, 2)[:, :steps], last.detach()
+
+
 def _chunks(x: Tensor) -> Tensor:
     """[B,T,H,...] to [B,N,H,CHUNK,...]; tokens of zeros fill the last chunk and leave the state as it is."""
     missing = -x.shape[1] % CHUNK

@@ -7,6 +7,7 @@ next, not differentiated across.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -40,6 +41,9 @@ def l2_norm(x: Tensor) -> Tensor:
 class Mixer(nn.Module):
     """Slope and decay sections (MODEL: mixer ``mcsd_g``)."""
 
+    decay_scan: Callable[..., tuple[Tensor, Tensor]] | None = None
+    """Another rule for the decay section."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c = self.config = config
@@ -72,6 +76,7 @@ class Mixer(nn.Module):
     def forward(self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State) -> tuple[Tensor, State]:
         """x [B,T,D] to the sections' contribution [B,T,D] and the state after it."""
         c, sections = self.config, recurrences(x)
+        decay_scan = self.decay_scan or sections.decay_scan
         rows, steps, _ = x.shape
         h = rms_norm(x, self.norm, c.norm_eps)
         p = F.linear(h, self.w_in.t())
@@ -96,7 +101,7 @@ class Mixer(nn.Module):
         rate = torch.exp(self.decay_base + torch.cumsum(F.softplus(self.decay_step), 0))
         g = -rate * F.softplus(g.float() + self.decay_bias)
         beta = torch.sigmoid(b.float() + self.write_bias)
-        out, decay_state = sections.decay_scan(q, k, vd, g, beta, starts, state["decay"])
+        out, decay_state = decay_scan(q, k, vd, g, beta, starts, state["decay"])
         yd = rms_norm(out, self.head_norm, c.norm_eps).flatten(2) * F.silu(ud.float())
 
         y = F.linear(torch.cat([ys, yd], -1), self.w_out.t())
@@ -150,13 +155,17 @@ class BlockFFN(nn.Module):
         shared = torch.randn(c.shared_size, c.d_model) * out_scale / math.sqrt(c.shared_size)
         self.shared_w2 = nn.Parameter(shared)
 
+    def activations(self, h: Tensor) -> Tensor:
+        """h [B,T,D] to a [B,T,M], zero for the blocks that sleep."""
+        a1 = F.relu(h @ self.router + self.router_bias)
+        return a1 * torch.rsqrt(a1.square().mean(-1, keepdim=True) + 1e-5) * self.log_gamma.exp()
+
     def forward(self, x: Tensor, max_awake: int) -> tuple[Tensor, Tensor]:
         """x [B,T,D] to the contribution [B,T,D] and the activations a [B,T,M] of the router."""
         c = self.config
         h = rms_norm(x, self.norm, c.norm_eps)
         with torch.autocast(x.device.type, enabled=False):
-            a1 = F.relu(h @ self.router + self.router_bias)
-            a = a1 * torch.rsqrt(a1.square().mean(-1, keepdim=True) + 1e-5) * self.log_gamma.exp()
+            a = self.activations(h)
         if max_awake < c.n_blocks:
             least = torch.topk(a.detach(), max_awake, dim=-1, sorted=True).values[..., -1:]
             a = torch.where(a.detach() >= least, a, 0.0)
@@ -168,10 +177,12 @@ class BlockFFN(nn.Module):
 
 
 class Layer(nn.Module):
+    """A mixer and a feed-forward part, each added to the residual stream."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.mixer = Mixer(config) if config.mixer == "mcsd_g" else PublishedMixer(config)
-        self.ffn = BlockFFN(config)
+        self.mixer: nn.Module = Mixer(config) if config.mixer == "mcsd_g" else PublishedMixer(config)
+        self.ffn: nn.Module = BlockFFN(config)
 
     def forward(
         self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State, max_awake: int
@@ -197,6 +208,10 @@ class Model(nn.Module):
         shapes = [layer.mixer.state_shapes() for layer in self.layers]
         return [{n: torch.zeros(rows, *s, device=self.embed.device) for n, s in part.items()} for part in shapes]
 
+    def embedding(self, ids: Tensor, states: list[State]) -> Tensor:
+        """ids [B,T] to x [B,T,D]; ``states`` is what was left by the tokens before, for those who look back."""
+        return F.embedding(ids, self.embed)
+
     def forward(
         self, ids: Tensor, starts: Tensor, same_doc: Tensor, states: list[State], max_awake: int
     ) -> tuple[Tensor, list[State], list[Tensor]]:
@@ -205,13 +220,17 @@ class Model(nn.Module):
         starts [B,T]: the token begins a document. same_doc [B,T,3]: the tokens 3, 2, 1 before belong to
         the same document (``document_masks``).
         """
-        x = F.embedding(ids, self.embed)
+        x = self.embedding(ids, states)
         new_states, activations = [], []
         for layer, state in zip(self.layers, states, strict=True):
             x, state, a = layer(x, starts, same_doc, state, max_awake)
             new_states.append(state)
             activations.append(a)
         return rms_norm(x, self.final_norm, self.config.norm_eps), new_states, activations
+
+    def extra_loss(self) -> Tensor | float:
+        """What a variant adds to the loss of the last ``forward``."""
+        return 0.0
 
 
 def document_masks(ids: Tensor, doc_id: int, carried: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,9 +3,10 @@
     python -m tools.pretrain.train SHARDS RUN_DIR --preset small --minutes 100
     python -m tools.pretrain.train SHARDS RUN_DIR --resume
     python -m tools.pretrain.train SHARDS RUN_DIR --device cuda --batch-size 64 --window 512 --tokens 2e9
+    torchrun --nproc-per-node 8 -m tools.pretrain.train SHARDS RUN_DIR --device cuda ...
 
 RUN_DIR receives ``checkpoint.pt`` (replaced atomically), ``log.csv`` and ``loss.png``. A checkpoint continues
-on either kind of device.
+on either kind of device. A run of several processes continues with as many; its batch size is that of one.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import argparse
 import csv
 import dataclasses
 import json
+import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,9 +32,12 @@ from tools.pretrain.data import Streams
 from tools.pretrain.head import head_loss
 from tools.pretrain.model import Model, document_masks
 from tools.pretrain.optim import make_optimizers
+from tools.pretrain.parallel import Group
 
 MIXTURE = Path(__file__).with_name("mixture.toml")
-FIELDS = ["step", "tokens", "seconds", "loss_nats", "awake", "dead_blocks", "pressure", "lr", "tokens_per_s"]
+FIELDS = [
+    "step", "tokens", "seconds", "loss_nats", "bits_per_byte", "awake", "dead_blocks", "pressure", "lr", "tokens_per_s",
+]  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -66,19 +72,33 @@ class Plan:
 
 
 class Trainer:
-    """One run: model, optimisers, data streams and their checkpoint."""
+    """One run: model, optimisers, data streams and their checkpoint.
 
-    def __init__(self, plan: Plan, shards: Path, run_dir: Path, device: str) -> None:
+    Parameters
+    ----------
+    plan : Plan
+    shards, run_dir : Path
+    group : Group
+        The processes that share the run.
+    make_model : callable
+        What is trained, from its configuration.
+    """
+
+    def __init__(
+        self, plan: Plan, shards: Path, run_dir: Path, group: Group, make_model: Callable[[ModelConfig], Model] = Model
+    ) -> None:
         torch.manual_seed(plan.seed)
-        self.plan, self.run_dir, self.device = plan, run_dir, device
-        self.model = Model(plan.config).to(device)
+        self.plan, self.run_dir, self.group, self.device = plan, run_dir, group, group.device
+        self.model = make_model(plan.config).to(self.device)
         self.optimizers = make_optimizers(self.model, plan.lr, plan.weight_decay)
         self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.streams = Streams(shards, plan.mixture, plan.batch_size, plan.window, plan.seed)
+        seed = [plan.seed, group.rank] if group.rank else plan.seed
+        self.streams = Streams(shards, plan.mixture, plan.batch_size, plan.window, seed)
         self.states = self.model.initial_state(plan.batch_size)
-        self.carried = torch.ones(plan.batch_size, CONV_WIDTH - 1, dtype=torch.bool, device=device)
+        self.carried = torch.ones(plan.batch_size, CONV_WIDTH - 1, dtype=torch.bool, device=self.device)
         self.step, self.tokens, self.seconds, self.pressure = 0, 0, 0.0, 1e-4
-        self.awake_by_block = torch.ones(plan.config.n_layers, plan.config.n_blocks, device=device)
+        self.stop_asked = False
+        self.awake_by_block = torch.ones(plan.config.n_layers, plan.config.n_blocks, device=self.device)
 
     def progress(self) -> float:
         return self.plan.progress(self.tokens, self.seconds)
@@ -86,22 +106,24 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """One optimiser step; returns the row of the log."""
         plan, progress = self.plan, self.progress()
+        begun = time.monotonic()
         lr = plan.lr_at(progress, self.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
-        batch = torch.from_numpy(self.streams.next_batch().astype("int64")).to(self.device)
+        drawn = self.streams.next_batch()
+        batch = torch.from_numpy(drawn.astype("int64")).to(self.device)
         ids, targets = batch[:, :-1], batch[:, 1:]
         starts, same_doc, self.carried = document_masks(ids, DOC_ID, self.carried)
         target = plan.awake_target(progress)
         # The cap comes once the router is nearly sparse by itself.
         max_awake = plan.config.max_awake if progress > 0.3 else plan.config.n_blocks
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with torch.autocast(batch.device.type, dtype=torch.bfloat16):
             hidden, states, activations = self.model(ids, starts, same_doc, self.states, max_awake)
             loss = head_loss(hidden, self.model.embed, targets)
         a = torch.stack(activations)  # [L,B,T,M]
-        awake_by_block = (a > 0).float().mean((1, 2))
-        total = loss
+        awake_by_block = (a > 0).float().mean((1, 2)).expand_as(self.awake_by_block).contiguous()
+        total = loss + self.model.extra_loss()
         if target < 1:
             total = total + self.pressure * a.mean() * plan.config.n_blocks
             if plan.locality:
@@ -111,11 +133,17 @@ class Trainer:
                 weight = plan.locality * min(1.0, self.pressure / 1e-4)
                 total = total + weight * (pattern[:, :, 1:] - pattern[:, :, :-1]).abs().mean()
         total.backward()
+        shared = [p.grad for p in self.model.parameters() if p.grad is not None] + [awake_by_block]
+        self.seconds += time.monotonic() - begun
+        # The clock and the wish to stop are shared too: they decide the rate and the end for all.
+        figures = [float(loss.detach()), self.seconds, float(self.stop_asked)]
+        loss_nats, self.seconds, stop = self.group.average(shared, figures)
+        self.stop_asked = stop > 0
+        begun = time.monotonic()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
-        # Nothing before this waits for the GPU.
         awake = float(awake_by_block.mean())
         self._steer(awake, target, awake_by_block)
         self.states = states
@@ -124,10 +152,12 @@ class Trainer:
             shadow, [p.detach() for p in self.model.parameters()], 1 - min(plan.ema, self.step / (self.step + 10))
         )
         self.step += 1
-        self.tokens += ids.numel()
+        self.tokens += ids.numel() * self.group.size
         dead = int((self.awake_by_block < 1e-3).sum())
+        self.seconds += time.monotonic() - begun
         return {
-            "loss_nats": float(loss.detach()),
+            "loss_nats": loss_nats,
+            "bits_per_byte": loss_nats / math.log(2) / self.streams.bytes_per_token(drawn[:, 1:]),
             "awake": awake,
             "dead_blocks": dead,
             "pressure": self.pressure,
@@ -142,19 +172,22 @@ class Trainer:
         # Blocks that never wake get a nudge, so that none dies.
         self.awake_by_block.lerp_(awake_by_block, 0.02)
         for layer, share in zip(self.model.layers, self.awake_by_block, strict=True):
-            layer.ffn.router_bias.add_((share < 2e-3).float(), alpha=1e-2)
+            if isinstance(getattr(layer.ffn, "router_bias", None), Tensor):
+                layer.ffn.router_bias.add_((share < 2e-3).float(), alpha=1e-2)
 
     def save(self) -> None:
         """Writes the checkpoint; the old one stays until the new one is complete."""
+        own = {"streams": json.dumps(self.streams.state()), "states": self.states, "carried": self.carried}
+        ranks = self.group.gather(own)
+        if not ranks:
+            return
         plan = dataclasses.asdict(self.plan) | {"config": self.plan.config.to_dict()}
         state = {
             "plan": json.dumps(plan),
             "model": self.model.state_dict(),
             "ema": self.ema,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "streams": json.dumps(self.streams.state()),
-            "states": self.states,
-            "carried": self.carried,
+            "ranks": ranks,
             "awake_by_block": self.awake_by_block,
             "counters": [self.step, self.tokens, self.seconds, self.pressure],
         }
@@ -163,53 +196,87 @@ class Trainer:
         os.replace(temporary, self.run_dir / "checkpoint.pt")
 
     def load(self, state: dict) -> None:  # type: ignore[type-arg]
-        """Continues from a checkpoint."""
+        """Continues from a checkpoint.
+
+        Raises
+        ------
+        ValueError
+            It was written by another number of processes.
+        """
+        # Before several processes could share a run, a checkpoint held the streams of its only one.
+        ranks = state.get("ranks", [state])
+        if len(ranks) != self.group.size:
+            raise ValueError(f"this run is one of {len(ranks)} processes, not {self.group.size}")
         self.model.load_state_dict(state["model"])
         self.ema = state["ema"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.streams.load_state(json.loads(state["streams"]))
-        self.states, self.carried = state["states"], state["carried"]
+        own = ranks[self.group.rank]
+        self.streams.load_state(json.loads(own["streams"]))
+        self.states = [{n: t.to(self.device) for n, t in part.items()} for part in own["states"]]
+        self.carried = own["carried"].to(self.device)
         self.awake_by_block = state["awake_by_block"]
         self.step, self.tokens, self.seconds, self.pressure = state["counters"]
 
 
 def run(trainer: Trainer, save_minutes: float, max_steps: int) -> None:
-    """Trains to the end of the plan; SIGINT and SIGTERM save and stop."""
-    stop: list[int] = []
+    """Trains to the end of the plan; SIGINT and SIGTERM save and stop, all processes after the same step."""
+
+    def ask_to_stop(*_: object) -> None:
+        trainer.stop_asked = True
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda n, _: stop.append(n))
-    log_path = trainer.run_dir / "log.csv"
-    is_new = not log_path.exists()
-    last_save = last_line = time.monotonic()
-    line_tokens = trainer.tokens
-    smooth = None
-    with log_path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if is_new:
-            writer.writeheader()
-        while trainer.progress() < 1 and not stop and not (max_steps and trainer.step >= max_steps):
-            begun = time.monotonic()
-            row = trainer.train_step()
-            now = time.monotonic()
-            trainer.seconds += now - begun
-            smooth = row["loss_nats"] if smooth is None else 0.95 * smooth + 0.05 * row["loss_nats"]
-            if trainer.step % 10 == 0:
-                speed = (trainer.tokens - line_tokens) / (now - last_line)
-                last_line, line_tokens = now, trainer.tokens
-                row |= {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 1)}
-                row["tokens_per_s"] = round(speed)
-                writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
-                file.flush()
-                print(
-                    f"{trainer.progress():6.1%} step {trainer.step} loss {smooth:.3f} awake {row['awake']:.3f} "
-                    f"dead {row['dead_blocks']} pressure {row['pressure']:.1e} {speed:,.0f} tokens/s",
-                    flush=True,
-                )
-            if now - last_save > save_minutes * 60:
+        signal.signal(number, ask_to_stop)
+    last_save = trainer.seconds
+    with Log(trainer) as log:
+        while trainer.progress() < 1 and not trainer.stop_asked and not (max_steps and trainer.step >= max_steps):
+            log.add(trainer.train_step())
+            if trainer.seconds - last_save > save_minutes * 60:
                 trainer.save()
-                last_save = now
+                last_save = trainer.seconds
     trainer.save()
+
+
+class Log:
+    """``log.csv`` and the progress line, every tenth step; of several processes, the first one's."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._speaks = trainer, trainer.group.rank == 0
+        self._then, self._tokens = time.monotonic(), trainer.tokens
+        self._smooth: dict[str, float] = {}
+
+    def __enter__(self) -> Log:
+        path = self._trainer.run_dir / "log.csv" if self._speaks else Path(os.devnull)
+        is_new = self._speaks and not path.exists()
+        self._file = path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, FIELDS)
+        if is_new:
+            self._writer.writeheader()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, row: dict[str, float]) -> None:
+        """Takes the row of a step."""
+        for name in ("loss_nats", "bits_per_byte"):
+            self._smooth[name] = 0.95 * self._smooth.get(name, row[name]) + 0.05 * row[name]
+        trainer = self._trainer
+        if trainer.step % 10 or not self._speaks:
+            return
+        now = time.monotonic()
+        speed = (trainer.tokens - self._tokens) / (now - self._then)
+        self._then, self._tokens = now, trainer.tokens
+        row |= {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 1)}
+        row["tokens_per_s"] = round(speed)
+        self._writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
+        self._file.flush()
+        print(
+            f"{trainer.progress():6.1%} step {trainer.step} loss {self._smooth['loss_nats']:.3f} "
+            f"bits/byte {self._smooth['bits_per_byte']:.3f} awake {row['awake']:.3f} dead {row['dead_blocks']} "
+            f"pressure {row['pressure']:.1e} {speed:,.0f} tokens/s",
+            flush=True,
+        )
 
 
 def plot(run_dir: Path) -> None:
@@ -277,14 +344,17 @@ def main() -> None:
         if not (args.minutes or args.tokens):
             parser.error("give --minutes or --tokens")
         plan = make_plan(args)
-    trainer = Trainer(plan, args.shards, args.run_dir, args.device)
+    group = Group(args.device)
+    trainer = Trainer(plan, args.shards, args.run_dir, group)
     if saved:
         trainer.load(saved)
     if not args.no_compile:
         for layer in trainer.model.layers:
             layer.compile()
     run(trainer, args.save_minutes, args.max_steps)
-    plot(args.run_dir)
+    if group.rank == 0:
+        plot(args.run_dir)
+    group.close()
 
 
 if __name__ == "__main__":
