@@ -1,0 +1,287 @@
+"""What the model is compared with: the same harness with one part exchanged, and a Transformer.
+
+Every variant has as many parameters as the model itself (within 2 %), unless its name says otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgelm.config import ModelConfig
+from tools.pretrain import chunked
+from tools.pretrain.model import BlockFFN, Mixer, Model, PublishedMixer, State, rms_norm
+
+NGRAM_ROWS = 8192
+BALANCE = 0.01
+"""Weight of the loss that keeps a top-k router's blocks equally used (Switch, arXiv 2101.03961)."""
+
+
+def _without(mixer: Mixer, features: slice) -> Mixer:
+    """The mixer with some of its features cut off from the output, for good."""
+    kept = torch.ones(len(mixer.w_out), 1)
+    kept[features] = 0
+    with torch.no_grad():
+        mixer.w_out.mul_(kept)
+    mixer.w_out.register_hook(lambda gradient: gradient * kept.to(gradient.device))
+    return mixer
+
+
+def without_slope(config: ModelConfig) -> Mixer:
+    """The decay section with as many features as both had; what is left of the slope section is one
+    feature a channel, cut off."""
+    slope = config.n_channels
+    width = round((config.mix_dim - slope) / config.n_heads)
+    return _without(Mixer(dataclasses.replace(config, slope_dim=slope, value_dim=width)), slice(0, slope))
+
+
+def without_decay(config: ModelConfig) -> Mixer:
+    """The slope section, with its convolution and gate, widened to the parameters of both."""
+    n_weights = config.d_model * (config.conv_dim + 2 * config.mix_dim + 2 * config.n_heads)
+    width = round(n_weights / (3 * config.d_model * config.n_channels)) * config.n_channels
+    sizes = dataclasses.replace(config, slope_dim=width, n_heads=1, key_dim=1, value_dim=1)
+    return _without(Mixer(sizes), slice(width, None))
+
+
+def published(config: ModelConfig) -> nn.Module:
+    """The published block, widened to the same parameters."""
+    n_weights = config.d_model * (config.conv_dim + 2 * config.mix_dim + 2 * config.n_heads)
+    total = n_weights / (config.d_model * (1 + 2 / config.n_channels))
+    width = round(total / 2 / config.n_channels) * config.n_channels
+    value = round((total - width) / config.n_heads / config.n_channels) * config.n_channels
+    return PublishedMixer(dataclasses.replace(config, mixer="mcsd", slope_dim=width, value_dim=value))
+
+
+class GatedMixer(Mixer):
+    """Gated, but what is written does not take the old value away: S = exp(g) S + beta k v'."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.decay_scan = chunked.gated_scan
+
+
+class DenseFFN(nn.Module):
+    """SiLU neurons that are always awake, as the shared block's."""
+
+    def __init__(self, config: ModelConfig, size: int) -> None:
+        super().__init__()
+        c = self.config = config
+        self.norm = nn.Parameter(torch.ones(c.d_model))
+        self.w1 = nn.Parameter(torch.randn(c.d_model, size) / math.sqrt(c.d_model))
+        self.w2 = nn.Parameter(torch.randn(size, c.d_model) / math.sqrt(size * 2 * c.n_layers))
+
+    def forward(self, x: Tensor, max_awake: int) -> tuple[Tensor, Tensor]:
+        """x [B,T,D] to the contribution [B,T,D] and activations [B,T,1], always awake."""
+        h = rms_norm(x, self.norm, self.config.norm_eps)
+        y = F.linear(F.silu(F.linear(h, self.w1.t())), self.w2.t())
+        return y, torch.ones(*x.shape[:2], 1, device=x.device)
+
+
+def _ffn_weights(config: ModelConfig, share: float = 1.0) -> float:
+    """Weights of the block-selected feed-forward, of which a share of the blocks counts."""
+    neurons = share * config.n_blocks * config.block_size + config.shared_size
+    return config.d_model * (2 * neurons + config.n_blocks)
+
+
+class TopKFFN(BlockFFN):
+    """Blocks chosen by a softmax router: always the same number, weights that sum to one."""
+
+    def __init__(self, config: ModelConfig, n_awake: int) -> None:
+        super().__init__(config)
+        self.n_awake = n_awake
+        del self.router_bias, self.log_gamma
+        self.balance: Tensor | float = 0.0
+
+    def activations(self, h: Tensor) -> Tensor:
+        """h [B,T,D] to the weights of the blocks [B,T,M], zero for those asleep."""
+        odds = torch.softmax(h @ self.router, -1)
+        least = torch.topk(odds.detach(), self.n_awake, dim=-1).values[..., -1:]
+        chosen = odds.detach() >= least
+        self.balance = self.config.n_blocks * (chosen.float().mean((0, 1)) / self.n_awake * odds.mean((0, 1))).sum()
+        kept = torch.where(chosen, odds, 0.0)
+        # Scaled to the size that the blocks' activations have where a ReLU and a norm choose them.
+        return kept / kept.sum(-1, keepdim=True) * math.sqrt(self.n_awake * self.config.n_blocks)
+
+
+class SwiGLU(nn.Module):
+    """The gated feed-forward of today's Transformers (arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig, size: int) -> None:
+        super().__init__()
+        c = self.config = config
+        self.norm = nn.Parameter(torch.ones(c.d_model))
+        self.w1 = nn.Parameter(torch.randn(c.d_model, 2 * size) / math.sqrt(c.d_model))
+        self.w2 = nn.Parameter(torch.randn(size, c.d_model) / math.sqrt(size * 2 * c.n_layers))
+
+    def forward(self, x: Tensor, max_awake: int) -> tuple[Tensor, Tensor]:
+        """As ``DenseFFN.forward``."""
+        h = rms_norm(x, self.norm, self.config.norm_eps)
+        gate, up = F.linear(h, self.w1.t()).chunk(2, -1)
+        return F.linear(F.silu(gate) * up, self.w2.t()), torch.ones(*x.shape[:2], 1, device=x.device)
+
+
+class Attention(nn.Module):
+    """Causal attention with rotary positions over this segment and the one before (as in Transformer-XL).
+
+    The keys and values of the segment before are its state, so that it may look back from 1 to 2 segments.
+    """
+
+    def __init__(self, config: ModelConfig, window: int, head_dim: int = 32) -> None:
+        super().__init__()
+        c = self.config = config
+        self.window, self.heads, self.head_dim = window, c.d_model // head_dim, head_dim
+        self.norm = nn.Parameter(torch.ones(c.d_model))
+        self.w_in = nn.Parameter(torch.randn(c.d_model, 3 * c.d_model) / math.sqrt(c.d_model))
+        self.w_out = nn.Parameter(torch.randn(c.d_model, c.d_model) / math.sqrt(c.d_model * 2 * c.n_layers))
+        frequency = 10_000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
+        angle = torch.arange(2 * window).unsqueeze(-1) * frequency
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Keys and values of a segment, and which document (counted from the last) each token is of."""
+        heads = (self.heads, self.window, self.head_dim)
+        return {"keys": heads, "values": heads, "document": (self.window,)}
+
+    def _rotate(self, x: Tensor, first: int) -> Tensor:
+        cos, sin = (t[first : first + x.shape[2]] for t in (self.cos, self.sin))
+        a, b = x.float().chunk(2, -1)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(x.dtype)
+
+    def forward(self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State) -> tuple[Tensor, State]:
+        """As ``Mixer.forward``. A segment shorter than the window (the last of a text) is allowed."""
+        h = rms_norm(x, self.norm, self.config.norm_eps)
+        parts = F.linear(h, self.w_in.t()).unflatten(-1, (3, self.heads, self.head_dim))
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        keys = torch.cat([state["keys"].to(k.dtype), k], 2)
+        values = torch.cat([state["values"].to(v.dtype), v], 2)
+        # Documents are numbered on from the last one seen, which is 1; 0 is what was before everything.
+        document = torch.cat([state["document"], 1 + starts.cumsum(1)], 1)
+        position = torch.arange(document.shape[1], device=x.device)
+        causal = position[self.window :, None] >= position
+        mask = causal & (document[:, self.window :, None] == document[:, None, :])
+        out = F.scaled_dot_product_attention(
+            self._rotate(q, self.window), self._rotate(keys, 0), values, attn_mask=mask.unsqueeze(1)
+        )
+        y = F.linear(out.transpose(1, 2).flatten(2), self.w_out.t())
+        # The last document becomes number 1 of the next segment, those before it 0.
+        last = (document[:, -self.window :] == document[:, -1:]).float()
+        kept = {"keys": keys[:, :, -self.window :], "values": values[:, :, -self.window :]}
+        return y, {name: tensor.detach().float().clone() for name, tensor in kept.items()} | {"document": last}
+
+
+class NgramModel(Model):
+    """The model with hashed rows of the last two and three tokens added to its embedding."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.tables = nn.Parameter(torch.randn(2, NGRAM_ROWS, config.d_model) * 0.003)
+
+    def initial_state(self, rows: int) -> list[State]:
+        """Also the last two ids."""
+        states = super().initial_state(rows)
+        states[0]["ids"] = torch.zeros(rows, 2, dtype=torch.long, device=self.embed.device)
+        return states
+
+    def embedding(self, ids: Tensor, states: list[State]) -> Tensor:
+        """ids [B,T] to x [B,T,D]."""
+        history = torch.cat([states[0]["ids"], ids], 1)
+        pairs = history[:, 1:-1] * 1_000_003 + ids
+        triples = (history[:, :-2] * 999_983 + pairs) * 10_007
+        self._last = history[:, -2:]
+        rows = torch.stack([pairs, triples]) % 2_147_483_647 % NGRAM_ROWS
+        by_pair, by_triple = (F.embedding(rows[i], self.tables[i]) for i in (0, 1))
+        return F.embedding(ids, self.embed) + by_pair + by_triple
+
+    def forward(
+        self, ids: Tensor, starts: Tensor, same_doc: Tensor, states: list[State], max_awake: int
+    ) -> tuple[Tensor, list[State], list[Tensor]]:
+        """As ``Model.forward``."""
+        hidden, states, activations = super().forward(ids, starts, same_doc, states, max_awake)
+        states[0]["ids"] = self._last
+        return hidden, states, activations
+
+
+class BalancedModel(Model):
+    """The model with top-k softmax routers and the loss that balances them."""
+
+    def extra_loss(self) -> Tensor | float:
+        """Sum of the routers' balance losses."""
+        return BALANCE * sum(layer.ffn.balance for layer in self.layers)
+
+
+def _exchanged(
+    config: ModelConfig,
+    mixer: Callable[[ModelConfig], nn.Module] | None = None,
+    ffn: Callable[[ModelConfig], nn.Module] | None = None,
+    base: type[Model] = Model,
+) -> Model:
+    model = base(config)
+    for layer in model.layers:
+        layer.mixer = mixer(config) if mixer else layer.mixer
+        layer.ffn = ffn(config) if ffn else layer.ffn
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of the table: what it is, and whether its blocks are put to sleep by pressure."""
+
+    title: str
+    is_sparse: bool = True
+
+
+VARIANTS = {
+    "mcsd-g": Variant("MCSD-G: slope and gated-delta decay, blocks by ReLU router"),
+    "mcsd": Variant("the published block: fixed decays, vector states"),
+    "no-slope": Variant("without slope section"),
+    "no-decay": Variant("without decay section"),
+    "no-delta": Variant("gated, without delta rule"),
+    "all-awake": Variant("all blocks awake", is_sparse=False),
+    "dense": Variant("dense feed-forward, same total size", is_sparse=False),
+    "dense-awake": Variant("dense feed-forward of the awake size (fewer parameters)", is_sparse=False),
+    "top-k": Variant("top-k softmax router, as many blocks awake", is_sparse=False),
+    "n-gram": Variant("hashed n-gram rows added (more parameters)"),
+    "transformer": Variant("Transformer: RoPE, SwiGLU, RMSNorm", is_sparse=False),
+}
+
+
+def build(name: str, config: ModelConfig, window: int, share: float) -> Model:
+    """The model of a variant.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``VARIANTS``.
+    config : ModelConfig
+        The sizes of ``mcsd-g``; the others take theirs from its number of parameters.
+    window : int
+        Tokens of a segment.
+    share : float
+        Share of the blocks that is to be awake.
+    """
+    mixers: dict[str, Callable[[ModelConfig], nn.Module]] = {
+        "mcsd": published,
+        "no-slope": without_slope,
+        "no-decay": without_decay,
+        "no-delta": GatedMixer,
+    }
+    if name in ("mcsd-g", "all-awake"):
+        return Model(config)
+    if name in mixers:
+        return _exchanged(config, mixers[name])
+    if name.startswith("dense"):
+        size = round(_ffn_weights(config, share if name == "dense-awake" else 1.0) / (2 * config.d_model))
+        return _exchanged(config, ffn=lambda c: DenseFFN(c, size))
+    if name == "top-k":
+        return _exchanged(config, ffn=lambda c: TopKFFN(c, round(share * c.n_blocks)), base=BalancedModel)
+    if name == "n-gram":
+        return NgramModel(config)
+    mixer_weights = config.d_model * (config.conv_dim + 2 * config.mix_dim + 2 * config.n_heads)
+    size = round((mixer_weights + _ffn_weights(config) - 4 * config.d_model**2) / (3 * config.d_model))
+    return _exchanged(config, lambda c: Attention(c, window), lambda c: SwiGLU(c, size))
