@@ -1,0 +1,34 @@
+"""The forty prompts: new to the training text of this project, and asked each in a chat of its own."""
+
+from __future__ import annotations
+
+import random
+
+from edgelm.model import hub
+from tools.measure.talk import PROMPTS, ask, repeats
+from tools.pretrain.clean import Filter
+from tools.pretrain.everyday import Phrases, compose
+
+
+def test_prompts_are_forty_and_not_trained_on() -> None:
+    prompts = PROMPTS.read_text(encoding="utf-8").splitlines()
+    assert len(set(prompts)) == 40
+    assert all(prompt == prompt.strip() and prompt for prompt in prompts)
+    phrases, rng, kept = Phrases(), random.Random(0), Filter(never=prompts)
+    dialogues = [compose(phrases, rng) for _ in range(300)]
+    list(kept.keep(dialogues))
+    assert not kept.left_out["never to be read"]
+
+
+def test_each_prompt_is_asked_in_a_chat_of_its_own() -> None:
+    model = hub.load()
+    together = ask(model, ["hello", "my name is Zoe", "thank you"], seed=1)
+    alone = [ask(model, [prompt], seed=1)[0] for prompt, _ in together]
+    assert together == alone
+    assert all(answer for _, answer in together)
+
+
+def test_loops_are_seen() -> None:
+    assert repeats("I like it very much and I like it very much.") is False  # "much" and "much."
+    assert repeats("it is what it is and it is what it is")
+    assert not repeats("It is warm today, is it not?")

@@ -1,0 +1,64 @@
+"""Asks a model the forty prompts of ``prompts.txt``, each in a new chat, and prints its answers as a table.
+
+    python -m tools.measure.talk [--model NAME|PATH] [--seed 1]
+
+The prompts are kept out of all training text (``tools.pretrain.data --never``). Whether an answer is grammatical and
+on the topic is for a reader to say; counted are the answers that repeat themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from edgelm.config import SampleConfig
+from edgelm.engine.generate import reply
+from edgelm.engine.session import OrtSession
+from edgelm.model import hub
+from edgelm.text.conversation import reply_prompt, user_turn
+from edgelm.text.tokenizer import DOC_ID
+
+PROMPTS = Path(__file__).with_name("prompts.txt")
+
+
+def repeats(text: str, run: int = 4) -> bool:
+    """Whether a run of so many words occurs twice in a text: a loop."""
+    words = text.lower().split()
+    runs = [tuple(words[i : i + run]) for i in range(len(words) - run + 1)]
+    return len(set(runs)) < len(runs)
+
+
+def ask(model: hub.Model, prompts: list[str], seed: int) -> list[tuple[str, str]]:
+    """Each prompt with the model's answer, nothing learned, a generator of the same seed for each."""
+    session = OrtSession(model.graph, model.weights)
+    rows = []
+    for prompt in prompts:
+        session.reset()
+        ids = [DOC_ID, *model.tokenizer.encode(user_turn(prompt) + reply_prompt())]
+        parts = reply(session, model.tokenizer, ids, SampleConfig(), np.random.default_rng(seed))
+        rows.append((prompt, "".join(parts)))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model")
+    parser.add_argument("--prompts", type=Path, default=PROMPTS)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    rows = ask(hub.load(args.model), args.prompts.read_text(encoding="utf-8").splitlines(), args.seed)
+    if args.json:
+        print(json.dumps([{"prompt": prompt, "answer": answer, "loop": repeats(answer)} for prompt, answer in rows]))
+        return
+    print("| person | model |\n|---|---|")
+    for prompt, answer in rows:
+        print(f"| {prompt} | {' '.join(answer.split())} |")
+    print(f"\nAnswers that repeat themselves: {sum(repeats(answer) for _, answer in rows)} of {len(rows)}.")
+
+
+if __name__ == "__main__":
+    main()
