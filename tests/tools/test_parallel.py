@@ -35,7 +35,7 @@ if (out / "checkpoint.pt").exists():
     trainer.load(torch.load(out / "checkpoint.pt", weights_only=True))
 first = trainer.streams.state()["rng"]
 run(trainer, 5, max_steps)
-torch.save({"weights": dict(trainer.model.named_parameters()), "rng": str(first)}, out / f"rank-{group.rank}.pt")
+torch.save({"weights": trainer.model.state_dict(), "rng": str(first)}, out / f"rank-{group.rank}.pt")
 group.close()
 """
 
@@ -60,7 +60,7 @@ def test_two_processes_keep_the_same_weights_and_continue_to_the_bit(
     shards: Path, tmp_path: Path, make_trainer: Callable[..., Any]
 ) -> None:
     run_processes(shards, tmp_path / "whole", 12)
-    first, second = (torch.load(tmp_path / "whole" / f"rank-{rank}.pt") for rank in (0, 1))
+    first, second = (torch.load(tmp_path / "whole" / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["rng"] != second["rng"]  # each reads texts of its own
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name]), name
@@ -70,7 +70,7 @@ def test_two_processes_keep_the_same_weights_and_continue_to_the_bit(
 
     run_processes(shards, tmp_path / "stopped", 5)
     run_processes(shards, tmp_path / "stopped", 12)
-    again = torch.load(tmp_path / "stopped" / "rank-1.pt")
+    again = torch.load(tmp_path / "stopped" / "rank-1.pt", weights_only=True)
     for name, weight in first["weights"].items():
         assert torch.equal(weight, again["weights"][name]), name
 

@@ -29,6 +29,6 @@ def test_each_prompt_is_asked_in_a_chat_of_its_own() -> None:
 
 
 def test_loops_are_seen() -> None:
-    assert repeats("I like it very much and I like it very much.") is False  # "much" and "much."
+    assert repeats("I like it very much and I like it very much.")
     assert repeats("it is what it is and it is what it is")
     assert not repeats("It is warm today, is it not?")
