@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 from tools.pretrain import everyday
 from tools.pretrain.corpus import documents
 
-N_DIALOGUES = 1500
+N_DIALOGUES = 2500
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +74,64 @@ def test_topics_and_facts_are_used(phrases: everyday.Phrases, dialogues: list[st
         assert any(re.search(answer, text) for answer in answers), name
 
 
+def test_capitals_are_answered_right(phrases: everyday.Phrases, dialogues: list[str]) -> None:
+    capital = {country: city for country, city, *_ in phrases.lists["nation"]}
+    said = re.findall(r"Assistant: The capital of (.+) is (.+)\.", "\n".join(dialogues))
+    assert len(said) > 50
+    assert [(country, city) for country, city in said if capital[country] != city] == []
+
+
+def test_feelings_are_answered_in_kind(phrases: everyday.Phrases) -> None:
+    """Sympathy for what is bad and joy for what is good, never the other way round."""
+    kind, sorry = r"glad|great|lovely|wonderful|congratulations|well done|hooray", r"sorry|oh dear|oh no|hard|hurts"
+    for name, wrong in (("feelbad", kind), ("badnews", kind), ("feelgood", sorry), ("goodnews", sorry)):
+        for said, reply in phrases.lists[name]:
+            if "birthday" not in said:
+                assert not re.search(rf"\b({wrong})\b", reply.lower()), said
+
+
+def test_the_name_told_is_the_name_used(phrases: everyday.Phrases) -> None:
+    dialogue = everyday.Dialogue(phrases, random.Random(0))
+    dialogue.told["name"] = ("name", {"name": ["Zebedee"]})
+    for _ in range(40):
+        dialogue.pattern("named", 1)
+    assert len(dialogue.turns) > 20
+    assert all("Zebedee" in reply for reply in dialogue.turns[1::2])
+
+
+def test_what_is_known_is_answered_far_more_often_than_not(dialogues: list[str]) -> None:
+    """A model that sees many refusals learns to refuse."""
+    replies = [line for dialogue in dialogues for line in dialogue.split("\n")[1::2]]
+    refusals = [reply for reply in replies if re.search(r"(not|n't) know that", reply)]
+    assert len(refusals) < 0.05 * len(replies)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("red, green / leaf", [["red"], ["green", "leaf"]]),
+        ("\na, b and c / d\ne / f\n", [["a, b and c", "d"], ["e", "f"]]),
+    ],
+)
+def test_reads_lists_of_one_line_and_of_many(text: str, expected: list[list[str]]) -> None:
+    assert everyday.rows(text) == expected
+
+
+def test_reads_patterns_with_their_weights() -> None:
+    assert everyday.patterns("- hi\n= hello\n-2 who?\n= me\n= oh\n= yes\n") == [
+        ["hi", "hello"],
+        ["who?", "me", "oh", "yes"],
+        ["who?", "me", "oh", "yes"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("template", "bound", "expected"),
     [
         ("a(n) {pet} and a(n) {pet.1}", {"pet": ["owl", "cat"]}, "an owl and a cat"),
         ("[one] {day:b}, {day}", {"day": ["Monday"], "day:b": ["Friday"]}, "one Friday, Monday"),
         ("hello{me} .", {}, "hello ."),
+        ("a(n) {day}", {"day": ["[{pet}|{pet}]"], "pet": ["owl"]}, "an owl"),
     ],
 )
 def test_fills_templates(phrases: everyday.Phrases, template: str, bound: dict[str, list[str]], expected: str) -> None:

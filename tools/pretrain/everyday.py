@@ -1,6 +1,6 @@
-"""Writes short everyday dialogues, composed from the phrases of ``everyday.toml``.
+"""Writes short everyday dialogues, composed from the phrases of ``everyday.toml`` and ``knowledge.toml``.
 
-    python -m tools.pretrain.everyday OUT.txt --dialogues 12000 --seed 0
+    python -m tools.pretrain.everyday OUT.txt --dialogues 40000 --seed 0
 
 A dialogue chains exchanges on related topics. Facts that the user tells are kept, so that later questions
 about them are answered from the same dialogue, corrections hold, and what was never told is not known.
@@ -12,13 +12,18 @@ import argparse
 import random
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tools.pretrain.corpus import SEPARATOR
 
-PHRASES = Path(__file__).with_suffix(".toml")
-LENGTHS, LENGTH_WEIGHTS = range(1, 9), (8, 12, 15, 16, 15, 13, 11, 10)
+PHRASES = (Path(__file__).with_suffix(".toml"), Path(__file__).with_name("knowledge.toml"))
+LENGTHS, LENGTH_WEIGHTS = range(1, 9), (14, 14, 15, 15, 14, 11, 9, 8)
+ASKS = re.compile(
+    r"(Do|Does|Did|Can|Could|Are|Is|Was|Will|Would|Should|How|Who|Why|When|Where|Which|What(?! an? ))('?s)? ",
+    re.IGNORECASE,
+)
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z_]+)(?::([a-z]))?(?:\.(\d))?\}")
 ARTICLE = re.compile(r"\b([Aa])\(n\) (?=(\w))(?!uku|uni|use)")
@@ -27,31 +32,45 @@ Bound = dict[str, list[str]]
 
 def computed_lists(months: list[str]) -> dict[str, list[list[str]]]:
     """The lists that are counted rather than written: sums and dates."""
-    small, tens, dates = range(2, 21), range(2, 11), [[f"{d} {m}"] for m in months for d in range(1, 29)]
+    small, tens, dates = range(1, 21), range(2, 11), [[f"{d} {m}"] for m in months for d in range(1, 29)]
     return {
         "plus": [[f"{a}", f"{b}", f"{a + b}"] for a in small for b in small],
         "minus": [[f"{a}", f"{b}", f"{a - b}"] for a in small for b in range(2, a - 1)],
         "times": [[f"{a}", f"{b}", f"{a * b}"] for a in tens for b in tens],
+        "divide": [[f"{a * b}", f"{b}", f"{a}"] for a in tens for b in tens],
         "date": dates + [[f"{m} {d}"] for m in months for d in (3, 9, 12, 20)],
     }
 
 
-class Phrases:
-    """The parsed phrase file: lists, topics of patterns (each its turns), facts and the ways to talk of them."""
+def rows(text: str) -> list[list[str]]:
+    """The entries of a list, written in one line or one a line, each split into its fields."""
+    entries = text.strip().split("\n") if "\n" in text else text.split(", ")
+    return [entry.split(" / ") for entry in entries]
 
-    def __init__(self, path: Path = PHRASES) -> None:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        self.lists = {name: [row.split(" / ") for row in rows.split(", ")] for name, rows in table["lists"].items()}
+
+def patterns(text: str) -> list[list[str]]:
+    """The patterns of a topic, each its turns; one of weight n is there n times."""
+    blocks = re.findall(r"^-(\d*) (.*(?:\n= .*)+)", text, flags=re.MULTILINE)
+    return [block.split("\n= ") for weight, block in blocks for _ in range(int(weight or 1))]
+
+
+class Phrases:
+    """The parsed phrase files: lists, topics of patterns (each its turns), facts and the ways to talk of them."""
+
+    def __init__(self, paths: Sequence[Path] = PHRASES) -> None:
+        table: dict[str, dict[str, Any]] = {}
+        for path in paths:
+            for section, content in tomllib.loads(path.read_text(encoding="utf-8")).items():
+                table.setdefault(section, {}).update(content)
+        self.lists = {name: rows(text) for name, text in table["lists"].items()}
         self.lists |= computed_lists([row[0] for row in self.lists["month"]])
         self.lists["name"] = self.lists["fname"] + self.lists["mname"]
-        self.topics: dict[str, list[list[str]]] = {
-            topic: [block.rstrip("\n").split("\n= ") for block in re.split(r"^- ", text, flags=re.MULTILINE)[1:]]
-            for topic, text in table["topics"].items()
-        }
+        self.lists["spell"] = [[w, "-".join(w), w[0], w[-1], f"{len(w)}"] for (w,) in self.lists["spell"]]
+        self.topics = {topic: patterns(text) for topic, text in table["topics"].items()}
         self.talk: dict[str, list[str]] = table["talk"]
         self.short, self.american, self.typos = table["short"], table["american"], table["typos"]
         self.facts: dict[str, dict[str, Any]] = table["fact"]
-        self.middle = [*(topic for topic in self.topics if topic not in ("open", "close")), "about"]
+        self.middle = [topic for topic, weight in table["weight"].items() for _ in range(weight)]
 
 
 def sentence_case(text: str) -> str:
@@ -91,19 +110,24 @@ class Dialogue:
 
     def fill(self, template: str, bound: Bound) -> str:
         """``template`` with its choices taken and its slots filled, drawing what ``bound`` lacks."""
-        while "[" in template:
-            template = CHOICE.sub(lambda m: self.rng.choice(m[1].split("|")), template)
 
         def slot(match: re.Match[str]) -> str:
             name, tag, field = match.groups()
             if name == "me":
-                return f", {self.told['name'][1]['name'][0]}" if "name" in self.told and self.rng.random() < 0.7 else ""
+                return f", {self.told['name'][1]['name'][0]}" if "name" in self.told and self.rng.random() < 0.8 else ""
+            if name == "myname":
+                return self.told["name"][1]["name"][0]
             key = f"{name}:{tag}" if tag else name
             if key not in bound:
                 bound[key] = self.draw(name)
             return bound[key][int(field or 0)]
 
-        text = re.sub(r" +", " ", SLOT.sub(slot, template)).strip()
+        text = template
+        while CHOICE.search(text) or SLOT.search(text):  # entries of lists have choices and slots too
+            while CHOICE.search(text):
+                text = CHOICE.sub(lambda m: self.rng.choice(m[1].split("|")), text)
+            text = SLOT.sub(slot, text)
+        text = re.sub(r" +", " ", text).strip()
         text = ARTICLE.sub(lambda m: m[1] + ("n " if m[2] in "aeiouAEIO" else " "), text)
         return text.replace("(n) ", " ").replace(" ,", ",")
 
@@ -116,15 +140,15 @@ class Dialogue:
         user = sentence_case(user)
         if casual:
             user = user.lower() if lower else user
-            user = re.sub(r"[.?]$|[,'](?= |s\b|m\b)", "", user) if self.rng.random() < 0.7 else user
+            user = re.sub(r"[.?]$|[,'](?= |(s|m|t|re|ll)\b)", "", user) if self.rng.random() < 0.7 else user
         elif not user.endswith(("?", "!", ".")):
-            user += "?" if re.match(r"(Do|Can|Are|Is|How|Who|What (do|is|if)) ", user) else "."
+            user += "?" if ASKS.match(user) else "."
         reply = sentence_case(reply)
         for long, short in self.phrases.short.items() if self.short else ():
-            reply = re.sub(long, short, reply)
+            user, reply = re.sub(long, short, user), re.sub(long, short, reply)
         for line in (f"User: {user}", f"Assistant: {reply}"):
             for british, american in self.phrases.american.items() if self.american else ():
-                line = line.replace(british, american)
+                line = re.sub(british, american, line)
             self.turns.append(line)
 
     def pattern(self, topic: str, left: int) -> None:
@@ -132,8 +156,11 @@ class Dialogue:
         chosen, bound = self.rng.choice(self.phrases.topics[topic]), Bound()
         if len(chosen) > 2 * left or (topic, chosen[0]) in self.used:
             return  # another try follows
-        self.used.add((topic, chosen[0]))
+        if "{" not in chosen[0]:  # with a slot it comes again as another question
+            self.used.add((topic, chosen[0]))
         turns = [self.fill(turn, bound) for turn in chosen]
+        if topic not in ("open", "about") and ASKS.match(turns[0]) and self.rng.random() < 0.08:
+            turns[0] = self.talk("lead", {}) + turns[0].removesuffix("?") + "?"
         for user, reply in zip(turns[::2], turns[1::2], strict=True):
             self.say(user, reply)
         self.just = None
@@ -153,7 +180,7 @@ class Dialogue:
     def new_fact(self, topic: str, untold: bool = False) -> tuple[str, str, Bound] | None:
         """Key, name and slots of a fact not told yet, often one of ``topic``."""
         facts = self.phrases.facts
-        names = [n for n, f in facts.items() if f.get("topic", topic) == topic or self.rng.random() < 0.25]
+        names = [n for n, f in facts.items() if f.get("topic", topic) == topic or self.rng.random() < 0.5]
         name, bound = self.rng.choice(names or ["pet"]), Bound()
         self.fill(facts[name]["np"], bound)
         key = name + "".join(" " + row[0] for row in bound.values())
@@ -250,11 +277,11 @@ def compose(phrases: Phrases, rng: random.Random) -> str:
     """One dialogue."""
     talk, opener = Dialogue(phrases, rng), rng.random()
     total = rng.choices(LENGTHS, LENGTH_WEIGHTS)[0]
-    n_facts = min(rng.choices((0, 1, 2, 3), (32, 40, 22, 6))[0], total // 2)
-    closing, topic = total > 2 and rng.random() < 0.35, rng.choice(phrases.middle)
-    if opener < 0.3:
+    n_facts = min(rng.choices((0, 1, 2, 3), (66, 25, 7, 2))[0], total // 2)
+    closing, topic = total > 2 and rng.random() < 0.3, rng.choice(phrases.middle)
+    if opener < 0.2:
         talk.pattern("open", total)
-    if n_facts and (opener < 0.1 or opener > 0.85):
+    if n_facts and (opener < 0.1 or opener > 0.7):
         talk.to_tell = ("name", "name", {"name": talk.draw("name")})
     while (left := total - closing - len(talk.turns) // 2) > 0:
         roll = rng.random()
@@ -270,12 +297,12 @@ def compose(phrases: Phrases, rng: random.Random) -> str:
             talk.tell(topic)
         elif open_to_change and left > 1 and roll < 0.29:
             talk.correct(rng.choice(open_to_change))
-        elif roll > 0.96:
+        elif roll > 0.98:
             talk.aside(left)
-        elif roll > 0.91:
+        elif roll > 0.95:
             talk.unknown(topic)
         else:
-            talk.pattern(topic, left)
+            talk.pattern("named" if "name" in talk.told and rng.random() < 0.15 else topic, left)
     if closing:
         talk.pattern("close", 1)
     return "\n".join(talk.turns)
@@ -284,7 +311,7 @@ def compose(phrases: Phrases, rng: random.Random) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--dialogues", type=int, default=12000)
+    parser.add_argument("--dialogues", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     phrases, rng = Phrases(), random.Random(args.seed)
@@ -292,7 +319,7 @@ def main() -> None:
     while len(dialogues) < args.dialogues:
         dialogues[compose(phrases, rng)] = None
     args.out.write_text(SEPARATOR.join(dialogues) + "\n", encoding="ascii")
-    n_patterns = sum(map(len, phrases.topics.values()))
+    n_patterns = sum(len(set(map(tuple, blocks))) for blocks in phrases.topics.values())
     print(f"{len(dialogues)} dialogues of {n_patterns} patterns and {len(phrases.facts)} facts")
 
 
