@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 
 from tools.pretrain import everyday
-from tools.pretrain.corpus import documents
+from tools.pretrain.corpus import read_documents
 
 N_DIALOGUES = 2500
 
@@ -150,6 +150,6 @@ def test_writes_documents_without_duplicates(
     out = tmp_path / "everyday.txt"
     monkeypatch.setattr(sys, "argv", ["everyday", str(out), "--dialogues", "200", "--seed", "4"])
     everyday.main()
-    written = list(documents(out.read_text(encoding="ascii")))
+    written = list(read_documents(tmp_path, "everyday"))
     assert len(set(written)) == len(written) == 200
     assert capsys.readouterr().out.startswith("200 dialogues")
