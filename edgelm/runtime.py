@@ -38,6 +38,11 @@ def profiles_dir() -> Path:
     return data_dir() / "profiles"
 
 
+def models_dir() -> Path:
+    """Where pulled models are kept."""
+    return data_dir() / "models"
+
+
 @dataclass(frozen=True)
 class RuntimeOptions:
     """What the common options of the command line say.
@@ -45,7 +50,7 @@ class RuntimeOptions:
     Attributes
     ----------
     model : str or None
-        A bundled model's name or a folder.
+        A bundled or pulled model's name, or a folder.
     profile : str
     threads, seed : int
         ``seed`` 0 draws a new one.
@@ -86,7 +91,7 @@ class Runtime:
         max_awake: int | None = None, use_profile: bool = True, any_base: bool = False,
         idle_seconds: float | None = None,
     ) -> None:  # fmt: skip
-        self.model = hub.load(options.model)
+        self.model = hub.load(options.model, models_dir())
         self.config = self.model.config
         graph = self.model.graph
         check_graph(graph)
@@ -209,20 +214,24 @@ def _parse_progress(text: str) -> tuple[str, int, int]:
     return (sha256, int(conversation), int(done)) if conversation.isdigit() and done.isdigit() else ("", 0, 0)
 
 
-def export_model(runtime: Runtime, folder: Path, *, int8: bool) -> dict[str, Any]:
+def export_model(runtime: Runtime, folder: Path, quantize: str) -> dict[str, Any]:
     """Writes the runtime's model as a folder for plain onnxruntime; the fields of ``export --json``.
+
+    ``quantize`` is one of ``edgelm.export.quantize.PRECISIONS``.
 
     ``max_abs_error`` is the largest difference of a logit to the float32 reference over a fixed text.
     """
     from edgelm.engine.session import run_exported
     from edgelm.export.folder import write_export
+    from edgelm.export.quantize import PRECISIONS
     from edgelm.export.step import build_graph
 
-    graph = build_graph(runtime.config, runtime.weights, int8=int8)
+    precision = PRECISIONS[quantize]
+    graph = build_graph(runtime.config, runtime.weights, precision)
     ids = np.array([DOC_ID, *runtime.tokenizer.encode(_SAMPLE)])
     expected, _, _ = forward(ids, runtime.weights, State.empty(runtime.config), runtime.config)
     error = float(np.abs(run_exported(graph, ids) - expected).max())
-    sizes = write_export(folder, runtime.model, graph, int8=int8, error=error)
+    sizes = write_export(folder, runtime.model, graph, precision, error)
     return {"files": sorted(sizes), "bytes": sum(sizes.values()), "max_abs_error": error}
 
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "evaluate": ("edgelm.cli.learning", "Bits per byte of whole files."),
     "profile": ("edgelm.cli.profile", "What was learned: its log, forgetting, moving."),
     "export": ("edgelm.cli.models", "Write the model as ONNX for plain onnxruntime."),
+    "models": ("edgelm.cli.models", "The models here: list, show, verify, pull."),
     "info": ("edgelm.cli.models", "Version, model, device and where files are."),
 }
 

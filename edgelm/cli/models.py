@@ -1,21 +1,35 @@
-"""``export`` and ``info``."""
+"""``export``, ``models`` and ``info``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgelm import __version__, ports
-from edgelm.cli.options import Common, common
+from edgelm.cli.options import Common, common, progress_bar
 from edgelm.config import data_dir
+from edgelm.engine import verify as verification
+from edgelm.errors import ModelFileError
 from edgelm.learn.folder import files_of
-from edgelm.model import hub
+from edgelm.model import hub, store
+from edgelm.runtime import models_dir
+
+_FETCH_SECONDS = 30
+"""Silence of a network after which fetching is given up."""
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, resolve_path=True), metavar="DIR")
-@click.option("--quantize", type=click.Choice(["none", "int8"]), default="int8", show_default=True)
+@click.option(
+    "--quantize",
+    type=click.Choice(["none", "int8", "int4", "ternary"]),
+    default="int8",
+    show_default=True,
+    help="Precision of the matrices; int4 and ternary keep the embedding int8.",
+)
 @click.option("--merge-profile", is_flag=True, help="Include what the profile learned.")
 @common
 def export(folder: Path, quantize: str, merge_profile: bool, common: Common) -> None:
@@ -25,16 +39,128 @@ def export(folder: Path, quantize: str, merge_profile: bool, common: Common) -> 
 
     with Runtime(common.runtime, use_profile=merge_profile) as runtime:
         catch_up(runtime, common)
-        fields = export_model(runtime, folder, int8=quantize == "int8")
+        fields = export_model(runtime, folder, quantize)
     size, error = f"{fields['bytes']:,} bytes", f"logits within {fields['max_abs_error']:.2g}"
     common.emit(fields, f"{folder}: {', '.join(fields['files'])}; {size}, {error}")
+
+
+@click.group()
+def models() -> None:
+    """The models that are here, and how another one comes here.
+
+    There is no registry: what can be had is what a folder, an archive or an address offers, and nothing is fetched
+    unless `models pull` is given an address.
+    """
+
+
+@models.command(name="list")
+@common
+def list_(common: Common) -> None:
+    """All models here: the bundled ones and those that were pulled."""
+    rows, lines = [], []
+    for name, folder in store.folders(models_dir()).items():
+        row: dict[str, Any] = {"name": name}
+        try:
+            row = store.summary(folder, models_dir()) | row
+            size = f"{row['parameters']:>13,} parameters {row['bytes']:>13,} bytes  {row['precision']:8s}"
+            lines.append(f"{name:20s} {size} {row['where']}{', the default' if row['default'] else ''}")
+        except ModelFileError as exc:
+            row["problem"] = str(exc)
+            lines.append(f"{name:20s} damaged: {exc}")
+        rows.append(row)
+    common.emit({"models": rows}, "\n".join(lines))
+
+
+@models.command()
+@click.argument("name", required=False, metavar="[NAME|PATH]")
+@common
+def show(name: str | None, common: Common) -> None:
+    """Shape, size, training and files of a model, and its card."""
+    folder = hub.find(name or common.runtime.model, models_dir())
+    fields = store.details(folder, models_dir())
+    table = {key: value for key, value in fields.items() if key not in ("shape", "files")} | fields["shape"]
+    lines = [f"{key:16s} {value}" for key, value in table.items()]
+    lines += [f"{file['name']:24s} {file['bytes']:>12,} bytes  {file['sha256']}" for file in fields["files"]]
+    card = folder / hub.CARD
+    if card.is_file() and not common.json:
+        lines += ["", card.read_text(encoding="utf-8", errors="replace")]
+    # Whoever wrote the card must not steer the terminal.
+    plain = "".join(char for char in "\n".join(lines) if char.isprintable() or char in "\n\t")
+    common.emit(fields, plain.rstrip())
+
+
+@models.command()
+@click.argument("names", nargs=-1, metavar="[NAME|PATH]...")
+@common
+def verify(names: tuple[str, ...], common: Common) -> None:
+    """Check digests, tensors, tokenizer and graph, of all models here or of those named."""
+    if common.runtime.model is not None:
+        names = names or (common.runtime.model,)
+    rows = []
+    for name in names or store.folders(models_dir()):
+        try:
+            problems = verification.problems(hub.find(name, models_dir()))
+        except ModelFileError as exc:
+            problems = [str(exc)]
+        rows.append({"name": name, "ok": not problems, "problems": problems})
+        for problem in problems:
+            click.echo(f"edgelm: {' '.join(problem.split())}", err=True)
+    lines = (f"{row['name']:20s} {'ok' if row['ok'] else 'not ok'}" for row in rows)
+    common.emit({"models": rows}, "\n".join(lines))
+    if not all(row["ok"] for row in rows):
+        raise click.exceptions.Exit(1)
+
+
+@models.command()
+@click.argument("source")
+@click.option("--name", help="What it is called here (default: as its maker did).")
+@click.option("--sha256", metavar="HEX", help="What SOURCE must be: the digest of the archive, or of config.json.")
+@common
+def pull(source: str, name: str | None, sha256: str | None, common: Common) -> None:
+    """Bring a model here, checked, to be used by --model NAME.
+
+    SOURCE is a model folder, a .tar, .tar.gz or .zip of one, or an http(s) address of such an archive. There is no
+    registry.
+    """
+
+    def fetch(url: str) -> Iterator[bytes]:
+        return _fetch(url, common)
+
+    folder, is_new = store.pull(store.Source(source, sha256, fetch), models_dir(), verification.problems, name)
+    fields = store.summary(folder, models_dir()) | {"name": folder.name, "new": is_new}
+    size = f"{fields['parameters']:,} parameters, {fields['bytes']:,} bytes"
+    done = f"is here: {size}" if is_new else "was here already, the same model"
+    common.emit(fields, f"{folder.name} {done}; use it with --model {folder.name}")
+
+
+def _fetch(url: str, common: Common) -> Iterator[bytes]:
+    """What lies at an address, in pieces; progress on stderr."""
+    from http.client import HTTPException
+    from urllib.parse import urlsplit
+    from urllib.request import Request, urlopen
+
+    try:
+        request = Request(url, headers={"User-Agent": f"edgelm/{__version__}"})
+        with urlopen(request, timeout=_FETCH_SECONDS) as response:
+            if urlsplit(response.url).scheme not in ("https", urlsplit(url).scheme):
+                raise ModelFileError("the address leads to one that is not https; give that one if you trust it")
+            expected, done = int(response.headers.get("Content-Length") or 0), 0
+            with progress_bar("pulling", expected, common) as on_bytes:
+                while chunk := response.read(1 << 16):
+                    done += len(chunk)
+                    on_bytes(len(chunk))
+                    yield chunk
+        if done < expected:
+            raise ModelFileError(f"the network gave {done:,} of {expected:,} bytes; try again")
+    except (OSError, HTTPException, ValueError) as exc:
+        raise ModelFileError(f"cannot be fetched ({exc}); check the address and the network") from None
 
 
 @click.command()
 @common
 def info(common: Common) -> None:
     """Version, model card, device and port detected, where files are."""
-    model = hub.load(common.runtime.model)
+    model = hub.load(common.runtime.model, models_dir())
     folder, name = data_dir() / "profiles", common.runtime.profile
     fields = {
         "version": __version__,

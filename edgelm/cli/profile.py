@@ -13,7 +13,7 @@ from edgelm.learn.entry import CHAT, TEXT
 from edgelm.learn.folder import check_name, files_of
 from edgelm.learn.profile import Profile
 from edgelm.model import hub
-from edgelm.runtime import LEAST_TOKENS, Runtime, profiles_dir
+from edgelm.runtime import LEAST_TOKENS, Runtime, models_dir, profiles_dir
 
 
 @click.group()
@@ -72,7 +72,7 @@ def log(count: int | None, common: Common) -> None:
 
 def _open(common: Common) -> Profile:
     """The log alone, of whatever model: no weights are needed to read it."""
-    model = hub.load(common.runtime.model)
+    model = hub.load(common.runtime.model, models_dir())
     return Profile(profiles_dir(), common.runtime.profile, model, writable=False, any_base=True)
 
 

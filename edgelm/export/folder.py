@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from edgelm.errors import InputError
+from edgelm.export.quantize import Precision
 from edgelm.export.step import state_shapes
 from edgelm.model.hub import Model
 
@@ -25,7 +26,7 @@ Largest difference of a logit from the float32 reference on a fixed text: {error
 """
 
 
-def write_export(folder: Path, model: Model, graph: bytes, *, int8: bool, error: float) -> dict[str, int]:
+def write_export(folder: Path, model: Model, graph: bytes, precision: Precision, error: float) -> dict[str, int]:
     """Writes ``model.onnx``, ``config.json``, ``tokenizer.json`` and ``README.md``; all of them or none.
 
     Returns
@@ -44,7 +45,7 @@ def write_export(folder: Path, model: Model, graph: bytes, *, int8: bool, error:
     config = {
         "name": model.name,
         "base_sha256": model.sha256,
-        "precision": "int8" if int8 else "float32",
+        "precision": str(precision),
         "model": model.config.to_dict(),
         "state": {name: list(shape) for name, shape in state_shapes(model.config).items()},
     }

@@ -18,8 +18,8 @@ _TYPES = {
     np.dtype(np.uint8): TensorProto.UINT8,
 }
 _CONTRIB_OPS = {
-    "CausalConvWithState", "GatedRMSNorm", "LinearAttention", "MatMulNBits", "MoE", "QMoE", "QuickGelu",
-    "SkipSimplifiedLayerNormalization",
+    "CausalConvWithState", "GatedRMSNorm", "GatherBlockQuantized", "LinearAttention", "MatMulNBits", "MoE", "QMoE",
+    "QuickGelu", "SkipSimplifiedLayerNormalization",
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ One graph serves prefill (T > 1) and decode (T = 1). Its inputs are ``ids`` [1,T
 (logits are computed from this position on) and the state; its outputs ``logits``, the next state
 (``next.`` + name) and the activations of the router. There is no loop, scan or branch in it.
 
-Weights are graph inputs, shared with whoever changes them, or initialisers, float32 or int8.
+Weights are graph inputs, shared with whoever changes them, or initialisers, float32 or small integers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import numpy as np
 
 from edgelm.config import CONV_WIDTH, ModelConfig
 from edgelm.export.graph import GraphBuilder
-from edgelm.model.packing import BLOCK, quantize, sums_over_first
+from edgelm.export.quantize import PRECISIONS, WIDER, Packed, Precision, quantize
+from edgelm.model.packing import BLOCK, sums_over_first
 from edgelm.model.reference import decay_rates, slope_decays
 from edgelm.model.weights import Weights, is_quantizable, shapes
 
 F32 = np.float32
+FLOAT = PRECISIONS["none"]
+ACCURACY_LEVEL = 4
+"""Products with integers round what comes in to int8 as well; 1 would keep it float32."""
 
 
 def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -39,7 +43,7 @@ def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return table
 
 
-def build_graph(config: ModelConfig, weights: Weights | None = None, *, int8: bool = False) -> bytes:
+def build_graph(config: ModelConfig, weights: Weights | None = None, precision: Precision = FLOAT) -> bytes:
     """The serialised ONNX model.
 
     Parameters
@@ -47,18 +51,19 @@ def build_graph(config: ModelConfig, weights: Weights | None = None, *, int8: bo
     config : ModelConfig
     weights : dict of ndarray, optional
         Kept in the graph as initialisers; without them every weight is a graph input.
-    int8 : bool
-        Matrices as block-wise int8 (needs ``weights``); activations are rounded to int8 in the products.
+    precision : Precision
+        Of the matrices; anything but float32 needs ``weights``, and rounds activations to int8 in most products.
     """
-    return StepGraph(config, weights, int8).build()
+    return StepGraph(config, weights, precision).build()
 
 
 class StepGraph:
     """Builds one graph; a method a part of the reference."""
 
-    def __init__(self, config: ModelConfig, weights: Weights | None, int8: bool) -> None:
-        self.config, self.weights, self.int8 = config, weights, int8
+    def __init__(self, config: ModelConfig, weights: Weights | None, precision: Precision) -> None:
+        self.config, self.weights, self.precision = config, weights, precision
         self.g = GraphBuilder("edgelm_step")
+        self.packed: dict[str, Packed] = {}
         self.inputs: set[str] = set()
 
     def build(self) -> bytes:
@@ -99,49 +104,53 @@ class StepGraph:
         return name
 
     def _can_pack(self, name: str) -> bool:
-        shape = shapes(self.config)[name]
-        return self.int8 and is_quantizable(name) and shape[0 if sums_over_first(name) else -1] % BLOCK == 0
+        is_whole = shapes(self.config)[name][0 if sums_over_first(name) else -1] % BLOCK == 0
+        return self.precision.of(name) != "float32" and is_quantizable(name) and is_whole
 
-    def _integers(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """A matrix as uint8 around 128, its summed axis last, and its scales float32."""
-        assert self.weights is not None
-        array = self.weights[name]
-        q, scale = quantize(np.ascontiguousarray(array.T) if sums_over_first(name) else array)
-        return (q.astype(np.int16) + 128).astype(np.uint8), scale.astype(F32)
+    def _integers(self, name: str, *shape: int) -> tuple[int, list[str]]:
+        """Bits, and numbers (as ``shape``), scales and zero points of a matrix, its summed axis last."""
+        if name not in self.packed:
+            assert self.weights is not None
+            array = np.ascontiguousarray(self.weights[name].T) if sums_over_first(name) else self.weights[name]
+            self.packed[name] = quantize(array, self.precision.of(name))
+        packed, g = self.packed[name], self.g
+        # The file holds less than the operators want. Made from constants alone, it is widened once, at load.
+        q, scale = g.constant(name + ".q", packed.q), g.op("Cast", [g.constant(name + ".scale", packed.scale)], to=1)
+        if packed.bits == 2:
+            # Operators of 2 bits take up to 100 times as long as those of 4.
+            q = g.op("Gather", [g.constant("wider", WIDER), g.op("Cast", [q], to=6)])
+        # Not a constant in its final shape: without graph optimisation the scale is none either, and MatMulNBits of
+        # a constant q and a scale that is none is wrong in ONNX Runtime 1.31.
+        q = g.op("Reshape", [q, g.constant(f"shape{shape}", np.array(shape, np.int64))])
+        zero_point = "" if packed.zero_point is None else g.constant(name + ".zero_point", packed.zero_point)
+        return max(packed.bits, 4), [q, scale, zero_point]
 
     def _matmul(self, h: str, name: str) -> str:
         if not self._can_pack(name):
             return self.g.op("MatMul", [h, self._weight(name)])
-        q, scale = self._integers(name)
-        n, k = q.shape
-        numbers = self.g.constant(name + ".q", q.reshape(n, k // BLOCK, BLOCK))
-        scales = self.g.constant(name + ".scale", scale)
-        return self.g.op("MatMulNBits", [h, numbers, scales], K=k, N=n, bits=8, block_size=BLOCK, accuracy_level=4)
+        k, n = shapes(self.config)[name]
+        bits, inputs = self._integers(name, n, k // BLOCK, -1)
+        return self._product(h, inputs, bits, n, k)
+
+    def _product(self, h: str, integers: list[str], bits: int, n: int, k: int, output: str | None = None) -> str:
+        attributes: dict[str, Any] = {"bits": bits, "block_size": BLOCK, "accuracy_level": ACCURACY_LEVEL}
+        return self.g.op("MatMulNBits", [h, *integers], [output] if output else None, K=k, N=n, **attributes)
 
     def _embed(self, ids: str) -> str:
-        g = self.g
         if not self._can_pack("embed"):
-            return g.op("Gather", [self._weight("embed"), ids])
+            return self.g.op("Gather", [self._weight("embed"), ids])
         # Rows are gathered as integers: a float copy of the table would be four times its size.
-        q, scale = self._integers("embed")
-        blocks = (*scale.shape, BLOCK)
-        rows = g.op("Cast", [g.op("Gather", [g.constant("embed.q", q.reshape(blocks)), ids])], to=1)
-        scales = g.op("Gather", [g.constant("embed.scale", scale), ids])
-        zero, last = g.constant("zero_point", np.array(128, F32)), g.constant("axes.last", np.array([-1], np.int64))
-        rows = g.op("Mul", [g.op("Sub", [rows, zero]), g.op("Unsqueeze", [scales, last])])
-        return g.op("Reshape", [rows, self._shape(self.config.d_model)])
+        bits, (q, *rest) = self._integers("embed", self.config.vocab_size, -1)
+        attributes: dict[str, Any] = {"bits": bits, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1}
+        return self.g.op("GatherBlockQuantized", [q, ids, *rest], **attributes)
 
     def _head(self, h: str) -> None:
-        g = self.g
-        if self._can_pack("embed"):
-            q, scale = self._integers("embed")
-            n, k = q.shape
-            numbers = g.constant("embed.q", q.reshape(n, k // BLOCK, BLOCK))
-            inputs = [h, numbers, g.constant("embed.scale", scale)]
-            attributes = {"K": k, "N": n, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
-            g.op("MatMulNBits", inputs, ["logits"], **attributes)
-        else:
+        g, n, k = self.g, self.config.vocab_size, self.config.d_model
+        if not self._can_pack("embed"):
             g.op("MatMul", [h, g.op("Transpose", [self._weight("embed")], perm=[1, 0])], ["logits"])
+            return
+        bits, inputs = self._integers("embed", n, k // BLOCK, -1)
+        self._product(h, inputs, bits, n, k, "logits")
 
     def _shape(self, *sizes: int) -> str:
         return self.g.constant("shape." + ".".join(map(str, sizes)), np.array([1, -1, *sizes], np.int64))
@@ -256,13 +265,12 @@ class StepGraph:
         rows = g.constant("shape.rows", np.array([-1, c.n_blocks], np.int64))
         attributes: dict[str, Any] = {"k": c.max_awake, "activation_type": "silu", "normalize_routing_weights": 0}
         if self._can_pack(name + "w1") and self._can_pack(name + "w2"):
-            inputs = [h, g.op("Reshape", [a, rows])]
-            for matrix in ("w1", "w2"):
-                q, scale = self._integers(name + matrix)
-                inputs += [g.constant(name + matrix + ".q", q), g.constant(name + matrix + ".scale", scale), ""]
-            # The last input gives the weights of the chosen blocks; the second only chooses.
-            inputs += [""] * 6 + [inputs[1]]
-            return g.op("QMoE", inputs, expert_weight_bits=8, block_size=BLOCK, **attributes)
+            chosen = g.op("Reshape", [a, rows])
+            bits, (q1, scale1, zero1) = self._integers(name + "w1", c.n_blocks, c.block_size, -1)
+            _, (q2, scale2, zero2) = self._integers(name + "w2", c.n_blocks, c.d_model, -1)
+            # The second input only chooses blocks; the last one weighs what they give.
+            inputs = [h, chosen, q1, scale1, "", q2, scale2, "", "", "", "", zero1, zero2, "", chosen]
+            return g.op("QMoE", inputs, expert_weight_bits=bits, block_size=BLOCK, **attributes)
         # MoE weighs its experts by softmax(router) = a / sum(a); the sum is given back after.
         logits = g.op("Log", [g.op("Max", [a, g.constant("tiny", np.array(1e-30, F32))])])
         inputs = [h, g.op("Reshape", [logits, rows]), self._weight(name + "w1"), "", self._weight(name + "w2")]

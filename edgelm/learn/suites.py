@@ -41,7 +41,8 @@ class Trial:
 
     Parameters
     ----------
-    model : str or None
+    model : Path
+        The model's folder.
     folder : Path
         Where profiles are kept; the copy lies elsewhere.
     name : str
@@ -49,8 +50,8 @@ class Trial:
     config : LearnConfig
     """
 
-    def __init__(self, model: str | None, folder: Path, name: str, config: LearnConfig) -> None:
-        self._model_name, self._name, self._config = model, name, config
+    def __init__(self, model: Path, folder: Path, name: str, config: LearnConfig) -> None:
+        self._model_folder, self._name, self._config = model, name, config
         self._folder = tempfile.TemporaryDirectory(prefix="edgelm-")
         for path in [*folder.glob(f"{name}.db*"), *folder.glob(f"{name}.weights-*")]:
             shutil.copy(path, self._folder.name)
@@ -59,7 +60,7 @@ class Trial:
         self._open()
 
     def _open(self) -> None:
-        self.model = hub.load(self._model_name)
+        self.model = hub.load(str(self._model_folder))
         self._profile = Profile(Path(self._folder.name), self._name, self.model, writable=True)
         self.adaptation = Adaptation(self.model, self._profile, self._config, lambda: self._clock, threading.RLock())
         self.adaptation.catch_up()

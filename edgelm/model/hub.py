@@ -1,4 +1,4 @@
-"""Finds and loads a model: bundled, or a local folder.
+"""Finds and loads a model: bundled, pulled, or a local folder.
 
 A model folder holds ``config.json`` (format, name, sizes, SHA-256 of the other files), ``tokenizer.json``,
 ``weights.safetensors`` (matrices int8 or float32), ``learning.safetensors`` (root mean square of the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ FORMAT = 1
 BUNDLED = Path(__file__).parent.parent / "models"
 DEFAULT = "small"
 FILES = ("tokenizer.json", "weights.safetensors", "learning.safetensors", "step.onnx")
+MANIFEST, CARD = "config.json", "README.md"
 
 
 @dataclass
@@ -69,47 +71,56 @@ def available() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
 
 
-def find(name: str | None) -> Path:
-    """The folder of a bundled model's name, or of a path.
+def find(name: str | None, pulled: Path | None = None) -> Path:
+    """The folder of a bundled model's name, of a pulled model's name, or of a path, in this order.
+
+    Parameters
+    ----------
+    name : str or None
+    pulled : Path, optional
+        Where pulled models are kept, a folder each.
 
     Raises
     ------
     ModelFileError
         There is no such model.
     """
-    if name is None or ((BUNDLED / name / "config.json").is_file() and "/" not in name):
-        folder = BUNDLED / (name or DEFAULT)
-    else:
-        # Unlike Path.expanduser, it leaves the ~ of an unknown user alone.
-        folder = Path(os.path.expanduser(name))  # noqa: PTH111
-    if not (folder / "config.json").is_file():
+    # Unlike Path.expanduser, it leaves the ~ of an unknown user alone.
+    folder = BUNDLED / DEFAULT if name is None else Path(os.path.expanduser(name))  # noqa: PTH111
+    if name and "/" not in name:
+        for store in (BUNDLED, pulled):
+            if store is not None and (store / name / MANIFEST).is_file():
+                folder = store / name
+                break
+    if not (folder / MANIFEST).is_file():
         names = ", ".join(available()) or "none"
-        raise ModelFileError(f"no model {name or DEFAULT!r}: neither bundled ({names}) nor a folder with a config.json")
+        raise ModelFileError(
+            f"no model {name or DEFAULT!r}: neither bundled ({names}), nor pulled (see `edgelm models list`), "
+            f"nor a folder with a {MANIFEST}"
+        )
     return folder
 
 
-def load(name: str | None = None) -> Model:
+def load(name: str | None = None, pulled: Path | None = None) -> Model:
     """Loads and verifies a model.
 
     Parameters
     ----------
     name : str, optional
-        A bundled model's name or a folder; default: the bundled model ``small``.
+        A bundled or pulled model's name or a folder; default: the bundled model ``small``.
+    pulled : Path, optional
+        Where pulled models are kept.
 
     Raises
     ------
     ModelFileError
         It is missing, truncated, altered, of another format, or does not fit its configuration.
     """
-    folder = find(name)
-    manifest = _read_manifest(folder / "config.json")
-    digests = manifest["sha256"]
-    for file in FILES:
-        _verify(folder / file, digests.get(file))
-    try:
-        config = ModelConfig.from_dict(manifest["config"])
-    except ConfigError as exc:
-        raise ModelFileError(f"{folder / 'config.json'}: {exc}") from None
+    folder = find(name, pulled)
+    manifest = read_manifest(folder)
+    for problem in damaged(folder, manifest):
+        raise ModelFileError(problem)
+    config = manifest.config
     weights = _read_weights(folder / "weights.safetensors", config)
     grad_rms = _read_grad_rms(folder / "learning.safetensors", config)
     tokenizer = Tokenizer(folder / "tokenizer.json")
@@ -117,15 +128,40 @@ def load(name: str | None = None) -> Model:
         raise ModelFileError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
         )
-    identity = json.dumps(
-        [manifest["config"], digests["tokenizer.json"], digests["weights.safetensors"]], sort_keys=True
-    )
-    sha256 = hashlib.sha256(identity.encode()).hexdigest()
     graph = (folder / "step.onnx").read_bytes()
-    return Model(manifest["name"], folder, sha256, config, tokenizer, weights, grad_rms, graph, manifest["card"])
+    return Model(manifest.name, folder, manifest.sha256, config, tokenizer, weights, grad_rms, graph, manifest.card)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Manifest:
+    """What ``config.json`` says.
+
+    Attributes
+    ----------
+    name, sha256
+        ``sha256`` identifies weights, tokenizer and sizes together.
+    config : ModelConfig
+    digests : dict
+        SHA-256 of each of ``FILES``.
+    card : dict
+    """
+
+    name: str
+    sha256: str
+    config: ModelConfig
+    digests: dict[str, str]
+    card: dict[str, Any]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads ``config.json`` alone.
+
+    Raises
+    ------
+    ModelFileError
+        It is missing, foreign, or of another version.
+    """
+    path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as exc:
@@ -136,18 +172,26 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     for key, kind in (("name", str), ("config", dict), ("sha256", dict), ("card", dict)):
         if not isinstance(manifest.get(key), kind):
             raise ModelFileError(f"{path}: lacks {key!r}; get the model again")
-    return manifest
-
-
-def _verify(path: Path, digest: str | None) -> None:
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read ({exc.strerror}); get the model again") from None
-    if found != digest:
-        raise ModelFileError(
-            f"{path}: altered or truncated (its SHA-256 is not that of config.json); get the model again"
-        )
+        config = ModelConfig.from_dict(manifest["config"])
+    except ConfigError as exc:
+        raise ModelFileError(f"{path}: {exc}") from None
+    digests = {file: digest for file, digest in manifest["sha256"].items() if isinstance(digest, str)}
+    identity = [manifest["config"], digests.get("tokenizer.json"), digests.get("weights.safetensors")]
+    sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return Manifest(manifest["name"], sha256, config, digests, manifest["card"])
+
+
+def damaged(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Says of each file of the folder that is not the one of the manifest what is wrong with it."""
+    for path in (folder / file for file in FILES):
+        try:
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as exc:
+            yield f"{path}: cannot be read ({exc.strerror}); get the model again"
+            continue
+        if found != manifest.digests.get(path.name):
+            yield f"{path}: altered or truncated (its SHA-256 is not that of {MANIFEST}); get the model again"
 
 
 def _read_weights(path: Path, config: ModelConfig) -> Weights:
@@ -181,4 +225,4 @@ def write_model(folder: Path, name: str, config: ModelConfig, files: dict[str, b
         (folder / file).write_bytes(blob)
     digests = {file: hashlib.sha256(files[file]).hexdigest() for file in FILES}
     manifest = {"format": FORMAT, "name": name, "config": config.to_dict(), "sha256": digests, "card": card}
-    (folder / "config.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -38,6 +38,23 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return tensors, metadata
 
 
+def names(path: Path) -> list[str]:
+    """Names of the tensors of a file, none of which is read.
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, truncated, or no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return list(file.keys())
+    except (OSError, SafetensorError) as exc:
+        raise ModelFileError(f"{path}: missing, damaged or not a safetensors file ({exc})") from None
+
+
 def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Writes a file that its owner alone can read; after a crash it is the old one or the new one.
 

@@ -29,7 +29,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "profile"])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("profile", "models")])
 def test_help(cli: Cli, command: str) -> None:
     result = cli(command, "--help", model=None)
     assert (result.code, result.stderr) == (0, "")

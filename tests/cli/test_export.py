@@ -25,8 +25,16 @@ def _logits(folder: Path) -> np.ndarray:
     return run_exported((folder / "model.onnx").read_bytes(), IDS)
 
 
-@pytest.mark.parametrize(("precision", "allowed"), [("none", 1e-4), ("int8", 0.5)])
-def test_an_export(cli: Cli, tiny_model: Path, tmp_path: Path, precision: str, allowed: float) -> None:
+@pytest.mark.parametrize(
+    ("precision", "allowed", "held"),
+    [
+        ("none", 1e-4, "float32"),
+        ("int8", 0.5, "int8"),
+        ("int4", 3, "int4, embedding int8"),
+        ("ternary", 4, "ternary, embedding int8"),
+    ],
+)
+def test_an_export(cli: Cli, tiny_model: Path, tmp_path: Path, precision: str, allowed: float, held: str) -> None:
     folder = tmp_path / "deep" / "out"
     fields = cli("export", folder, "--quantize", precision, "--json").json
     assert fields["files"] == FILES == sorted(path.name for path in folder.iterdir())
@@ -37,7 +45,16 @@ def test_an_export(cli: Cli, tiny_model: Path, tmp_path: Path, precision: str, a
     expected = OrtSession(model.graph, model.weights).run(IDS, 0)
     assert np.abs(_logits(folder) - expected).max() < allowed
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    assert config["base_sha256"] == model.sha256
+    assert (config["base_sha256"], config["precision"]) == (model.sha256, held)
+    assert f"({held})" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_fewer_bits_are_fewer_bytes(cli: Cli, tmp_path: Path) -> None:
+    sizes = []
+    for precision in ("none", "int8", "int4", "ternary"):
+        cli("export", tmp_path / precision, "--quantize", precision)
+        sizes.append((tmp_path / precision / "model.onnx").stat().st_size)
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_an_earlier_export_is_replaced(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +97,7 @@ def test_ten_lines_are_enough() -> None:
     assert "edgelm" not in _documented()
 
 
-@pytest.mark.parametrize("precision", ["none", "int8"])
+@pytest.mark.parametrize("precision", ["none", "int8", "int4", "ternary"])
 def test_the_documented_lines_run(cli: Cli, tmp_path: Path, precision: str) -> None:
     folder = tmp_path / "out"
     cli("export", folder, "--quantize", precision)

@@ -23,6 +23,7 @@ print(*sorted({"numba", "llvmlite", "onnx", "torch"} & set(sys.modules)), file=s
         (["complete", "The ferry", "-n", "3"], []),
         (["suggest", "The ferry", "-k", "1"], []),
         (["info"], []),
+        (["models", "verify"], []),
         (["chat", "--max-tokens", "3"], ["llvmlite", "numba"]),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgelm.engine.session import OrtSession, run_exported
+from edgelm.export.quantize import PRECISIONS
 from edgelm.export.step import build_graph
 from edgelm.model.packing import BLOCK, dequantize, pack, quantize, sums_over_first, unpack
 from edgelm.model.reference import State, forward
@@ -88,7 +89,7 @@ def test_int8_graph_is_close_to_the_reference(mixer: str, max_awake: int) -> Non
     weights = unpack(pack(weights))
     ids = random_ids(config, 60)
     expected, _, _ = forward(ids, weights, State.empty(config), config)
-    graph = build_graph(config, weights, int8=True)
+    graph = build_graph(config, weights, PRECISIONS["int8"])
     assert len(graph) < 0.5 * len(build_graph(config, weights))
     session = OrtSession(graph, {})
     for found in (run_exported(graph, ids), np.concatenate([session.run(ids[i : i + 1]).copy() for i in range(60)])):

@@ -1,0 +1,232 @@
+"""The models that are here, and how one comes here: whole and checked, or not at all.
+
+Pulled models lie in a folder each, side by side. A source is a model folder, an archive of one, or the address of
+such an archive; there is no registry, and nothing is fetched unless it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgelm.errors import ModelFileError
+from edgelm.model import hub, tensorfile
+from edgelm.model.archive import MAX_BYTES, NAMES, save, unpack
+from edgelm.model.reference import State
+from edgelm.model.weights import count_parameters
+
+Fetch = Callable[[str], Iterable[bytes]]
+Check = Callable[[Path], list[str]]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(name: str) -> None:
+    """Raises a ``ModelFileError`` unless ``name`` may be that of a model's folder."""
+    if not _NAME.fullmatch(name):
+        raise ModelFileError(f"model name {name!r} must be letters, digits, '.', '_' or '-', at most 64; use --name")
+
+
+def folders(pulled: Path) -> dict[str, Path]:
+    """Every model here by its name: the bundled ones, then those in the folder ``pulled``."""
+    here = {name: hub.BUNDLED / name for name in hub.available()}
+    found = sorted(path.parent for path in pulled.glob(f"*/{hub.MANIFEST}"))
+    return here | {path.name: path for path in found if _NAME.fullmatch(path.name) and path.name not in here}
+
+
+def summary(folder: Path, pulled: Path) -> dict[str, Any]:
+    """What a model is, from its configuration and the heads of its files; no tensor is read.
+
+    Returns
+    -------
+    dict
+        ``name``; ``where``: bundled, pulled (it lies in the folder ``pulled``) or elsewhere; ``folder, parameters,
+        bytes, precision, default``.
+
+    Raises
+    ------
+    ModelFileError
+        The configuration or the file of the weights cannot be read.
+    """
+    manifest = hub.read_manifest(folder)
+    where = {hub.BUNDLED: "bundled", pulled: "pulled"}.get(folder.parent, "elsewhere")
+    is_packed = any(name.endswith(".q") for name in tensorfile.names(folder / "weights.safetensors"))
+    return {
+        "name": manifest.name,
+        "where": where,
+        "folder": str(folder),
+        "parameters": count_parameters(manifest.config),
+        "bytes": sum(path.stat().st_size for path in _files(folder)),
+        "precision": "int8" if is_packed else "float32",
+        "default": folder == hub.BUNDLED / hub.DEFAULT,
+    }
+
+
+def details(folder: Path, pulled: Path) -> dict[str, Any]:
+    """``summary``, and what the configuration, the card and the files say besides."""
+    manifest = hub.read_manifest(folder)
+    config = manifest.config
+    return summary(folder, pulled) | {
+        "sha256": manifest.sha256,
+        "shape": config.to_dict(),
+        "awake_cap": round(config.max_awake / config.n_blocks, 4),
+        "state_bytes": State.empty(config).nbytes,
+        "tokens_trained": manifest.card.get("tokens"),
+        "training_seconds": manifest.card.get("training_seconds"),
+        "files": [{"name": p.name, "bytes": p.stat().st_size, "sha256": _digest(p)} for p in _files(folder)],
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / name for name in NAMES if (folder / name).is_file()]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is to come from.
+
+    Attributes
+    ----------
+    place : str
+        A model folder, a ``.tar``, ``.tar.gz`` or ``.zip`` of one, or an http(s) address of such an archive.
+    sha256 : str or None
+        What the SHA-256 of the archive must be; of a folder, that of its ``config.json``, which holds the others.
+    fetch : callable
+        Gives the bytes that lie at an address, in pieces.
+    """
+
+    place: str
+    sha256: str | None
+    fetch: Fetch
+
+
+def pull(source: Source, pulled: Path, check: Check, name: str | None = None) -> tuple[Path, bool]:
+    """Puts a model into the folder ``pulled``, in one step and only if nothing is wrong with it.
+
+    Parameters
+    ----------
+    source : Source
+    pulled : Path
+        Made if it is not there yet.
+    check : callable
+        Says of a model folder what is wrong with it.
+    name : str, optional
+        Default: the model's own.
+
+    Returns
+    -------
+    tuple
+        The model's folder; whether it is new. It is not if the same model was there by this name.
+
+    Raises
+    ------
+    ModelFileError
+        There is no model at the source, something is wrong with it, the name is taken or no name, or the folder
+        cannot be written. Nothing is left behind.
+    """
+    if name is not None:
+        check_name(name)
+    with _room(pulled) as room:
+        staged = room / "model"
+        staged.mkdir()
+        try:
+            _bring(source, room, staged)
+            problems = [problem.replace(f"{staged}{os.sep}", "") for problem in check(staged)]
+        except ModelFileError as exc:
+            problems = [str(exc)]
+        if problems:
+            raise ModelFileError(f"{source.place}: {problems[0]}")
+        manifest = hub.read_manifest(staged)
+        name = name or manifest.name
+        check_name(name)
+        target = folders(pulled).get(name, pulled / name)
+        if target.is_symlink() or target.exists():
+            _check_same(target, manifest)
+            return target, False
+        for path in staged.iterdir():
+            _sync(path)
+        tensorfile.sync_folder(staged)
+        os.replace(staged, target)
+        tensorfile.sync_folder(pulled)
+    return target, True
+
+
+@contextmanager
+def _room(pulled: Path) -> Iterator[Path]:
+    """A folder beside the models that vanishes, and with it all folders made for it that nothing came into."""
+    made = [path for path in (pulled, *pulled.parents) if not path.exists()]
+    try:
+        pulled.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(dir=pulled, prefix=".pull-"))
+        try:
+            yield room
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
+    except OSError as exc:
+        raise ModelFileError(
+            f"{pulled}: cannot be written ({exc.strerror}); set EDGELM_HOME to another place"
+        ) from None
+    finally:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _bring(source: Source, room: Path, staged: Path) -> None:
+    """The model's files, not checked yet."""
+    place, archive = Path(os.path.expanduser(source.place)), room / "archive"  # noqa: PTH111
+    if source.place.lower().startswith(("http://", "https://")):
+        save(source.fetch(source.place), archive)
+    elif place.is_dir():
+        files = _files(place)
+        if hub.MANIFEST not in {path.name for path in files}:
+            raise ModelFileError(f"a folder without a {hub.MANIFEST}; give the folder of a model")
+        _check_digest(source, place / hub.MANIFEST, f"its {hub.MANIFEST}")
+        if sum(path.stat().st_size for path in files) > MAX_BYTES:
+            raise ModelFileError(f"larger than {MAX_BYTES >> 20} MiB, more than a model for this runtime can be")
+        for path in files:
+            shutil.copyfile(path, staged / path.name)
+        return
+    elif place.is_file():
+        archive = place
+    else:
+        raise ModelFileError("neither a folder nor a file, nor an http(s) address; give one of these")
+    _check_digest(source, archive, "the archive")
+    unpack(archive, staged)
+
+
+def _check_digest(source: Source, path: Path, what: str) -> None:
+    found = _digest(path)
+    if source.sha256 is not None and found != source.sha256.lower():
+        raise ModelFileError(f"the SHA-256 of {what} is {found}, not the one given; get it elsewhere, or correct that")
+
+
+def _check_same(target: Path, manifest: hub.Manifest) -> None:
+    """Raises unless the folder holds the model of the manifest, undamaged."""
+    advice = f"choose another --name, or remove {target}"
+    try:
+        here = hub.read_manifest(target)
+        problems = list(hub.damaged(target, here))
+    except ModelFileError as exc:
+        raise ModelFileError(f"a model of this name is here but damaged: {exc}; {advice}") from None
+    if problems:
+        raise ModelFileError(f"a model of this name is here but damaged: {problems[0]}; {advice}")
+    if (here.sha256, here.digests) != (manifest.sha256, manifest.digests):
+        raise ModelFileError(f"another model is called {target.name!r} here; {advice}")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,198 @@
+"""A model comes here whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgelm.errors import ModelFileError
+from edgelm.model import hub, store
+from edgelm.model.store import Source, folders, pull
+from tests.model.archives import members_of, pack
+from tests.model_folder import contents, edit_manifest, write_tiny_model
+
+Answer = tuple[Path, bool]
+
+
+def _no_fetch(url: str) -> Iterator[bytes]:
+    raise AssertionError(url)
+
+
+def _digests(folder: Path) -> list[str]:
+    return list(hub.damaged(folder, hub.read_manifest(folder)))
+
+
+def _pull(place: Path | str, pulled: Path, name: str | None = None, sha256: str | None = None) -> Answer:
+    return pull(Source(str(place), sha256, _no_fetch), pulled, _digests, name)
+
+
+@pytest.fixture
+def pulled(tmp_path: Path) -> Path:
+    """Where pulled models go; not made yet."""
+    return tmp_path / "home" / "models"
+
+
+def test_a_folder_comes_here(tiny_model: Path, pulled: Path) -> None:
+    assert _pull(tiny_model, pulled) == (pulled / "tiny", True)
+    assert members_of(pulled / "tiny") == members_of(tiny_model)
+    assert [path.name for path in pulled.iterdir()] == ["tiny"]
+    assert _pull(tiny_model, pulled) == (pulled / "tiny", False)
+    assert _pull(tiny_model, pulled, "mine") == (pulled / "mine", True)
+    assert folders(pulled) == {"small": hub.BUNDLED / "small", "mine": pulled / "mine", "tiny": pulled / "tiny"}
+
+
+def test_it_is_found_by_its_name(
+    tiny_model: Path, pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pull(tiny_model, pulled, "mine")
+    assert hub.find("mine", pulled) == pulled / "mine"
+    assert hub.load("mine", pulled).sha256 == hub.load(str(tiny_model)).sha256
+    with pytest.raises(ModelFileError, match="no model 'mine'"):
+        hub.find("mine")
+    # A bundled name is the bundled model, whatever else is called so.
+    shutil.copytree(tiny_model, pulled / "small")
+    assert hub.find("small", pulled) == folders(pulled)["small"] == hub.BUNDLED / "small"
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_model, tmp_path / "mine")
+    assert hub.find("mine", pulled) == pulled / "mine"
+    assert hub.find("./mine", pulled) == Path("mine")
+
+
+def test_what_an_address_gives(tiny_model: Path, pulled: Path, tmp_path: Path) -> None:
+    blob = pack(tmp_path / "model.tar.gz", members_of(tiny_model)).read_bytes()
+    asked = []
+
+    def fetch(url: str) -> Iterator[bytes]:
+        asked.append(url)
+        yield blob[:100]
+        yield blob[100:]
+
+    right = hashlib.sha256(blob).hexdigest()
+    source = Source("https://models.example/a", "0" * 64, fetch)
+    with pytest.raises(ModelFileError, match=f"https://models.example/a: the SHA-256 of the archive is {right}"):
+        pull(source, pulled, _digests)
+    assert not pulled.parent.exists()
+    assert pull(Source("https://models.example/a", right.upper(), fetch), pulled, _digests)[1]
+    assert asked == ["https://models.example/a"] * 2
+
+
+def test_the_digest_of_a_folder_is_that_of_its_manifest(tiny_model: Path, pulled: Path) -> None:
+    digest = hashlib.sha256((tiny_model / "config.json").read_bytes()).hexdigest()
+    with pytest.raises(ModelFileError, match=r"the SHA-256 of its config\.json"):
+        _pull(tiny_model, pulled, sha256="12")
+    assert _pull(tiny_model, pulled, sha256=digest)[1]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../up", "/etc", "a/b", ".hidden", "a" * 65, "a\n", "ä"])
+def test_a_name_that_is_none(tiny_model: Path, pulled: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelFileError, match="model name"):
+        _pull(tiny_model, pulled, name)
+    folder = shutil.copytree(tiny_model, tmp_path / "named")
+    edit_manifest(folder, name=name)
+    with pytest.raises(ModelFileError, match="model name"):
+        _pull(folder, pulled)
+    assert not pulled.parent.exists()
+
+
+def test_a_name_that_is_taken(tiny_model: Path, pulled: Path, tmp_path: Path) -> None:
+    other = write_tiny_model(tmp_path / "other", seed=1, name="tiny")
+    _pull(tiny_model, pulled)
+    (pulled / "file").write_bytes(b"mine")
+    (pulled / "link").symlink_to(tmp_path / "nowhere")
+    before = contents(pulled)
+    for place, name, says in (
+        (other, None, "another model is called 'tiny' here"),
+        (other, "small", "another model is called 'small' here"),
+        (other, "file", "is here but damaged"),
+        (other, "link", "is here but damaged"),
+    ):
+        with pytest.raises(ModelFileError, match=says):
+            _pull(place, pulled, name)
+    # The same model with another card or graph is not the same for whoever runs it.
+    changed = shutil.copytree(tiny_model, tmp_path / "changed")
+    manifest = hub.read_manifest(changed)
+    edit_manifest(changed, sha256=manifest.digests | {"step.onnx": hashlib.sha256(b"").hexdigest()})
+    (changed / "step.onnx").write_bytes(b"")
+    with pytest.raises(ModelFileError, match="another model"):
+        _pull(changed, pulled)
+    assert contents(pulled) == before
+    assert sorted(path.name for path in pulled.iterdir()) == ["file", "link", "tiny"]
+
+
+def test_one_that_was_damaged_here(tiny_model: Path, pulled: Path) -> None:
+    _pull(tiny_model, pulled)
+    (pulled / "tiny" / "step.onnx").write_bytes(b"")
+    with pytest.raises(ModelFileError, match=r"is here but damaged: .*step.onnx: altered .*remove"):
+        _pull(tiny_model, pulled)
+
+
+@pytest.mark.parametrize("place", ["nosuch", "", "ftp://models.example/a.tar", "file:///etc/passwd", "~nobody-such/a"])
+def test_no_source(place: str, pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFileError, match=r"neither a folder nor a file|a folder without a config.json"):
+        _pull(place, pulled)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_other_things(tiny_model: Path, pulled: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "mixed")
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    _pull(folder, pulled)
+    assert members_of(pulled / "tiny") == members_of(tiny_model)
+    (folder / "step.onnx").unlink()
+    os.mkfifo(folder / "step.onnx")
+    with pytest.raises(ModelFileError, match=r"step\.onnx: cannot be read"):
+        _pull(folder, pulled, "other")
+
+
+def test_nothing_is_left_when_it_cannot_be_written(
+    tiny_model: Path, pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pull(tiny_model, pulled)
+    before = contents(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for module, function in ((shutil, "copyfile"), (store, "_sync"), (os, "replace")):
+        with monkeypatch.context() as patch, pytest.raises(ModelFileError, match="No space left"):
+            patch.setattr(module, function, full)
+            _pull(tiny_model, pulled, "other")
+        assert contents(tmp_path) == before
+        assert [path.name for path in pulled.iterdir()] == ["tiny"]
+
+
+def test_nothing_is_left_of_what_is_interrupted(tiny_model: Path, pulled: Path) -> None:
+    def interrupted(url: str) -> Iterator[bytes]:
+        yield b"some"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(Source("http://models.example/a", None, interrupted), pulled, _digests)
+    assert not pulled.parent.exists()
+
+
+def test_two_that_pull_at_once(tiny_model: Path, pulled: Path) -> None:
+    def slow(folder: Path) -> list[str]:
+        if not (pulled / "tiny").exists():
+            _pull(tiny_model, pulled)
+        return _digests(folder)
+
+    assert pull(Source(str(tiny_model), None, _no_fetch), pulled, slow) == (pulled / "tiny", False)
+
+
+def test_summaries(tiny_model: Path) -> None:
+    row = store.summary(tiny_model, tiny_model.parent)
+    assert (row["name"], row["where"], row["folder"], row["default"]) == ("tiny", "pulled", str(tiny_model), False)
+    assert row["bytes"] == sum(map(len, contents(tiny_model).values()))
+    assert row["parameters"] == hub.load(str(tiny_model)).n_parameters
+    assert row["precision"] == "int8"
+    bundled = store.summary(hub.find(None), tiny_model.parent)
+    assert (bundled["where"], bundled["default"]) == ("bundled", True)
+    assert store.details(hub.find(None), tiny_model.parent)["state_bytes"] == 328_192
