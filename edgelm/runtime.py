@@ -217,14 +217,14 @@ def _parse_progress(text: str) -> tuple[str, int, int]:
 def export_model(runtime: Runtime, folder: Path, quantize: str) -> dict[str, Any]:
     """Writes the runtime's model as a folder for plain onnxruntime; the fields of ``export --json``.
 
-    ``quantize`` is one of ``edgelm.export.quantize.PRECISIONS``.
+    ``quantize`` is one of ``edgelm.model.quantize.PRECISIONS``.
 
     ``max_abs_error`` is the largest difference of a logit to the float32 reference over a fixed text.
     """
     from edgelm.engine.session import run_exported
     from edgelm.export.folder import write_export
-    from edgelm.export.quantize import PRECISIONS
     from edgelm.export.step import build_graph
+    from edgelm.model.quantize import PRECISIONS
 
     precision = PRECISIONS[quantize]
     graph = build_graph(runtime.config, runtime.weights, precision)

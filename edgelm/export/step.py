@@ -17,8 +17,8 @@ import numpy as np
 
 from edgelm.config import CONV_WIDTH, ModelConfig
 from edgelm.export.graph import GraphBuilder
-from edgelm.export.quantize import PRECISIONS, WIDER, Packed, Precision, quantize
-from edgelm.model.packing import BLOCK, sums_over_first
+from edgelm.model.packing import sums_over_first
+from edgelm.model.quantize import BLOCK, PRECISIONS, WIDER, Packed, Precision, quantize
 from edgelm.model.reference import decay_rates, slope_decays
 from edgelm.model.weights import Weights, is_quantizable, shapes
 

@@ -1,7 +1,7 @@
 """Finds and loads a model: bundled, pulled, or a local folder.
 
 A model folder holds ``config.json`` (format, name, sizes, SHA-256 of the other files), ``tokenizer.json``,
-``weights.safetensors`` (matrices int8 or float32), ``learning.safetensors`` (root mean square of the
+``weights.safetensors`` (matrices int4, int8 or float32), ``learning.safetensors`` (root mean square of the
 gradients), ``step.onnx`` (the graph, without weights) and ``README.md`` (the card).
 """
 
@@ -198,7 +198,7 @@ def _read_weights(path: Path, config: ModelConfig) -> Weights:
     packed, _ = tensorfile.read(path)
     try:
         weights = unpack(packed)
-    except (KeyError, ValueError) as exc:
+    except (KeyError, ValueError, TypeError, IndexError) as exc:
         raise ModelFileError(f"{path}: a matrix does not fit its scales ({exc}); get the model again") from None
     check(weights, config, str(path))
     for name, array in weights.items():

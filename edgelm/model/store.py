@@ -57,14 +57,14 @@ def summary(folder: Path, pulled: Path) -> dict[str, Any]:
     """
     manifest = hub.read_manifest(folder)
     where = {hub.BUNDLED: "bundled", pulled: "pulled"}.get(folder.parent, "elsewhere")
-    is_packed = any(name.endswith(".q") for name in tensorfile.names(folder / "weights.safetensors"))
+    kinds = {name.rpartition(".")[2] for name in tensorfile.names(folder / "weights.safetensors")}
     return {
         "name": manifest.name,
         "where": where,
         "folder": str(folder),
         "parameters": count_parameters(manifest.config),
         "bytes": sum(path.stat().st_size for path in _files(folder)),
-        "precision": "int8" if is_packed else "float32",
+        "precision": "int4" if "zero" in kinds else "int8" if "q" in kinds else "float32",
         "default": folder == hub.BUNDLED / hub.DEFAULT,
     }
 

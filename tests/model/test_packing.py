@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgelm.engine.session import OrtSession, run_exported
-from edgelm.export.quantize import PRECISIONS
 from edgelm.export.step import build_graph
-from edgelm.model.packing import BLOCK, dequantize, pack, quantize, sums_over_first, unpack
+from edgelm.model.packing import pack, sums_over_first, unpack
+from edgelm.model.quantize import BLOCK, PRECISIONS, dequantize, from_int8, quantize, to_int8
 from edgelm.model.reference import State, forward
 from edgelm.model.weights import is_quantizable, shapes
 from tests.tiny import MIXERS, random_ids, random_model
@@ -27,11 +27,11 @@ def runs_of(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("size", [1e-3, 1, 1e3])
 def test_round_trip_is_within_half_a_step(shape: tuple[int, ...], size: float) -> None:
     array = (size * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
-    q, scale = quantize(array)
+    q, scale = to_int8(array)
     assert (q.dtype, q.shape) == (np.int8, shape)
     assert (scale.dtype, scale.shape) == (np.float16, (*shape[:-1], shape[-1] // BLOCK))
     assert (np.abs(runs_of(q).astype(int)).max(-1) == 127).all(), "all steps are used"
-    back = dequantize(q, scale)
+    back = from_int8(q, scale)
     assert (back.dtype, back.shape) == (np.float32, shape)
     # Half a step; float16 may round a scale down by 2^-11 of it, which cuts the largest of 127 steps by 2^-4.
     error = np.abs(runs_of(back) - runs_of(array))
@@ -42,15 +42,15 @@ def test_round_trip_is_within_half_a_step(shape: tuple[int, ...], size: float) -
 
 def test_what_was_quantised_stays() -> None:
     array = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
-    once = dequantize(*quantize(array))
-    np.testing.assert_allclose(dequantize(*quantize(once)), once, rtol=2e-3, atol=0)
+    once = from_int8(*to_int8(array))
+    np.testing.assert_allclose(from_int8(*to_int8(once)), once, rtol=2e-3, atol=0)
 
 
 @pytest.mark.parametrize("tiny", [0, 1e-45, 1e-12, 1e-8, 1e-6, 1e-5])
 def test_zeros_and_tiny_numbers(tiny: float) -> None:
     array = np.full((2, 64), tiny, np.float32)
     array[1, :BLOCK] = -1
-    back = dequantize(*quantize(array))
+    back = from_int8(*to_int8(array))
     np.testing.assert_allclose(back[1, :BLOCK], -1, rtol=1e-3)
     # The smallest float16 are 2^-24 apart, so 127 steps of them are off by 127 2^-25 at most.
     assert np.abs(back[0] - array[0]).max() <= min(tiny, 127 * 2**-25)
@@ -73,6 +73,28 @@ def test_pack_and_unpack(mixer: str) -> None:
         runs = np.moveaxis(packed[name + ".q"], -1, axis) if array.ndim == 2 and axis == 0 else packed[name + ".q"]
         assert runs.shape == array.shape
         assert 0 < np.abs(back[name] - array).max() <= np.abs(array).max() / 127 * 0.563
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_a_packed_file_holds_what_quantising_leaves(name: str) -> None:
+    _, weights = random_model(**EVEN)
+    precision = PRECISIONS[name]
+    packed = pack(weights, precision)
+    back = unpack(packed)
+    for tensor, array in weights.items():
+        if not is_quantizable(tensor):
+            assert back[tensor] is array
+            continue
+        is_turned = sums_over_first(tensor)
+        expected = dequantize(quantize(np.ascontiguousarray(array.T) if is_turned else array, precision.of(tensor)))
+        np.testing.assert_array_equal(back[tensor], expected.T if is_turned else expected)
+    size = sum(array.nbytes for array in packed.values()) / sum(array.nbytes for array in weights.values())
+    assert size < {"int8": 0.34, "int4": 0.24}[name]
+
+
+def test_packed_as_none_is_what_it_was() -> None:
+    _, weights = random_model(**EVEN)
+    assert all(pack(weights, PRECISIONS["none"])[name] is array for name, array in weights.items())
 
 
 def test_matrices_that_do_not_divide_stay_as_they_are() -> None:

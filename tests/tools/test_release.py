@@ -22,7 +22,10 @@ IDS = np.random.default_rng(0).integers(1, CONFIG.vocab_size, 40)
 IDS[0] = DOC_ID
 
 
-@pytest.fixture(params=[["--float"], ["--float", "--raw"], []], ids=["average", "last", "int8"])
+@pytest.fixture(
+    params=[["--precision", "none"], ["--precision", "none", "--raw"], [], ["--precision", "int4"]],
+    ids=["average", "last", "int8", "int4"],
+)
 def options(request: pytest.FixtureRequest) -> list[str]:
     return list(request.param)
 
@@ -51,9 +54,9 @@ def test_folder_holds_the_checkpoint(released: hub.Model, run_dir: Path, options
     assert released.card["mixture"] == MIXTURE
     saved = torch.load(run_dir / "checkpoint.pt", weights_only=True)["model" if "--raw" in options else "ema"]
     for name, array in released.weights.items():
-        exact = "--float" in options or not is_quantizable(name)
+        steps = {"none": np.inf, "int4": 5}.get(options[1] if options else "", 127)
         error = np.abs(array - saved[name].numpy()).max()
-        assert error <= (0 if exact else np.abs(array).max() / 127), name
+        assert error <= (np.abs(array).max() / steps if is_quantizable(name) else 0), name
     assert set(adaptable_names(CONFIG)) <= set(released.grad_rms)
     for name, rms in released.grad_rms.items():
         assert np.isfinite(rms).all(), name

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from edgelm.engine.session import OrtSession
-from edgelm.export.quantize import Precision
 from edgelm.export.step import build_graph
 from edgelm.learn.measure import score_text
 from edgelm.model import hub
+from edgelm.model.quantize import Precision
 from edgelm.runtime import models_dir
 from edgelm.text.tokenizer import DOC_ID
 

@@ -1,4 +1,4 @@
-"""Makes a model folder from a checkpoint: int8 weights, graph, gradient scales, card data.
+"""Makes a model folder from a checkpoint: int4 or int8 weights, graph, gradient scales, card data.
 
 python -m tools.pretrain.release RUN_DIR SHARDS TOKENIZER.json OUT_DIR --name small
 """
@@ -18,6 +18,7 @@ from edgelm.export.step import build_graph
 from edgelm.learn.learner import measure_grad_rms
 from edgelm.model.hub import write_model
 from edgelm.model.packing import pack, unpack
+from edgelm.model.quantize import PRECISIONS
 from edgelm.model.weights import check
 from edgelm.text.tokenizer import document_ids
 from tools.pretrain.data import Streams
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--name", default="small")
     parser.add_argument("--raw", action="store_true", help="the last weights instead of their moving average")
-    parser.add_argument("--float", action="store_true", dest="keep_float", help="float32 matrices")
+    parser.add_argument("--precision", choices=["none", "int8", "int4"], default="int8", help="of the matrices")
     parser.add_argument("--rms-tokens", type=int, default=60_000)
     args = parser.parse_args()
     saved = torch.load(args.run_dir / "checkpoint.pt", weights_only=True, map_location="cpu")
@@ -42,7 +43,7 @@ def main() -> None:
     tensors = saved["model"] if args.raw else saved["ema"]
     weights = {name: tensor.numpy() for name, tensor in tensors.items()}
     check(weights, config, str(args.run_dir))
-    packed = weights if args.keep_float else pack(weights)
+    packed = pack(weights, PRECISIONS[args.precision])
     weights = unpack(packed)
 
     # One stream, other than those of training, drawn by the same mixture.

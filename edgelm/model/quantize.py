@@ -1,4 +1,4 @@
-"""Matrices as small integers for an exported graph, in the forms that ONNX Runtime's operators read.
+"""Matrices as small integers, for model files and exported graphs.
 
 Runs of 32 numbers along the axis that a product sums over share a scale, rounded to float16, and maybe a zero point:
 value = (q - zero_point) * scale. The scales of int4 and ternary are those of least squared error; int8 gains nothing
@@ -12,12 +12,11 @@ from itertools import product
 
 import numpy as np
 
-from edgelm.model import packing
-from edgelm.model.packing import BLOCK
-
 Array = np.ndarray
+BLOCK = 32
+"""Numbers that share a scale."""
 _TINY = np.float16(6e-8)
-"""The smallest float16: a run of zeros must not divide by zero."""
+"""The smallest float16: a run of zeros, or of numbers below it, must not divide by zero."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class Packed:
-    """A matrix [..., n] as integers.
+    """A matrix [..., n] as integers, in the form that ONNX Runtime's operators read.
 
     Attributes
     ----------
@@ -84,7 +83,7 @@ def quantize(array: Array, kind: str) -> Packed:
         be centred. ``ternary``: -1, 0 or 1 times the scale, as 2 bits.
     """
     if kind == "int8":
-        q, scale = packing.quantize(array)
+        q, scale = to_int8(array)
         return Packed(8, (q.astype(np.int16) + 128).astype(np.uint8).reshape(*scale.shape, BLOCK), scale)
     runs = array.reshape(*array.shape[:-1], -1, BLOCK).astype(np.float32)
     if kind == "ternary":
@@ -102,6 +101,21 @@ def dequantize(packed: Packed) -> Array:
         zero_point = _unpack(packed.zero_point, bits)[..., :n_runs, None].astype(np.float32)
     runs = (_unpack(packed.q, bits).astype(np.float32) - zero_point) * packed.scale.astype(np.float32)[..., None]
     return runs.reshape(*packed.scale.shape[:-1], n_runs * BLOCK)
+
+
+def to_int8(array: Array) -> tuple[Array, Array]:
+    """Along the last axis: array [..., n] to q int8 [..., n] and scales float16 [..., n / 32]."""
+    runs = array.reshape(*array.shape[:-1], -1, BLOCK)
+    scale = (np.abs(runs).max(-1) / 127).astype(np.float16)
+    scale = np.maximum(scale, _TINY)
+    q = np.clip(np.rint(runs / scale.astype(np.float32)[..., None]), -127, 127).astype(np.int8)
+    return q.reshape(array.shape), scale
+
+
+def from_int8(q: Array, scale: Array) -> Array:
+    """The inverse of ``to_int8``, float32."""
+    runs = q.reshape(*scale.shape, BLOCK).astype(np.float32) * scale.astype(np.float32)[..., None]
+    return runs.reshape(q.shape)
 
 
 def _ternary(runs: Array) -> tuple[Array, Array]:

@@ -11,11 +11,11 @@ from hypothesis.extra import numpy as arrays
 
 from edgelm.engine.session import OrtSession, run_exported
 from edgelm.export import step
-from edgelm.export.quantize import PRECISIONS, Packed, Precision, dequantize, quantize
 from edgelm.export.step import build_graph, state_shapes
 from edgelm.learn.measure import score_text
 from edgelm.model import hub
-from edgelm.model.packing import BLOCK, sums_over_first
+from edgelm.model.packing import sums_over_first
+from edgelm.model.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, quantize
 from edgelm.model.weights import Weights, is_quantizable
 from edgelm.text.general import general_text
 from tests.tiny import MIXERS, random_ids, random_model
