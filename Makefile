@@ -20,7 +20,7 @@ chat: $(VENV)/.chat
 	@$(BIN)/edgelm chat $(ARGS)
 
 bench: $(VENV)/.chat
-	@$(BIN)/python -m tools.measure.speed $(ARGS)
+	@$(BIN)/edgelm bench $(ARGS)
 
 test: venv
 	$(BIN)/python -m pytest -q $(ARGS)

@@ -163,6 +163,11 @@ def data_dir() -> Path:
     return (Path(xdg) if xdg else Path.home() / ".local" / "share") / "edgelm"
 
 
+def environment_with_home(home: Path) -> dict[str, str]:
+    """The environment for a process of our own that shall keep its data in ``home``."""
+    return {**os.environ, "EDGELM_HOME": str(home)}
+
+
 @dataclass(frozen=True)
 class LearnConfig:
     """How the model learns from a text.

@@ -21,3 +21,13 @@ def detect(device_tree: Path = Path("/proc/device-tree/model")) -> str:
     return {"x86_64": "x86-64", "amd64": "x86-64", "arm64": "generic-aarch64", "aarch64": "generic-aarch64"}.get(
         machine, f"generic-{machine or 'unknown'}"
     )
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the processor, or the board that it is on, calls itself."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return fields.get("model name") or fields.get("Model") or platform.processor() or platform.machine()

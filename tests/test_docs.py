@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tools.docs import CLI_PAGE, cli_page
+from tools.docs import BENCHMARKS_PAGE, CLI_PAGE, benchmarks_page, cli_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -13,6 +13,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 def test_the_cli_page_is_current() -> None:
     assert CLI_PAGE.read_text(encoding="utf-8") == cli_page(), "run `make docs`"
+
+
+def test_the_benchmarks_page_is_current() -> None:
+    assert BENCHMARKS_PAGE.read_text(encoding="utf-8") == benchmarks_page(), "run `make docs`"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -23,6 +23,7 @@ _COMMANDS = {
     "profile": ("edgelm.cli.profile", "What was learned: its log, forgetting, moving."),
     "export": ("edgelm.cli.models", "Write the model as ONNX for plain onnxruntime."),
     "models": ("edgelm.cli.models", "The models here: list, show, verify, pull."),
+    "bench": ("edgelm.cli.bench", "Speed and memory on this machine."),
     "info": ("edgelm.cli.models", "Version, model, device and where files are."),
 }
 

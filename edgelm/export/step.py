@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,22 @@ def build_graph(config: ModelConfig, weights: Weights | None = None, precision: 
         Of the matrices; anything but float32 needs ``weights``, and rounds activations to int8 in most products.
     """
     return StepGraph(config, weights, precision).build()
+
+
+def weight_bytes(config: ModelConfig, precision: Precision = FLOAT) -> dict[str, int]:
+    """Bytes of every weight as the running graph reads it: integers with a float32 scale for every 32, or float32.
+
+    Ternary numbers are widened to 4 bits when the graph is loaded.
+    """
+    packs, table = StepGraph(config, None, precision).packs, {}
+    for name, shape in shapes(config).items():
+        table[name] = 4 * math.prod(shape)
+        if packs(name):
+            kind, n_runs = precision.of(name), math.prod(shape) // BLOCK
+            runs_of_row = shape[0 if sums_over_first(name) else -1] // BLOCK
+            zero_points = n_runs // runs_of_row * math.ceil(runs_of_row / 2) if kind == "int4" else 0
+            table[name] = n_runs * (4 + (BLOCK if kind == "int8" else BLOCK // 2)) + zero_points
+    return table
 
 
 class StepGraph:
@@ -103,7 +120,12 @@ class StepGraph:
             self.g.input(name, F32, shapes(self.config)[name])
         return name
 
-    def _can_pack(self, name: str) -> bool:
+    def packs(self, name: str) -> bool:
+        """Whether the graph holds this weight as integers."""
+        if name.endswith((".w1", ".w2")):
+            # One operator takes both.
+            widths = (self.config.d_model, self.config.block_size)
+            return self.precision.of(name) != "float32" and not any(width % BLOCK for width in widths)
         is_whole = shapes(self.config)[name][0 if sums_over_first(name) else -1] % BLOCK == 0
         return self.precision.of(name) != "float32" and is_quantizable(name) and is_whole
 
@@ -126,7 +148,7 @@ class StepGraph:
         return max(packed.bits, 4), [q, scale, zero_point]
 
     def _matmul(self, h: str, name: str) -> str:
-        if not self._can_pack(name):
+        if not self.packs(name):
             return self.g.op("MatMul", [h, self._weight(name)])
         k, n = shapes(self.config)[name]
         bits, inputs = self._integers(name, n, k // BLOCK, -1)
@@ -137,7 +159,7 @@ class StepGraph:
         return self.g.op("MatMulNBits", [h, *integers], [output] if output else None, K=k, N=n, **attributes)
 
     def _embed(self, ids: str) -> str:
-        if not self._can_pack("embed"):
+        if not self.packs("embed"):
             return self.g.op("Gather", [self._weight("embed"), ids])
         # Rows are gathered as integers: a float copy of the table would be four times its size.
         bits, (q, *rest) = self._integers("embed", self.config.vocab_size, -1)
@@ -146,7 +168,7 @@ class StepGraph:
 
     def _head(self, h: str) -> None:
         g, n, k = self.g, self.config.vocab_size, self.config.d_model
-        if not self._can_pack("embed"):
+        if not self.packs("embed"):
             g.op("MatMul", [h, g.op("Transpose", [self._weight("embed")], perm=[1, 0])], ["logits"])
             return
         bits, inputs = self._integers("embed", n, k // BLOCK, -1)
@@ -264,7 +286,7 @@ class StepGraph:
         c, g = self.config, self.g
         rows = g.constant("shape.rows", np.array([-1, c.n_blocks], np.int64))
         attributes: dict[str, Any] = {"k": c.max_awake, "activation_type": "silu", "normalize_routing_weights": 0}
-        if self._can_pack(name + "w1") and self._can_pack(name + "w2"):
+        if self.packs(name + "w1"):
             chosen = g.op("Reshape", [a, rows])
             bits, (q1, scale1, zero1) = self._integers(name + "w1", c.n_blocks, c.block_size, -1)
             _, (q2, scale2, zero2) = self._integers(name + "w2", c.n_blocks, c.d_model, -1)

@@ -250,7 +250,7 @@ def _split(text: str) -> tuple[str, str]:
     return text[:cut], text[cut:].lstrip("\n")
 
 
-def suggest(trial: Trial, text: str, on_tokens: OnTokens, places: int = 150) -> dict[str, Any]:
+def suggest(trial: Trial, text: str, on_tokens: OnTokens, places: int = 400) -> dict[str, Any]:
     """Suggests words at places of the last 20 % of a text, before and after adapting on the first 80 %."""
     first, last = _split(text)
     words = last.split(" ")

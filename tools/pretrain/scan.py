@@ -24,6 +24,9 @@ _pool = ThreadPoolExecutor(max_workers=torch.get_num_threads())
 def _over_rows(function, n_rows: int, *arrays: np.ndarray) -> None:  # type: ignore[no-untyped-def]
     """Runs ``function`` on contiguous groups of rows, one group a thread."""
     n_groups = min(_pool._max_workers, n_rows)
+    if n_groups == 1:
+        function(*arrays)  # a thread of its own would take longer than a single token does
+        return
     cuts = [n_rows * i // n_groups for i in range(n_groups + 1)]
     jobs = [_pool.submit(function, *[array[a:b] for array in arrays]) for a, b in itertools.pairwise(cuts)]
     for job in jobs:

@@ -1,0 +1,115 @@
+"""From samples to the figures of ``edgelm bench``."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from statistics import median
+from typing import Any
+
+from edgelm import __version__, ports
+from edgelm.bench.limit import bytes_per_token
+from edgelm.bench.speed import VARIANTS, Speeds
+from edgelm.learn.measure import awake_fraction
+from edgelm.runtime import Runtime
+
+MEASURED_ON = ("numpy", "onnxruntime", "numba")
+_RATES = {
+    "decode_tokens_per_s": "decode.float",
+    "prefill_tokens_per_s": "prefill",
+    "learn_tokens_per_s": "learn",
+    "decode_while_learning_tokens_per_s": "decode_while_learning",
+    "learn_while_decoding_tokens_per_s": "learn_while_decoding",
+    "forward_tokens_per_s": "forward",
+}
+_LIMITS = ("bytes_per_token", "bandwidth_gb_s", "overhead_ms", "roofline_ratio")
+"""What the fields of the normal path are called, as those of every variant."""
+_RATIOS = {
+    "decode_vs": ("decode_tokens_per_s", ("decode_tokens_per_s", "decode_compiled_tokens_per_s")),
+    "prefill_vs": ("prefill_tokens_per_s", ("prefill_tokens_per_s",)),
+}
+
+
+def about(runtime: Runtime, threads: int) -> dict[str, Any]:
+    """What is measured, and on what; ``load`` is how much the machine did beside, before it begins."""
+    return {
+        "model": runtime.model.name,
+        "parameters": runtime.model.n_parameters,
+        "blocks": runtime.config.max_awake,
+        "port": ports.detect(),
+        "cpu": ports.cpu_name(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "threads": threads,
+        "versions": {"edgelm": __version__} | {name: version(name) for name in MEASURED_ON},
+    }
+
+
+def speeds(runtime: Runtime, measured: Speeds) -> dict[str, Any]:
+    """Medians of the rounds, with the smallest and the largest in ``ranges``, and what follows from them."""
+    samples, rates = measured.samples, {field: measured.median(name) for field, name in _RATES.items()}
+    variants = [_variant(runtime, measured, name) for name in VARIANTS]
+    pairs = measured.pairs_per_token["float"]
+    position_ratio = [late / early for late, early in zip(samples["decode.late"], samples["decode.float"], strict=True)]
+    overhead_ms = [1e3 / per_s for per_s in samples["narrow.float"]]
+    fields = {name: round(per_s, 2) for name, per_s in rates.items()}
+    fields |= {
+        "learn_over_forward": round(rates["forward_tokens_per_s"] / rates["learn_tokens_per_s"], 2),
+        "position_ratio": round(median(position_ratio), 4),
+        "late_position": measured.late_position,
+        "state_bytes": runtime.session.state_bytes,
+        "awake_fraction": round(awake_fraction(runtime.config, pairs), 4),
+        "blocks_awake": round(pairs / runtime.config.n_layers, 2),
+    }
+    fields |= {name: variants[0][name] for name in _LIMITS}
+    ranges = {field: _range(samples[name]) for field, name in _RATES.items()}
+    ranges |= {"position_ratio": _range(position_ratio, 4), "overhead_ms": _range(overhead_ms, 4)}
+    return fields | {"variants": variants, "ranges": ranges}
+
+
+def _variant(runtime: Runtime, measured: Speeds, name: str) -> dict[str, Any]:
+    """A graph's speed against what its bytes and its nodes alone would take.
+
+    One thread reads ``bytes_per_token`` at ``bandwidth_gb_s``; a ratio near 1 says that decoding is at that limit.
+    """
+    n_bytes = bytes_per_token(runtime.config, measured.pairs_per_token[name], VARIANTS[name])
+    decode, best = measured.median(f"decode.{name}"), max(measured.samples[f"read_rate.{name}"])
+    overhead = 1 / measured.median(f"narrow.{name}")
+    return {
+        "name": name,
+        "decode_tokens_per_s": round(decode, 2),
+        "bytes_per_token": n_bytes,
+        "bandwidth_gb_s": round(best / 1e9, 2),
+        "overhead_ms": round(1e3 * overhead, 4),
+        "roofline_ratio": round((n_bytes / best + overhead) * decode, 4),
+    }
+
+
+def processes(first_token_ms: list[float], rss_mb: float, learn_rss_mb: float) -> dict[str, Any]:
+    """What new processes showed."""
+    return {
+        "first_token_ms": round(median(first_token_ms), 1),
+        "rss_mb": round(rss_mb, 1),
+        "learn_rss_mb": round(learn_rss_mb, 1),
+        "ranges": {"first_token_ms": _range(first_token_ms, 1)},
+    }
+
+
+def against(peer: str, fields: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """How many times as fast as a peer; its own figures stand below its name.
+
+    It is judged by the fastest that it has. Learning is compared with each of its ways.
+    """
+    name = peer.replace("-", "_")
+    ratios: dict[str, Any] = {name: theirs}
+    for ratio, (ours, ways) in _RATIOS.items():
+        if found := [theirs[way] for way in ways if theirs.get(way)]:
+            ratios[f"{ratio}_{name}"] = round(fields[ours] / max(found), 3)
+    for way in ("eager", "compiled"):
+        if per_s := theirs.get(f"learn_{way}_tokens_per_s"):
+            ratios[f"learn_vs_{name}_{way}"] = round(fields["learn_tokens_per_s"] / per_s, 3)
+    return ratios
+
+
+def _range(values: list[float], digits: int = 2) -> list[float]:
+    return [round(min(values), digits), round(max(values), digits)]

@@ -1,0 +1,120 @@
+"""``bench``: its fields, its options, and that it leaves no trace."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgelm.bench.process import Commands
+from tests.cli.conftest import Cli
+from tests.command import assert_one_line
+from tests.model_folder import TEXT, contents
+
+BENCH = ("bench", "--seconds", "0.01")
+FIELDS = {
+    "decode_tokens_per_s", "prefill_tokens_per_s", "learn_tokens_per_s", "decode_while_learning_tokens_per_s",
+    "first_token_ms", "rss_mb", "learn_rss_mb", "awake_fraction", "bytes_per_token", "bandwidth_gb_s",
+    "roofline_ratio", "state_bytes", "position_ratio", "forward_tokens_per_s", "learn_over_forward", "overhead_ms",
+    "threads", "cpu", "versions", "variants", "ranges", "rounds",
+}  # fmt: skip
+
+
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New processes take a while, and one test of them will do."""
+    monkeypatch.setattr(Commands, "first_token_ms", lambda self: [3.0, 1.0, 2.0])
+    monkeypatch.setattr(Commands, "chat_rss_mb", lambda self, *, learn: 200.0 if learn else 100.0)
+
+
+@pytest.mark.jit_only
+def test_all_is_measured_and_the_profile_stays(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgelm.bench.process.STARTS", 1)
+    cli("adapt", "-", input=TEXT)
+    before = contents(home)
+    result = cli(*BENCH, "--json")
+    fields = result.json
+    assert fields.keys() >= FIELDS
+    assert result.stdout.count("\n") == 1
+    assert contents(home) == before
+    numbers = {name: value for name, value in fields.items() if isinstance(value, int | float)}
+    assert min(numbers.values()) > 0
+    assert fields["awake_fraction"] <= 1
+    # Both are processes that run Python with numpy and more; the one that learns has its kernels, too.
+    assert 10 < fields["rss_mb"] < fields["learn_rss_mb"] < 4000
+    for name, (low, high) in fields["ranges"].items():
+        assert low <= fields[name] <= high
+    assert [row["name"] for row in fields["variants"]] == ["float", "int8", "int4"]
+
+
+@pytest.mark.jit_only
+@pytest.mark.usefixtures("no_processes")
+def test_fewer_blocks(cli: Cli, home: Path) -> None:
+    few, all_ = (cli(*BENCH, "--json", "--blocks", n).json for n in (1, 4))
+    assert (few["blocks"], all_["blocks"]) == (1, 4)
+    assert few["awake_fraction"] < all_["awake_fraction"]
+    assert few["bytes_per_token"] < all_["bytes_per_token"]
+    assert not home.exists()
+
+
+@pytest.mark.jit_only
+@pytest.mark.usefixtures("no_processes")
+def test_table_and_what_a_peer_lacks(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("torch", "llama_cpp"):
+        monkeypatch.setitem(sys.modules, package, None)
+    result = cli(*BENCH, "--compare", "torch, llama-cpp", "--threads", "2")
+    assert result.code == 0
+    torch_line, llama_line = result.stderr.splitlines()
+    assert torch_line == "no comparison with torch: torch is not installed"
+    assert llama_line == "no comparison with llama-cpp: llama_cpp is not installed"
+    rows = {line[:24].strip(): line[24:].split() for line in result.stdout.splitlines()}
+    assert rows["first token"] == ["2.0", "ms", "1.0", "to", "3.0"]
+    assert rows["memory, learning"] == ["200.0", "MB"]
+    assert "2 threads" in result.stdout
+    assert all(line == line.rstrip() for line in result.stdout.splitlines())
+
+
+@pytest.mark.jit_only
+@pytest.mark.usefixtures("no_processes")
+def test_peers(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = {}
+
+    def run(peer: str, arguments: list[str]) -> dict[str, float]:
+        asked[peer] = arguments
+        return {"decode_tokens_per_s": 0.5}
+
+    monkeypatch.setattr("edgelm.cli.bench.lacking", lambda peer: "")
+    monkeypatch.setattr("edgelm.cli.bench.run_peer", run)
+    result = cli(*BENCH, "--compare", "llama-cpp,torch", "--json", "--blocks", "1")
+    assert result.stderr == "no comparison with llama-cpp: it needs a model, --gguf PATH\n"
+    assert result.json["decode_vs_torch"] == round(2 * result.json["decode_tokens_per_s"], 3)
+    assert "--blocks 1 --seconds 0.01 --threads 1" in " ".join(asked.pop("torch"))
+    path = tmp_path / "model.gguf"
+    path.touch()
+    result = cli(*BENCH, "--compare", "llama-cpp", "--gguf", path)
+    assert "decode vs llama cpp" in result.stdout
+    assert asked == {"llama-cpp": ["--gguf", str(path), "--seconds", "0.01", "--threads", "1"]}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--blocks", "0"],
+        ["--blocks", "few"],
+        ["--compare", "torch,tensor"],
+        ["--seconds", "0"],
+        ["--seconds", "-1"],
+        ["--seconds", "nan"],
+        ["--gguf", "/nowhere.gguf"],
+        ["--threads", "0"],
+        ["TEXT"],
+    ],
+)
+def test_wrong_usage(cli: Cli, args: list[str], home: Path) -> None:
+    assert "edgelm bench --help" in assert_one_line(cli("bench", *args), code=2)
+    assert not home.exists()
+
+
+def test_more_blocks_than_there_are(cli: Cli) -> None:
+    assert "between 1 and 4" in assert_one_line(cli("bench", "--blocks", "5"))

@@ -1,0 +1,236 @@
+"""What a benchmark counts is what is there; nothing is said here about how long anything takes."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgelm.bench import process, report
+from edgelm.bench.limit import bytes_per_token, narrow, read_rate, weights_per_token
+from edgelm.bench.process import Commands, lacking, run_peer
+from edgelm.bench.speed import EARLY, LATE, VARIANTS, Speeds
+from edgelm.bench.timing import medians, rate
+from edgelm.config import ModelConfig
+from edgelm.errors import EdgelmError
+from edgelm.export.step import build_graph, weight_bytes
+from edgelm.kernels.stream import read_words
+from edgelm.model.quantize import PRECISIONS
+from edgelm.model.weights import random_weights, shapes
+from edgelm.ports import cpu_name
+from edgelm.runtime import Runtime, RuntimeOptions
+from tests.tiny import tiny_config
+
+PACKABLE = ModelConfig(
+    vocab_size=100, d_model=32, n_layers=2, n_heads=2, key_dim=4, value_dim=16, slope_dim=32, n_channels=4,
+    n_blocks=6, block_size=32, max_awake=3, shared_size=64,
+)  # fmt: skip
+
+
+@pytest.fixture
+def runtime(tiny_model: Path, home: Path) -> Runtime:
+    return Runtime(RuntimeOptions(str(tiny_model)))
+
+
+def graph(config: ModelConfig, precision: str) -> onnx.GraphProto:
+    weights = None if precision == "none" else random_weights(config, np.random.default_rng(0))
+    return onnx.load_from_string(build_graph(config, weights, PRECISIONS[precision])).graph
+
+
+# 5 of the 6 blocks of each layer could wake; 3.5 of 12 do.
+
+
+def test_bytes_of_a_token_by_hand() -> None:
+    mixer_in, conv = 32 * (32 + 2 * 2 * 4 + 32 + 64 + 2 * 2), (32 + 16 + 32) * 4
+    small = 32 + 2 + 2 + 1 + 2 + 16 + 32 + 6 + 6
+    mixer_out, router, shared, block = 64 * 32, 32 * 6, 2 * 32 * 64, 2 * 32 * 32
+    head, row, final_norm = 100 * 32, 32, 32
+    state = 4 + 2 * (32 + 3 * 80 + 2 * 4 * 16)
+    matrices = 2 * (mixer_in + mixer_out + shared) + 3.5 * block + head + row
+    others = 2 * (conv + small + router) + final_norm
+    assert weights_per_token(PACKABLE, 3.5) == 4 * (matrices + others)
+    assert bytes_per_token(PACKABLE, 3.5) == 4 * (matrices + others) + 2 * 4 * state
+    # A float32 scale for every 32 numbers.
+    assert weights_per_token(PACKABLE, 3.5, PRECISIONS["int8"]) == matrices * (1 + 4 / 32) + 4 * others
+    assert bytes_per_token(PACKABLE, 3.5, PRECISIONS["int8"]) == matrices * (1 + 4 / 32) + 4 * others + 2 * 4 * state
+
+
+def test_fewer_blocks_are_fewer_bytes() -> None:
+    sizes = [bytes_per_token(PACKABLE, pairs, PRECISIONS["int8"]) for pairs in (0, 1, 6)]
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+@pytest.mark.parametrize("config", [PACKABLE, tiny_config("mcsd_g"), tiny_config("mcsd")])
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_weight_bytes_are_those_of_the_graph(config: ModelConfig, precision: str) -> None:
+    found: Counter[str] = Counter()
+    for tensor in graph(config, precision).initializer:
+        name = tensor.name.removesuffix(".q").removesuffix(".scale").removesuffix(".zero_point")
+        if name in shapes(config):
+            # Scales are float16 in the file and float32 once it is loaded.
+            wider = 2 if tensor.name.endswith(".scale") else 1
+            found[name] += onnx.numpy_helper.to_array(tensor).nbytes * wider
+    expected = weight_bytes(config, PRECISIONS[precision])
+    # Rates are kept in the graph ready-made.
+    assert found == {name: n for name, n in expected.items() if ".decay_" not in name or "bias" in name}
+    declared = {
+        item.name: [d.dim_value for d in item.type.tensor_type.shape.dim] for item in graph(config, "none").input
+    }
+    assert weight_bytes(config) == {name: 4 * int(np.prod(declared[name])) for name in shapes(config)}
+
+
+@pytest.mark.parametrize("config", [PACKABLE, tiny_config("mcsd_g"), tiny_config("mcsd")])
+@pytest.mark.parametrize("precision", ["none", "int8", "int4"])
+def test_the_narrow_graph_has_the_same_nodes(config: ModelConfig, precision: str) -> None:
+    tiny = narrow(config, PRECISIONS[precision])
+    assert (tiny.n_layers, tiny.n_heads, tiny.n_channels) == (config.n_layers, config.n_heads, config.n_channels)
+    assert (tiny.n_blocks, tiny.max_awake) == (config.n_blocks, config.max_awake)
+    if config is PACKABLE or precision == "none":
+        assert [n.op_type for n in graph(tiny, precision).node] == [n.op_type for n in graph(config, precision).node]
+
+
+@pytest.mark.parametrize("n_words", [1, 2, 7, 1000])
+def test_every_word_is_read_every_time(n_words: int) -> None:
+    words = np.random.default_rng(n_words).integers(0, 1 << 60, n_words, np.uint64)
+    expected = sum((int(word) ^ turn) for turn in range(3) for word in words) % (1 << 64)
+    with np.errstate(over="ignore"):
+        assert int(read_words(words, 3)) == expected
+
+
+@pytest.mark.jit_only
+@pytest.mark.parametrize("n_bytes", [1, 5_000, 10_000_000])
+def test_read_rate(n_bytes: int) -> None:
+    assert 0 < read_rate(n_bytes, 0.0) < float("inf")
+
+
+def test_the_first_step_is_not_counted() -> None:
+    calls: list[int] = []
+
+    def step(done: int) -> int:
+        calls.append(done)
+        return 5
+
+    assert rate(step, 0.0) > 0
+    assert calls == [0, 0]
+    assert rate(step, 1e-4) > 0
+    assert calls[2:] == [0, *range(0, 5 * (len(calls) - 3), 5)]
+    assert medians({"read": step}, 0.0).keys() == {"read_tokens_per_s"}
+
+
+@pytest.mark.jit_only
+def test_measuring_leaves_the_weights_as_they_were(runtime: Runtime) -> None:
+    before = {name: array.copy() for name, array in runtime.weights.items()}
+    learned: list[int] = []
+    update = runtime.adaptation.life.learner._update
+    runtime.adaptation.life.learner._update = lambda losses: (learned.append(len(losses)), update(losses))[1]  # type: ignore[method-assign]
+    speeds = Speeds(runtime, 1e-4, 1)
+    assert not learned
+    speeds.round()
+    speeds.round()
+    assert learned
+    assert {len(values) for values in speeds.samples.values()} == {2}
+    assert all(0 < value < float("inf") for values in speeds.samples.values() for value in values)
+    assert EARLY < speeds.late_position <= LATE
+    for name, array in runtime.weights.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_an_error_of_the_learning_thread_is_raised(runtime: Runtime) -> None:
+    speeds = Speeds(runtime, 1e-4, 1)
+    runtime.weights["layers.0.ffn.w2"][:] = np.nan
+    with pytest.raises(EdgelmError, match="loss nan"):
+        speeds.slices["decode_while_learning"](1e-4)
+
+
+def test_figures_and_what_follows_from_them(runtime: Runtime) -> None:
+    speeds = Speeds(runtime, 1e-4, 1)
+    for name in speeds.samples:
+        speeds.samples[name] = [100.0, 400.0, 200.0]
+    speeds.samples |= {"read_rate.float": [1e6, 3e6, 2e6], "narrow.float": [1000.0] * 3, "learn": [50.0] * 3}
+    fields = report.speeds(runtime, speeds)
+    assert fields["decode_tokens_per_s"] == fields["forward_tokens_per_s"] == 200
+    assert fields["ranges"]["decode_tokens_per_s"] == [100, 400]
+    assert fields["learn_over_forward"] == 4
+    assert fields["position_ratio"] == 1
+    pairs = speeds.pairs_per_token["float"]
+    assert 0 < pairs <= runtime.config.max_awake * runtime.config.n_layers
+    assert fields["bytes_per_token"] == bytes_per_token(runtime.config, pairs)
+    expected = (fields["bytes_per_token"] / 3e6 + 1e-3) * 200
+    assert fields["roofline_ratio"] == pytest.approx(expected, abs=1e-4)
+    plain, int8, int4 = fields["variants"]
+    assert [row["name"] for row in fields["variants"]] == list(VARIANTS)
+    assert plain.items() <= {**fields, "name": "float"}.items()
+    assert int8["bytes_per_token"] == bytes_per_token(runtime.config, speeds.pairs_per_token["int8"], VARIANTS["int8"])
+    assert int4["bytes_per_token"] < int8["bytes_per_token"] < plain["bytes_per_token"]
+
+
+def test_against_a_peer() -> None:
+    ours = {"decode_tokens_per_s": 300.0, "prefill_tokens_per_s": 900.0, "learn_tokens_per_s": 100.0}
+    theirs = {"decode_tokens_per_s": 100.0, "decode_compiled_tokens_per_s": 150.0, "learn_eager_tokens_per_s": 20.0}
+    assert report.against("torch", ours, theirs) == {
+        "torch": theirs, "decode_vs_torch": 2.0, "learn_vs_torch_eager": 5.0,
+    }  # fmt: skip
+    more = {**theirs, "learn_compiled_tokens_per_s": 40.0}
+    assert report.against("torch", ours, more)["learn_vs_torch_compiled"] == 2.5
+    found = report.against("llama-cpp", ours, {"decode_tokens_per_s": 600.0, "prefill_tokens_per_s": 300.0})
+    assert (found["decode_vs_llama_cpp"], found["prefill_vs_llama_cpp"]) == (0.5, 3.0)
+
+
+def test_why_a_peer_is_lacking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert lacking("torch") == "torch is not installed"
+    monkeypatch.setitem(process.PEERS, "click", ("click", "click_peer"))
+    assert "checkout" in lacking("click")
+    with pytest.raises(EdgelmError, match=r"script failed: .*click_peer"):
+        run_peer("click", [])
+    (tmp_path / "tools" / "measure" / "peers").mkdir(parents=True)
+    (tmp_path / "tools" / "measure" / "peers" / "click_peer.py").write_text("print('a note\\n{\"speed\": 3}\\n')")
+    monkeypatch.setattr(process, "ROOT", tmp_path)
+    assert lacking("click") == ""
+    assert run_peer("click", []) == {"speed": 3}
+
+
+def test_a_command_that_fails_says_why(home: Path) -> None:
+    with Commands(RuntimeOptions("nowhere")) as commands:
+        for measure in (commands.first_token_ms, lambda: commands.chat_rss_mb(learn=False)):
+            with pytest.raises(EdgelmError, match="no model 'nowhere'"):
+                measure()
+
+
+def test_commands_have_a_copy_of_the_profile(home: Path) -> None:
+    (home / "profiles").mkdir(parents=True)
+    for name in ("mine.db", "mine.weights-3.safetensors", "other.db"):
+        (home / "profiles" / name).write_text(name)
+    with Commands(RuntimeOptions(profile="mine")) as commands:
+        copy = Path(commands._environment["EDGELM_HOME"])
+        assert copy != home
+        assert {path.name for path in copy.rglob("*.*")} == {"mine.db", "mine.weights-3.safetensors"}
+    assert not copy.exists()
+
+
+def test_peak_of_memory(tmp_path: Path) -> None:
+    assert process._peak_bytes(7, tmp_path) is None
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "status").write_text("Name:\tpython\nVmPeak:\t  900 kB\nVmHWM:\t  123 kB\nVmRSS:\t  100 kB\n")
+    assert process._peak_bytes(7, tmp_path) == 123 * 1024
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("processor\t: 0\nmodel name\t: Fast 3000\n\nprocessor\t: 1\nmodel name\t: Fast 3000\n", "Fast 3000"),
+        (
+            "processor\t: 0\nCPU part\t: 0xd08\n\nModel\t\t: Raspberry Pi 4 Model B Rev 1.5\n",
+            "Raspberry Pi 4 Model B Rev 1.5",
+        ),
+    ],
+)
+def test_name_of_the_processor(tmp_path: Path, text: str, name: str) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(text, encoding="utf-8")
+    assert cpu_name(path) == name
+    assert cpu_name(tmp_path / "nothing")
