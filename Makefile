@@ -1,5 +1,6 @@
 # make chat    everything up to a running chat; needs Python 3.11 or newer and a package index, nothing else
 # make check   what continuous integration runs
+# make wheels  wheels with compiled kernels, for all ports; needs GNU ld for Arm (Debian: binutils-aarch64-linux-gnu)
 # PYTHON=...     the interpreter for .venv     ARGS=...        options for chat, test and bench
 # PIP_EXTRA=...  more packages or pip options to install with
 
@@ -11,7 +12,7 @@ PIP := $(BIN)/pip --disable-pip-version-check -q --no-input
 SOURCES := edgelm tools tests
 WHEEL_ROOM := build/wheel-test
 
-.PHONY: chat test check bench docs fix clean venv style types layers coverage wheel
+.PHONY: chat test check bench docs fix clean venv style types layers coverage wheel wheels
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -64,6 +65,9 @@ wheel: venv
 		bin/edgelm info --json >info.json && bin/python -m json.tool info.json && \
 		reply=$$(echo Hello | bin/edgelm chat) && test -n "$$reply"
 	rm -rf $(WHEEL_ROOM)
+
+wheels: venv
+	$(BIN)/python -m tools.build_wheel --all $(ARGS)
 
 venv: $(VENV)/.dev
 

@@ -236,3 +236,17 @@ def no_telemetry() -> None:
 def no_color() -> bool:
     """Whether ``NO_COLOR`` asks for plain text (no-color.org)."""
     return bool(os.environ.get("NO_COLOR"))
+
+
+def kernel_choice() -> Literal["aot", "jit", "python"] | None:
+    """How kernels shall run, if ``EDGELM_KERNELS`` says so: compiled before, compiled by numba, or as plain Python.
+
+    Raises
+    ------
+    ConfigError
+        It says something else.
+    """
+    choice = os.environ.get("EDGELM_KERNELS", "")
+    if choice not in ("", "aot", "jit", "python"):
+        raise ConfigError(f"EDGELM_KERNELS must be aot, jit or python, not {choice!r}")
+    return choice or None  # type: ignore[return-value]

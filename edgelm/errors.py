@@ -7,6 +7,7 @@
     ├── InputError        text that cannot be read: missing, empty, binary, too long
     ├── ModelFileError    a model folder that is missing, damaged, foreign or of another version
     ├── ProfileError      a profile that cannot be opened, read or written
+    ├── DeviceError       too little memory, no kernels for this processor, or an extra that is not installed
     └── DivergenceError   learning produced a value that is not finite; it was taken back
 
 The message of each says what was expected, what was found, where, and what to do. The command line
@@ -32,6 +33,10 @@ class ModelFileError(EdgelmError):
 
 class ProfileError(EdgelmError):
     """A profile that cannot be opened, read or written."""
+
+
+class DeviceError(EdgelmError):
+    """This device or installation cannot do it: too little memory, no kernels for its processor, an extra missing."""
 
 
 class DivergenceError(EdgelmError):

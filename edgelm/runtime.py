@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgelm import ports
 from edgelm.config import LearnConfig, data_dir
 from edgelm.engine.graphfile import check_graph
 from edgelm.engine.session import OrtSession
@@ -84,6 +85,8 @@ class Runtime:
     ------
     ModelFileError, ProfileError
         The model or the profile cannot be used.
+    DeviceError
+        This device has no room for the model.
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class Runtime:
         max_awake: int | None = None, use_profile: bool = True, any_base: bool = False,
         idle_seconds: float | None = None,
     ) -> None:  # fmt: skip
+        needed = hub.memory_needed(options.model, models_dir())
+        ports.check_memory(needed, options.model or hub.DEFAULT, ports.detect())
         self.model = hub.load(options.model, models_dir())
         self.config = self.model.config
         graph = self.model.graph

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from edgelm.ports import level_of_this_processor, levels
 from edgelm.text.tokenizer import Tokenizer
 from tests.model_folder import write_tiny_model
 
@@ -28,3 +33,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("EDGELM_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one library of kernels, compiled ahead of time for this processor."""
+    level = level_of_this_processor(levels())
+    if level is None:
+        pytest.skip(f"ports/levels.toml has no level for this processor ({platform.system()} {platform.machine()})")
+    numba = pytest.importorskip("numba", reason="kernels are compiled by numba")
+    codegen = pytest.importorskip("tools.aot.codegen")
+    from tools.aot.link import find_linker
+
+    if not numba.__version__.startswith(codegen.PINNED):
+        pytest.skip(f"kernels are compiled ahead of time by numba {codegen.PINNED}x, not {numba.__version__}")
+    if find_linker(levels()[level]["triple"]) is None:
+        pytest.skip("no linker: install binutils")
+    path = tmp_path_factory.mktemp("compiled") / f"{level}.so"
+    # In a process of its own, as always: numba keeps what it compiled. Its switch for plain Python is off.
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "NUMBA_DISABLE_JIT": "0"}
+    command = [sys.executable, "-m", "tools.aot", level, str(path)]
+    subprocess.run(command, cwd=Path(__file__).parents[1], env=environment, check=True, capture_output=True)
+    return path.parent

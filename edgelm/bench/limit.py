@@ -65,7 +65,7 @@ def read_rate(n_bytes: int, seconds: float) -> float:
 
     A set that fits a cache is read from there, as the weights of a model of that size are.
     """
-    words = np.arange(max(1, n_bytes // 8), dtype=np.uint64)
+    words = np.arange(max(1, n_bytes // 8), dtype=np.int64)
     repeats = max(1, PASS_BYTES // words.nbytes)
     read_words(words, 1)
     best, begun = math.inf, time.perf_counter()

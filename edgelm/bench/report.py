@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from typing import Any
 
 from edgelm import __version__, ports
 from edgelm.bench.limit import bytes_per_token
 from edgelm.bench.speed import VARIANTS, Speeds
+from edgelm.kernels import aot
 from edgelm.learn.measure import awake_fraction
 from edgelm.runtime import Runtime
 
@@ -36,13 +38,23 @@ def about(runtime: Runtime, threads: int) -> dict[str, Any]:
         "model": runtime.model.name,
         "parameters": runtime.model.n_parameters,
         "blocks": runtime.config.max_awake,
-        "port": ports.detect(),
+        "port": ports.detect().name,
         "cpu": ports.cpu_name(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "threads": threads,
-        "versions": {"edgelm": __version__} | {name: version(name) for name in MEASURED_ON},
+        "kernels": aot.in_use(),
+        "versions": {"edgelm": __version__} | _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of what the figures depend on; a wheel with compiled kernels runs without numba."""
+    found = {}
+    for name in MEASURED_ON:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def speeds(runtime: Runtime, measured: Speeds) -> dict[str, Any]:

@@ -160,13 +160,18 @@ def _fetch(url: str, common: Common) -> Iterator[bytes]:
 @common
 def info(common: Common) -> None:
     """Version, model card, device and port detected, where files are."""
-    model = hub.load(common.runtime.model, models_dir())
+    from edgelm.kernels import aot
+
+    model, port = hub.load(common.runtime.model, models_dir()), ports.detect()
     folder, name = data_dir() / "profiles", common.runtime.profile
     fields = {
         "version": __version__,
         "model": model.name,
         "parameters": model.n_parameters,
-        "port": ports.detect(),
+        "port": port.name,
+        "threads": common.runtime.threads,
+        "memory_mb": port.memory_mb,
+        "kernels": aot.in_use(),
         "model_sha256": model.sha256,
         "model_folder": str(model.folder),
         "model_bytes": sum(path.stat().st_size for path in model.folder.iterdir() if path.is_file()),

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from edgelm import ports
 from edgelm.config import no_color
 from edgelm.runtime import Runtime, RuntimeOptions
 
@@ -45,17 +46,15 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--model", metavar="NAME|PATH", help="Model to use (default: the bundled one).")
     @click.option("--profile", default="default", show_default=True, help="Whose learning to use.")
-    @click.option(
-        "--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of an operator."
-    )
+    @click.option("--threads", type=click.IntRange(1, 256), help="Threads of an operator (default: those of the port).")
     @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sampling; 0 draws one.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")
     @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
     @functools.wraps(function)
     def wrapper(
-        *, model: str | None, profile: str, threads: int, seed: int, as_json: bool, verbose: bool, **kwargs: Any
+        *, model: str | None, profile: str, threads: int | None, seed: int, as_json: bool, verbose: bool, **kwargs: Any
     ) -> None:
-        options = RuntimeOptions(model, profile, threads, seed)
+        options = RuntimeOptions(model, profile, threads or ports.detect().threads, seed)
         function(common=Common(options, as_json, verbose), **kwargs)
 
     return wrapper

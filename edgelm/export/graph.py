@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+from edgelm.errors import DeviceError
+
+try:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+except ImportError:
+    raise DeviceError("making a graph needs the package onnx, which is not installed; install edgelm[export]") from None
 
 OPSET = 21
 IR_VERSION = 10

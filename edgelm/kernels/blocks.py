@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.kernels.jit import kernel
+from edgelm.kernels.jit import entry, kernel
 from edgelm.kernels.norm import ONE, ZERO, exp, sigmoid
+from edgelm.kernels.signature import F1, F2, F3, I1, F, I
 
 
-@kernel
+@entry(F2, F1, F1, I, F, F2, F1, F2)
 def route_forward(a0, bias, log_gamma, max_awake, eps, a1, inverse, a):  # type: ignore[no-untyped-def]
     """a0 (before the bias), a1, a [T,M]; a1 and inverse [T] are kept for backward."""
     n_steps, n_blocks = a0.shape
@@ -38,7 +39,7 @@ def route_forward(a0, bias, log_gamma, max_awake, eps, a1, inverse, a):  # type:
             n_awake -= 1
 
 
-@kernel
+@entry(F2, F2, F1, F1, F2, F2, F1)
 def route_backward(da, a1, log_gamma, inverse, a, da0, dlog_gamma):  # type: ignore[no-untyped-def]
     """da [T,M] (0 where asleep) to da0 [T,M] overwritten; dlog_gamma [M] added to."""
     n_steps, n_blocks = a1.shape
@@ -59,7 +60,7 @@ def route_backward(da, a1, log_gamma, inverse, a, da0, dlog_gamma):  # type: ign
                 da0[t, i] = 0
 
 
-@kernel
+@entry(F2, I1, I1)
 def group_pairs(a, starts, tokens):  # type: ignore[no-untyped-def]
     """Pairs by block: starts [M+1] and tokens [T*A] overwritten; block i has tokens[starts[i]:starts[i+1]]."""
     n_steps, n_blocks = a.shape
@@ -73,7 +74,7 @@ def group_pairs(a, starts, tokens):  # type: ignore[no-untyped-def]
     starts[n_blocks] = count
 
 
-@kernel
+@entry(F2, F2, F3, F3, I1, I1, F2, F2, F2)
 def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, y):  # type: ignore[no-untyped-def]
     """y [T,D] += sum over awake blocks of a SiLU(h W1') W2'.
 
@@ -94,7 +95,7 @@ def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, y):  # type: ign
         _write(hidden[first:last], a[:, i], tokens[first:last], w2[i], y)
 
 
-@kernel
+@entry(F2, F2, F3, F3, I1, I1, F2, F2, F2, F2, F2, F2, F3)
 def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, w2_rows, dact, da, dh, dw2):  # type: ignore[no-untyped-def]
     """Gradients of ``blocks_forward``.
 
@@ -123,7 +124,7 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, w2_rows, dact,
         _outer(dy, a[:, i], tokens[first:last], hidden[first:last], dw2[i])
 
 
-@kernel
+@entry(F2, I1, I1, F2, F3)
 def blocks_w1_backward(h, starts, tokens, dz, dw1):  # type: ignore[no-untyped-def]
     """dw1 [M,B,D] of the blocks that are awake in the segment overwritten, of the others left as it is.
 

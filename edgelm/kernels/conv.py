@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from edgelm.kernels.jit import kernel
+from edgelm.kernels.jit import entry
+from edgelm.kernels.signature import F2
 
 
-@kernel
+@entry(F2, F2, F2, F2)
 def conv_forward(u, taps, last, out):  # type: ignore[no-untyped-def]
     """u, out [T,F]; taps [4,F], the last row for the present token; last [3,F], the tokens before."""
     n_steps, width = u.shape
@@ -19,7 +20,7 @@ def conv_forward(u, taps, last, out):  # type: ignore[no-untyped-def]
                 out[t, j] += tap[j] * row[j]
 
 
-@kernel
+@entry(F2, F2, F2, F2, F2, F2)
 def conv_backward(dout, u, taps, last, du, dtaps):  # type: ignore[no-untyped-def]
     """du [T,F] overwritten, dtaps [4,F] added to; nothing flows into ``last``, the segment before."""
     n_steps, width = u.shape

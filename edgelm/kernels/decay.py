@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.kernels.jit import kernel
+from edgelm.kernels.jit import entry, kernel
 from edgelm.kernels.norm import ONE, ZERO, exp, sigmoid
+from edgelm.kernels.signature import F1, F2, F3, F4
 
 CHUNK = 16
 """Steps between stored states. Backward recomputes the states within a chunk, in cache."""
 
 
-@kernel
+@entry(F3, F3, F3, F2, F2, F1, F4, F3, F3)
 def decay_forward(q, k, v, g, beta, e, checkpoints, state, out):  # type: ignore[no-untyped-def]
     """One segment of one sequence.
 
@@ -28,7 +29,7 @@ def decay_forward(q, k, v, g, beta, e, checkpoints, state, out):  # type: ignore
         s = state[h]
         for t in range(n_steps):
             if t % CHUNK == 0:
-                checkpoints[t // CHUNK, h] = s
+                _copy(s, checkpoints[t // CHUNK, h])
             keep = exp(g[t, h])
             b = beta[t, h]
             o = out[t, h]
@@ -53,7 +54,7 @@ def decay_forward(q, k, v, g, beta, e, checkpoints, state, out):  # type: ignore
                     s[i, j] = keep * s[i, j] + ki * e[j]
 
 
-@kernel
+@entry(F3, F3, F3, F3, F2, F2, F4, F3, F3, F3, F3, F3, F2, F2)
 def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk, dv, dg, dbeta):  # type: ignore[no-untyped-def]
     """Gradients of one segment, given dout [T,H,Vd].
 
@@ -67,7 +68,7 @@ def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk,
         for chunk in range(n_chunks - 1, -1, -1):
             t0 = chunk * CHUNK
             t1 = min(t0 + CHUNK, n_steps)
-            scratch[0] = checkpoints[chunk, h]
+            _copy(checkpoints[chunk, h], scratch[0])
             for t in range(t0, t1):
                 _state_step(scratch[t - t0], k[t, h], v[t, h], g[t, h], beta[t, h], e, scratch[t - t0 + 1])
             for t in range(t1 - 1, t0 - 1, -1):
@@ -81,6 +82,14 @@ def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk,
                     dv[t, h, j] = de[j]
                 dbeta[t, h] = db
                 dg[t, h] = _write_backward(k[t, h], old, keep, b, e, de, dstate[h], dk[t, h])
+
+
+@kernel
+def _copy(matrix, out):  # type: ignore[no-untyped-def]
+    """out = matrix. An assignment of a whole array would check its shape, and raise."""
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            out[i, j] = matrix[i, j]
 
 
 @kernel
@@ -136,7 +145,7 @@ def _state_step(old, k, v, g, beta, e, new):  # type: ignore[no-untyped-def]
             new[i, j] = keep * old[i, j] + kb * e[j]
 
 
-@kernel
+@entry(F2, F1, F1, F1, F2, F2)
 def gates_forward(raw, decay_bias, write_bias, rate, g, beta):  # type: ignore[no-untyped-def]
     """g = -A softplus(raw + b), beta = sigmoid(raw' + b'): raw [T,2H] holds both, g, beta [T,H]."""
     n_steps, n_heads = g.shape
@@ -147,7 +156,7 @@ def gates_forward(raw, decay_bias, write_bias, rate, g, beta):  # type: ignore[n
             beta[t, h] = sigmoid(raw[t, n_heads + h] + write_bias[h])
 
 
-@kernel
+@entry(F2, F2, F2, F1, F1, F2, F2, F2, F1, F1, F1)
 def gates_backward(dg, dbeta, raw, decay_bias, rate, g, beta, draw, ddecay_bias, dwrite_bias, drate):  # type: ignore[no-untyped-def]
     """draw [T,2H] overwritten; ddecay_bias, dwrite_bias, drate [H] added to."""
     n_steps, n_heads = g.shape

@@ -1,11 +1,22 @@
-"""The only import of numba, and the only place of its flags."""
+"""Makes kernels of plain functions; the only import of numba, and the only place of its flags.
+
+One source has three uses: compiled ahead of time, in a library that came with the wheel; compiled by numba when it is
+first called; run as it stands. ``EDGELM_KERNELS`` says which (aot, jit, python), else there is a library for this
+processor or not. Nobody who has the library waits for numba, or has it at all.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
 
-from numba import njit
+from edgelm.config import kernel_choice
+from edgelm.errors import DeviceError
+from edgelm.kernels import aot
+from edgelm.kernels.signature import Argument, Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -13,7 +24,60 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
+class Entry(NamedTuple):
+    """A kernel that is called from Python: its symbol, itself, and what it takes and gives back."""
+
+    symbol: str
+    function: Callable[..., Any]
+    takes: tuple[Argument, ...]
+    returns: tuple[Kind, ...]
+
+
+_entries: list[Entry] = []
+
+
 def kernel(function: F) -> F:
-    """Compiles a loop at first use, caches it on disk, and releases the GIL while it runs."""
-    compile_ = njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH, boundscheck=False)
-    return cast(F, compile_(function))
+    """A loop that other kernels call; it releases the GIL while it runs."""
+    if _compile is None:
+        return function
+    return cast(F, _compile(function))
+
+
+def entry(*takes: Argument, returns: tuple[Kind, ...] = ()) -> Callable[[F], F]:
+    """A kernel that Python calls, with these arguments; several numbers are returned as a tuple."""
+
+    def decorate(function: F) -> F:
+        symbol = f"{function.__module__.rpartition('.')[2]}_{function.__name__}"
+        made = _library.bind(symbol, function, takes, returns) if _library is not None else kernel(function)
+        _entries.append(Entry(symbol, made, takes, returns))
+        return cast(F, made)
+
+    return decorate
+
+
+def entries() -> list[Entry]:
+    """All entry points, in the order of their modules' names; what a library is compiled from."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__package__}.{module.name}")
+    return sorted(_entries, key=lambda entry: entry.function.__module__)
+
+
+def _find_compiler() -> Callable[[Any], Any] | None:
+    """numba, if it is to compile."""
+    if _library is not None or kernel_choice() == "python":
+        return None
+    try:
+        from numba import njit
+    except ImportError:
+        raise DeviceError(
+            "no compiled kernels fit this processor (or EDGELM_KERNELS=jit), and numba, which would compile them, "
+            "is not installed; install edgelm[jit]"
+        ) from None
+    return cast(
+        Callable[[Any], Any], njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH, boundscheck=False)
+    )
+
+
+_path = aot.choose()
+_library = None if _path is None else aot.Library(_path)
+_compile = _find_compiler()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.kernels.jit import kernel
+from edgelm.kernels.jit import entry
 from edgelm.kernels.norm import ONE, ZERO, exp
+from edgelm.kernels.signature import F1, F2, I1
 
 
-@kernel
+@entry(I1, F2, F1)
 def cross_entropy(targets, logits, losses):  # type: ignore[no-untyped-def]
     """losses [T] = -log softmax(logits)[target] in nats; logits [T,V] become d(sum of losses)/d(logits)."""
     n_steps, vocab = logits.shape

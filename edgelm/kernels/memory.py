@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 
-from edgelm.kernels.jit import kernel
+from edgelm.kernels.jit import entry, kernel
+from edgelm.kernels.signature import D1, D2, I1, W1, W2, B, D, I
 
+TABLES = (I1, I1, W2, W2, W1)
 PROBES = 8
 LONGEST = 5
 """Tokens of the longest context that is counted."""
@@ -56,7 +58,7 @@ def bucket(total, n_seen):  # type: ignore[no-untyped-def]
     return size * 3 + min(n_seen, 3) - 1
 
 
-@kernel
+@entry(D, D, D, D, returns=(D, D))
 def trust_after(late, long, mixed, below):  # type: ignore[no-untyped-def]
     """Both trusts once an id was seen that had probability ``mixed`` with the memory and ``below`` without."""
     gain = math.log(max(mixed, 1e-30) / max(below, 1e-30))
@@ -64,7 +66,7 @@ def trust_after(late, long, mixed, below):  # type: ignore[no-untyped-def]
     return KEEPS[0] * late + gain, KEEPS[1] * long + gain
 
 
-@kernel
+@entry(D, D, returns=(I,))
 def trust_row(late, long):  # type: ignore[no-untyped-def]
     """Which gate the memory as a whole has, after those of recall; 0 where a text begins, which is not learned."""
     if late == 0 and long == 0:
@@ -77,7 +79,7 @@ def trust_row(late, long):  # type: ignore[no-untyped-def]
     return row * (len(LATE) + 1) + column
 
 
-@kernel
+@entry(I1, I, TABLES, D2, (I, I1, D1, D, I), D1)
 def memory_read(history, n, tables, gates, recalled, p):  # type: ignore[no-untyped-def]
     """Mixes the memory into the model's distribution p [V] after history[:n], in place; the sum stays 1.
 
@@ -112,7 +114,7 @@ def memory_read(history, n, tables, gates, recalled, p):  # type: ignore[no-unty
             p[found[f]] += share * shares[f]
 
 
-@kernel
+@entry(I1, I, I, (B, B), D, D, TABLES, D2, D2, D1, returns=(D, D))
 def memory_learn(history, start, n, mode, late, long, tables, gates, recalled, p):  # type: ignore[no-untyped-def]
     """Predicts, then learns, history[start:n], id by id; the trust after it.
 

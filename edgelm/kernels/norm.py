@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.kernels.jit import kernel
+from edgelm.kernels.jit import entry, kernel
+from edgelm.kernels.signature import F1, F2, F, I
 
 # Numbers of the narrowest type: a sum that begins with them has the type of what is added. Beside a float32 a plain
 # 0 or 1 makes float64, and halves what a vector holds.
@@ -41,7 +42,7 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
     return ONE / (ONE + exp(-x))
 
 
-@kernel
+@entry(F2, F1, F, F1, F2)
 def rms_forward(x, gain, eps, inverse, out):  # type: ignore[no-untyped-def]
     """x, out [T,D]; gain [D]; inverse [T] overwritten with 1 / sqrt(mean(x^2) + eps)."""
     n_steps, width = x.shape
@@ -55,7 +56,7 @@ def rms_forward(x, gain, eps, inverse, out):  # type: ignore[no-untyped-def]
             out[t, j] = x[t, j] * r * gain[j]
 
 
-@kernel
+@entry(F2, F2, F1, F1, F2, F1)
 def rms_backward(dout, x, gain, inverse, dx, dgain):  # type: ignore[no-untyped-def]
     """dx [T,D] and dgain [D] are added to."""
     n_steps, width = x.shape
@@ -70,7 +71,7 @@ def rms_backward(dout, x, gain, inverse, dx, dgain):  # type: ignore[no-untyped-
             dx[t, j] += dout[t, j] * gain[j] * r - x[t, j] * back
 
 
-@kernel
+@entry(F2, I, F, F2, F2)
 def silu_l2_forward(u, n_heads, eps, inverse, out):  # type: ignore[no-untyped-def]
     """SiLU, then unit length per head: u, out [T,H*K]; inverse [T,H] overwritten."""
     n_steps, width = u.shape
@@ -88,7 +89,7 @@ def silu_l2_forward(u, n_heads, eps, inverse, out):  # type: ignore[no-untyped-d
                 out[t, j] *= r
 
 
-@kernel
+@entry(F2, F2, I, F2, F2, F2)
 def silu_l2_backward(dout, u, n_heads, out, inverse, du):  # type: ignore[no-untyped-def]
     """du [T,H*K] overwritten, it may be dout itself; out is the forward result."""
     n_steps, width = u.shape
@@ -105,7 +106,7 @@ def silu_l2_backward(dout, u, n_heads, out, inverse, du):  # type: ignore[no-unt
                 du[t, j] = (dout[t, j] - out[t, j] * dot) * r * slope
 
 
-@kernel
+@entry(F2, F2)
 def silu_forward(u, out):  # type: ignore[no-untyped-def]
     """u, out [T,F]."""
     for t in range(u.shape[0]):
@@ -113,7 +114,7 @@ def silu_forward(u, out):  # type: ignore[no-untyped-def]
             out[t, j] = u[t, j] * sigmoid(u[t, j])
 
 
-@kernel
+@entry(F2, F2, F2)
 def silu_backward(dout, u, du):  # type: ignore[no-untyped-def]
     """du [T,F] overwritten; it may be dout itself."""
     for t in range(u.shape[0]):
@@ -122,7 +123,7 @@ def silu_backward(dout, u, du):  # type: ignore[no-untyped-def]
             du[t, j] = dout[t, j] * sig * (ONE + u[t, j] * (ONE - sig))
 
 
-@kernel
+@entry(F2, F2, F2)
 def gate_forward(m, u, out):  # type: ignore[no-untyped-def]
     """out = m SiLU(u), all [T,F]."""
     for t in range(u.shape[0]):
@@ -130,7 +131,7 @@ def gate_forward(m, u, out):  # type: ignore[no-untyped-def]
             out[t, j] = m[t, j] * u[t, j] * sigmoid(u[t, j])
 
 
-@kernel
+@entry(F2, F2, F2, F2, F2)
 def gate_backward(dout, m, u, dm, du):  # type: ignore[no-untyped-def]
     """dm, du [T,F] overwritten; they may be m and u themselves."""
     for t in range(u.shape[0]):
@@ -141,7 +142,7 @@ def gate_backward(dout, m, u, dm, du):  # type: ignore[no-untyped-def]
             dm[t, j] = dout[t, j] * x * sig
 
 
-@kernel
+@entry(F2, F1, F2, F, F2, F2)
 def gated_norm_forward(o, gain, u, eps, inverse, out):  # type: ignore[no-untyped-def]
     """out = RMSNorm_head(o) SiLU(u): o, u, out [T,H*Vd]; gain [Vd]; inverse [T,H] overwritten."""
     n_steps, width = o.shape
@@ -159,7 +160,7 @@ def gated_norm_forward(o, gain, u, eps, inverse, out):  # type: ignore[no-untype
                 out[t, first + j] = o[t, first + j] * r * gain[j] * x * sigmoid(x)
 
 
-@kernel
+@entry(F2, F2, F1, F2, F2, F2, F2, F1)
 def gated_norm_backward(dout, o, gain, u, inverse, do, du, dgain):  # type: ignore[no-untyped-def]
     """do, du [T,H*Vd] overwritten, du may be u itself; dgain [Vd] added to."""
     n_steps, width = o.shape

@@ -6,11 +6,12 @@ read nor written.
 
 from __future__ import annotations
 
-from edgelm.kernels.jit import kernel
+from edgelm.kernels.jit import entry
 from edgelm.kernels.norm import ZERO
+from edgelm.kernels.signature import B1, F1, F2, F
 
 
-@kernel
+@entry(F2, B1, returns=(F,))
 def sum_of_squares(grad, used):  # type: ignore[no-untyped-def]
     """Sum over the used rows of grad [N,S]; not finite if one of their numbers is not."""
     total = ZERO
@@ -22,7 +23,7 @@ def sum_of_squares(grad, used):  # type: ignore[no-untyped-def]
     return total
 
 
-@kernel
+@entry(F2, F2, B1, F1, F, F2)
 def pulled_step(grad, base, used, rate, pull, weight):  # type: ignore[no-untyped-def]
     """weight <- weight - rate grad + pull (base - weight) in the used rows; rate [N], all others [N,S]."""
     for i in range(weight.shape[0]):

@@ -16,8 +16,12 @@ from __future__ import annotations
 
 import math
 
-from edgelm.kernels.jit import kernel
+from edgelm.kernels.jit import entry, kernel
+from edgelm.kernels.signature import B1, D1, D2, I1, I2, J1, U1, W1, B, D, I
 
+STORE = (W1, U1, J1, J1, J1, I1)
+VOCAB = (W1, U1, D1, I1, I1)
+SCRATCH = (D1, B1, I1, D1, I1, D1, I1, I2, D2, I1, D1)
 WORDY, BEGINS, ENDS, LINE, QUESTION, PLURAL, LABEL, NEGATES = 1, 2, 4, 8, 16, 32, 64, 128
 """What a token does: be part of a word; begin one; end a sentence; a line; a question; add an s; end a label; deny."""
 PIECE = WORDY | BEGINS
@@ -25,8 +29,7 @@ WINDOW = 40
 """Tokens of the present text that are looked back upon, at most."""
 SENTENCE = 48
 """Tokens of the longest sentence."""
-ATTENDED = 10
-LONGEST_MATCH = 20
+ATTENDED, LONGEST_MATCH = 10, 20
 DEPTH, LEARN_DEPTH = 512, 24
 """Sightings of a word that are followed, newest first; fewer while learning, which must be quick."""
 PRIOR = 50000.0
@@ -70,7 +73,7 @@ def word_key(key, token, is_first, vocab):  # type: ignore[no-untyped-def]
     return (key * powers[token] + values[token]) & 0x7FFFFFFF
 
 
-@kernel
+@entry(STORE)
 def begin_entry(store):  # type: ignore[no-untyped-def]
     """Stores id 0, which begins an entry; sentences do not reach across it."""
     ring, places, before, _, _, cursor = store
@@ -340,7 +343,7 @@ def _open_sentence(history, n, store):  # type: ignore[no-untyped-def]
     return cursor[0] - cursor[1]
 
 
-@kernel
+@entry(I1, I, B, I, STORE, VOCAB, SCRATCH, returns=(I, D, I))
 def recall_read(history, n, as_reply, depth, store, vocab, scratch):  # type: ignore[no-untyped-def]
     """(ids found, sum of their shares, bucket): what the sentences that share words with history[:n] say next.
 
@@ -375,7 +378,7 @@ def recall_read(history, n, as_reply, depth, store, vocab, scratch):  # type: ig
     return n_found, known, (kind * (len(COVERAGES) + 1) + cover) * (len(MASSES) + 1) + size
 
 
-@kernel
+@entry(I1, I, I, (B, B, B), STORE, VOCAB, SCRATCH, D2)
 def recall_learn(history, start, n, mode, store, vocab, scratch, recalled):  # type: ignore[no-untyped-def]
     """Recalls, then stores, history[start:n], id by id; mode is (recall, as a reply, store).
 

@@ -5,11 +5,12 @@ Equations and shapes: ``edgelm.model.reference``.
 
 from __future__ import annotations
 
-from edgelm.kernels.jit import kernel
+from edgelm.kernels.jit import entry
 from edgelm.kernels.norm import ONE
+from edgelm.kernels.signature import F1, F2
 
 
-@kernel
+@entry(F2, F1, F1, F1, F2, F2)
 def slope_forward(v, decay, norm, state, norms, out):  # type: ignore[no-untyped-def]
     """One segment: n <- lam n + v, z <- lam z + 1, out = n / z.
 
@@ -24,7 +25,7 @@ def slope_forward(v, decay, norm, state, norms, out):  # type: ignore[no-untyped
             out[t, j] = state[j] / norm[j]
 
 
-@kernel
+@entry(F2, F1, F2, F1, F2)
 def slope_backward(dout, decay, norms, dstate, dv):  # type: ignore[no-untyped-def]
     """Gradients of one segment, given dout [T,S]: dn_t = dm_t / z_t + lam dn_{t+1}; dvs_t = dn_t.
 

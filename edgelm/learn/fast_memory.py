@@ -142,7 +142,7 @@ class FastMemory:
         ndarray [n - start] of float64
             The mixture's probability of each id, before it was learned.
         """
-        ids, p = np.asarray(ids, np.int64), np.array(probabilities, np.float64)
+        ids, p = np.ascontiguousarray(ids, np.int64), np.array(probabilities, np.float64)
         # An entry whose beginning was learned by another process goes on as one of its own.
         if start == 1 or start != self._learned:
             self._begin_entry()
@@ -155,7 +155,7 @@ class FastMemory:
 
     def predict(self, ids: Array, start: int, probabilities: Array, as_reply: bool = False) -> Array:
         """As ``learn``, but nothing is learned, and trust begins anew; ``as_reply``, with the gates of a reply."""
-        ids, p = np.asarray(ids, np.int64), np.array(probabilities, np.float64)
+        ids, p = np.ascontiguousarray(ids, np.int64), np.array(probabilities, np.float64)
         recalled = self._recall(ids, start, (True, bool(as_reply), False))
         gates = self.gates[int(as_reply)]
         memory_learn(ids, start, len(ids), (False, False), *NEUTRAL, self._tables, gates, recalled, p)
@@ -210,7 +210,7 @@ class FastMemory:
     def rebuild(self, entries: Sequence[Array]) -> None:
         """Counts and stores entries, each from its id 0, as learning them does; the gates stay."""
         for entry in entries:
-            ids = np.asarray(entry, np.int64)
+            ids = np.ascontiguousarray(entry, np.int64)
             self._begin_entry()
             recalled = self._recall(ids, 1, (False, False, True))
             memory_learn(

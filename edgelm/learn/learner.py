@@ -111,7 +111,7 @@ class Learner:
         return self._run(ids, on_segment or (lambda start, losses: None))
 
     def _run(self, ids: Sequence[int] | Array, on_segment: OnSegment | None) -> Array:
-        array = np.asarray(ids, np.int64)
+        array = np.ascontiguousarray(ids, np.int64)
         state, size, losses = self.new_state(), self.config.segment, []
         for start in range(0, len(array) - 1, size):
             inputs, targets = array[start : start + size], array[start + 1 : start + size + 1]

@@ -218,7 +218,7 @@ class PublishedMixerPass:
         self.parts = self.h.reshape(len(x), c.n_channels, -1).transpose(1, 0, 2)
         projected = np.matmul(self.parts, w["w_in"]).transpose(1, 0, 2)
         v, u = np.split(projected, 2, axis=-1)
-        self.v, self.u = v.reshape(len(x), -1), u.reshape(len(x), -1)
+        self.v, self.u = (np.ascontiguousarray(part).reshape(len(x), -1) for part in (v, u))
         self.m, self.norms, self.mix = np.empty_like(self.v), np.empty_like(self.v), np.empty_like(self.v)
         slope_kernels.slope_forward(
             self.v, self.slope_decay, state.norm.copy(), state.slope[self.layer], self.norms, self.m

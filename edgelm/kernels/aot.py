@@ -1,0 +1,141 @@
+"""Kernels out of a library that was compiled ahead of time (``tools/aot``), called through ctypes.
+
+An array is handed over as the address of its Python object. The library reads its dtype, shape and data from there,
+as every extension module does by the macros of numpy's C interface (``PyArrayObject_fields``), and refuses what does
+not fit: to ask for the address of the data in Python takes 2 us an array, as long as the kernel may run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgelm.config import kernel_choice
+from edgelm.errors import DeviceError
+from edgelm.kernels.signature import DTYPES, Argument, Kind, flat
+from edgelm.ports import level_of_this_processor
+
+FOLDER = Path(__file__).parent / "compiled"
+_RAISED = -1
+
+
+def find(folder: Path = FOLDER) -> Path | None:
+    """The library for this processor, if this installation has one and can use it."""
+    level = level_of_this_processor(path.stem for path in folder.glob("*.so"))
+    return folder / f"{level}.so" if level is not None and _layout_is_known() else None
+
+
+def choose() -> Path | None:
+    """The library that kernels come from, as ``EDGELM_KERNELS`` or what is there says; None if from none.
+
+    Raises
+    ------
+    DeviceError
+        There shall be one, and is none.
+    """
+    choice = kernel_choice()
+    path = find() if choice in (None, "aot") else None
+    if choice == "aot" and path is None:
+        raise DeviceError("EDGELM_KERNELS=aot: this installation has no compiled kernels for this processor; unset it")
+    return path
+
+
+def in_use() -> str:
+    """How kernels run here: the level of the library, ``jit`` or ``python``."""
+    path = choose()
+    return path.stem if path is not None else kernel_choice() or "jit"
+
+
+class Library:
+    """The compiled kernels.
+
+    Parameters
+    ----------
+    path : Path
+        A library that ``tools.aot`` made.
+
+    Raises
+    ------
+    DeviceError
+        The system refuses to load it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # A call through CDLL releases the GIL, as a compiled kernel shall.
+            self._functions = ctypes.CDLL(str(path))
+        except OSError as exc:
+            raise DeviceError(f"{path}: cannot be loaded ({exc}); is its file system mounted noexec?") from None
+        # What the library compares objects with: words before the fields of an array, its type, its dtypes.
+        words = [object.__basicsize__ // 8, id(np.ndarray), *(id(np.dtype(name)) for name in DTYPES)]
+        self._layout = (ctypes.c_int64 * len(words))(*words)
+
+    def bind(
+        self, symbol: str, function: Callable[..., Any], takes: tuple[Argument, ...], returns: tuple[Kind, ...]
+    ) -> Callable[..., Any]:
+        """What stands for ``function``; it raises TypeError for arguments that ``takes`` does not describe."""
+        compiled, layout, kinds = self._functions[symbol], self._layout, [*flat(takes)]
+        compiled.restype = ctypes.c_int64
+        compiled.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *map(_c_type, kinds)]
+        has_tuples, room = len(kinds) != len(takes), ctypes.c_double * len(returns)
+        convert = [float if kind.dtype[:5] == "float" else int for kind in returns]
+
+        @functools.wraps(function)
+        def call(*args: Any) -> Any:
+            given = _flat(args) if has_tuples else args
+            if len(given) != len(kinds):
+                raise TypeError(f"{symbol}: expected {len(kinds)} arguments, tuples opened, found {len(given)}")
+            out = room() if returns else None
+            status = compiled(layout, out, *given)
+            if status:
+                _refuse(symbol, status, kinds, given)
+            if out is None:
+                return None
+            values = tuple(kind(value) for kind, value in zip(convert, out, strict=True))
+            return values if len(values) > 1 else values[0]
+
+        return call
+
+
+def _c_type(kind: Kind) -> Any:
+    if kind.ndim:
+        return ctypes.py_object
+    return ctypes.c_double if kind.dtype.startswith("float") else ctypes.c_int64
+
+
+def _flat(args: tuple[Any, ...]) -> list[Any]:
+    given: list[Any] = []
+    for argument in args:
+        if type(argument) is tuple:
+            given.extend(argument)
+        else:
+            given.append(argument)
+    return given
+
+
+def _refuse(symbol: str, status: int, kinds: list[Kind], given: Any) -> None:
+    if status == _RAISED:
+        raise RuntimeError(f"{symbol}: shapes of its arguments do not fit each other")
+    found = given[status - 1]
+    described = (
+        f"{found.dtype} {found.shape} of strides {found.strides}"
+        if isinstance(found, np.ndarray)
+        else type(found).__name__
+    )
+    raise TypeError(f"{symbol}: argument {status} is {described}, expected {kinds[status - 1]}")
+
+
+def _layout_is_known() -> bool:
+    """Whether this Python and this numpy keep an array as all of them have: data, ndim, shape, strides, base, dtype."""
+    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    array = np.zeros((2, 3), np.float32)
+    fields = (ctypes.c_int64 * 7).from_address(id(array) + object.__basicsize__)
+    shape = (ctypes.c_int64 * 2).from_address(fields[2]) if fields[1] & 0xFFFFFFFF == 2 else ()
+    return fields[0] == array.ctypes.data and tuple(shape) == (2, 3) and fields[5] == id(array.dtype)

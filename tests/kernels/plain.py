@@ -1,0 +1,157 @@
+"""Every entry point run as plain Python on random inputs, for the compiled ones to be compared with.
+
+EDGELM_KERNELS=python python -m tests.kernels.plain OUT.npz
+
+OUT.npz holds, for each symbol, ``symbol/before/i`` and ``symbol/after/i`` of argument i, tuples opened, and
+``symbol/returned``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgelm.kernels.jit import entries
+from edgelm.kernels.recall import DEPTH
+from edgelm.learn.fast_memory import FastMemory
+from tests import naive
+from tests.learn.test_fast_memory import V, fast_memory, text
+
+Array = np.ndarray
+T, D, F, H, K, VD, M, B, S = 19, 21, 10, 2, 4, 5, 7, 6, 9
+"""Sizes that no tile of a kernel divides; more steps than the decay section has in a chunk."""
+EPS = np.float32(1e-5)
+RNG = np.random.default_rng(0)
+
+
+def floats(*shapes: tuple[int, ...]) -> list[Array]:
+    return [RNG.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def _norm(name: str) -> list[Any]:
+    f, (gain, head_gain) = floats(*[(T, D)] * 5), floats((D,), (F // H,))
+    inverse, wide, heads = floats((T,), (T, F), (T, H))
+    more = floats(*[(T, F)] * 5)
+    return {
+        "rms_forward": [f[0], gain, EPS, inverse, f[1]],
+        "rms_backward": [f[0], f[1], gain, inverse, f[2], gain.copy()],
+        "silu_l2_forward": [wide, H, EPS, heads, more[0]],
+        "silu_l2_backward": [more[0], wide, H, more[1], heads, more[2]],
+        "silu_forward": f[:2], "silu_backward": f[:3], "gate_forward": f[:3], "gate_backward": f,
+        "gated_norm_forward": [wide, head_gain, more[0], EPS, heads, more[1]],
+        "gated_norm_backward": [*more[:2], head_gain, more[2], heads, more[3], more[4], head_gain.copy()],
+    }[name]  # fmt: skip
+
+
+def _conv(name: str) -> list[Any]:
+    dout, u, out, taps, dtaps, last = floats((T, F), (T, F), (T, F), (4, F), (4, F), (3, F))
+    return [u, taps, last, out] if name == "conv_forward" else [dout, u, taps, last, out, dtaps]
+
+
+def _slope(name: str) -> list[Any]:
+    v, out, state = floats((T, S), (T, S), (S,))
+    decay, norm = RNG.uniform(0.1, 0.9, (2, S)).astype(np.float32)
+    norms = RNG.uniform(1, 2, (T, S)).astype(np.float32)
+    return [v, decay, norm, state, norms, out] if name == "slope_forward" else [v, decay, norms, state, out]
+
+
+def _decay(name: str) -> list[Any]:
+    if name.startswith("gates"):
+        raw, draw, *small = floats((T, 2 * H), (T, 2 * H), (H,), (H,), (H,), (H,), (H,))
+        dg, dbeta, g, beta = floats(*[(T, H)] * 4)
+        rate = np.abs(small[0]) + np.float32(0.1)
+        forward = [raw, *small[1:3], rate, g, beta]
+        return forward if name == "gates_forward" else [dg, dbeta, raw, small[1], rate, g, beta, draw, *small[2:]]
+    q, k, dq, dk = floats(*[(T, H, K)] * 4)
+    q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+    v, out, dout, dv = floats(*[(T, H, VD)] * 4)
+    g, beta = -RNG.uniform(0, 1, (2, T, H)).astype(np.float32)
+    state, e, checkpoints = floats((H, K, VD), (VD,), (2, H, K, VD))
+    if name == "decay_forward":
+        return [q, k, v, g, -beta, e, checkpoints, state, out]
+    scratch, dg, dbeta = floats((19, K, VD), (T, H), (T, H))
+    return [dout, q, k, v, g, -beta, checkpoints, scratch, state, dq, dk, dv, dg, dbeta]
+
+
+def _loss(name: str) -> list[Any]:
+    return [RNG.integers(0, V, T), *floats((T, V), (T,))]
+
+
+def _optim(name: str) -> list[Any]:
+    grad, base, weight, rate = floats((3, 101), (3, 101), (3, 101), (3,))
+    used = np.array([True, False, True])
+    return [grad, used] if name == "sum_of_squares" else [grad, base, used, rate, np.float32(0.01), weight]
+
+
+def _blocks(name: str) -> list[Any]:
+    h, y, w1, w2 = floats((T, D), (T, D), (M, B, D), (M, D, B))
+    a0, a1, bias, log_gamma, inverse = floats((T, M), (T, M), (M,), (M,), (T,))
+    a = naive.route(a0, bias, log_gamma, 3, EPS).astype(np.float32)
+    starts, tokens = (np.array(x, np.int64) for x in naive.group(a))
+    slope, hidden, dact, da = floats((len(tokens), B), (len(tokens), B), (T, B), (T, M))
+    pairs = [starts, tokens, slope, hidden]
+    rows, dh, dw1, dw2 = floats((B, D + 3), (T, D), (M, B, D), (M, D, B))
+    return {
+        "route_forward": [a0, bias, log_gamma, 3, EPS, a1, inverse, da],
+        "route_backward": [da * (a > 0), a1, log_gamma, inverse, a, a0, bias],
+        "group_pairs": [a, np.zeros(M + 1, np.int64), np.zeros(a.size, np.int64)],
+        "blocks_forward": [h, a, w1, w2, *pairs, y],
+        "blocks_backward": [y, a, w1, w2, *pairs, rows, dact, da, dh, dw2],
+        "blocks_w1_backward": [h, *pairs[:3], dw1],
+    }[name]
+
+
+def _memory(name: str) -> list[Any]:
+    if name.startswith("trust"):
+        return [0.5, -1.2, 0.2, 0.1][: 4 if name == "trust_after" else 2]
+    memory, ids = _learned(), text(1, 59)
+    tables, gates, p = memory._tables, memory.gates[0], RNG.dirichlet(np.ones(V))
+    if name == "memory_read":
+        return [ids, 50, tables, gates, (2, np.array([8, 31, 0]), np.array([0.3, 0.1, 0]), 0.4, 5), p]
+    recalled = np.stack([*np.sort(RNG.uniform(0, 0.9, (2, 59)), 0), RNG.integers(-1, 9, 59)], 1)
+    return [ids, 1, 60, (True, True), 0.5, -1.2, tables, gates, recalled, RNG.uniform(0.01, 0.9, 59)]
+
+
+def _recall(name: str) -> list[Any]:
+    memory, ids = _learned(), text(1, 59)
+    store, more = memory._store, (memory._store, memory._vocab, memory._scratch)
+    if name == "begin_entry":
+        return [store]
+    if name == "recall_read":
+        return [ids, 50, True, DEPTH, *more]
+    return [ids, 1, 60, (True, False, True), *more, np.zeros((59, 3))]
+
+
+def _learned() -> FastMemory:
+    memory = fast_memory(1 << 8, 1 << 8)
+    for seed in range(3):
+        memory.learn(text(seed, 59), 1, RNG.uniform(0.01, 0.9, 59))
+    return memory
+
+
+ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
+    "norm": _norm, "conv": _conv, "slope": _slope, "decay": _decay, "loss": _loss, "optim": _optim, "blocks": _blocks,
+    "memory": _memory, "recall": _recall,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Runs all, each on its own arguments."""
+    results: dict[str, Any] = {}
+    for entry in entries():
+        room, _, name = entry.symbol.partition("_")
+        arguments = ARGUMENTS[room](name)
+        opened = [part for given in arguments for part in (given if isinstance(given, tuple) else (given,))]
+        results |= {f"{entry.symbol}/before/{i}": np.array(part) for i, part in enumerate(opened)}
+        returned = entry.function(*arguments)
+        results |= {f"{entry.symbol}/after/{i}": part for i, part in enumerate(opened)}
+        results[f"{entry.symbol}/returned"] = np.array([] if returned is None else returned, np.float64)
+    np.savez(Path(sys.argv[1]), **results)
+
+
+if __name__ == "__main__":
+    main()

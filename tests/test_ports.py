@@ -1,0 +1,147 @@
+"""Ports: their files, which one a device gets, and what it has no room for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgelm import ports
+from edgelm.config import PRESETS
+from edgelm.errors import DeviceError, ModelFileError
+from edgelm.model import hub
+from edgelm.runtime import Runtime, RuntimeOptions
+from tests.command import run_cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PI_4 = "fp asimd evtstrm crc32 cpuid"
+PI_5 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+OLD_PC = "fpu cx16 popcnt ssse3 sse4_1 sse4_2"
+PC = f"{OLD_PC} abm avx avx2 bmi1 bmi2 f16c fma movbe"
+
+
+def test_every_port_is_whole() -> None:
+    assert set(ports.names()) == {"rpi-zero-2w", "rpi-4", "rpi-5", "generic-aarch64", "x86-64"}
+    for port in map(ports.load, ports.names()):
+        assert port.level in ports.levels()
+        assert 1 <= port.threads < port.cores
+        assert port.preset in PRESETS
+        assert port.memory_mb >= 100
+        assert 40 < port.soft_celsius < port.hard_celsius <= 100
+
+
+def test_every_level_is_whole_and_the_best_of_a_machine_stands_first() -> None:
+    needs: dict[str, int] = {}
+    for level in ports.levels().values():
+        assert set(level) == {"triple", "cpu", "features", "needs"}
+        assert len(level["needs"]) < needs.get(level["triple"], 1000)
+        needs[level["triple"]] = len(level["needs"])
+
+
+def test_the_package_holds_the_files_of_the_top_folder() -> None:
+    assert {path.name: path.read_bytes() for path in ports.FOLDER.iterdir()} == {
+        path.name: path.read_bytes() for path in (ROOT / "ports").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "machine", "name"),
+    [
+        ("Raspberry Pi Zero 2 W Rev 1.0\0", "aarch64", "rpi-zero-2w"),
+        ("Raspberry Pi 4 Model B Rev 1.4\0", "aarch64", "rpi-4"),
+        ("Raspberry Pi 5 Model B Rev 1.0\0", "aarch64", "rpi-5"),
+        ("Radxa ROCK 5B\0", "aarch64", "generic-aarch64"),
+        (None, "arm64", "generic-aarch64"),
+        (None, "AMD64", "x86-64"),
+        (None, "riscv64", "generic-riscv64"),
+        (None, "", "generic-unknown"),
+    ],
+)
+def test_detect(model: str | None, machine: str, name: str, tmp_path: Path) -> None:
+    tree = tmp_path / "model"
+    if model is not None:
+        tree.write_text(model, encoding="ascii")
+    assert ports.detect(tree, machine).name == name
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "machine", "system", "level"),
+    [
+        (f"Features\t: {PI_5}\n", "aarch64", "Linux", "aarch64-cortex-a76"),
+        (f"processor\t: 0\nFeatures\t: {PI_4}\n", "aarch64", "Linux", "aarch64-cortex-a53"),
+        ("", "arm64", "Linux", "aarch64-cortex-a53"),
+        (f"flags\t\t: {PC}\n", "x86_64", "Linux", "x86-64-v3"),
+        (f"flags\t\t: {OLD_PC}\n", "x86_64", "Linux", "x86-64-v2"),
+        ("flags\t\t: fpu\n", "x86_64", "Linux", None),
+        (f"flags\t\t: {PC}\n", "x86_64", "Darwin", None),
+        ("", "armv7l", "Linux", None),
+    ],
+)
+def test_the_best_level_that_a_processor_can_run(
+    cpuinfo: str, machine: str, system: str, level: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(cpuinfo, encoding="ascii")
+    assert ports.level_of_this_processor(ports.levels(), path, machine, system) == level
+    assert ports.level_of_this_processor([], path, machine, system) is None
+
+
+def test_only_a_level_that_is_there_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"flags: {PC}\n", encoding="ascii")
+    assert ports.level_of_this_processor(["x86-64-v2", "another"], path, "x86_64", "Linux") == "x86-64-v2"
+
+
+def meminfo(folder: Path, kibibytes: int) -> Path:
+    """A /proc/meminfo."""
+    path = folder / "meminfo"
+    path.write_text(f"MemTotal:  443904 kB\nMemFree:  10 kB\nMemAvailable:  {kibibytes} kB\n", encoding="ascii")
+    return path
+
+
+def test_what_fits_is_let_in(tmp_path: Path) -> None:
+    port = ports.load("rpi-zero-2w")
+    ports.check_memory(235_000_000, "small", port, meminfo(tmp_path, 300_000))
+    ports.check_memory(235_000_000, "small", port, tmp_path / "none")
+
+
+def test_what_does_not_fit_is_told_what_it_needs_and_what_is_free(tmp_path: Path) -> None:
+    port = ports.load("rpi-zero-2w")
+    with pytest.raises(DeviceError, match=r"small needs 236 MB of memory, 204 MB are free"):
+        ports.check_memory(235_000_001, "small", port, meminfo(tmp_path, 200_000))
+    with pytest.raises(
+        DeviceError, match=r"base needs 600 MB of memory, edgelm may take 320 MB on Raspberry Pi Zero 2 W"
+    ):
+        ports.check_memory(600_000_000, "base", port, meminfo(tmp_path, 4_000_000))
+
+
+def test_a_port_of_no_budget_asks_only_what_is_free(tmp_path: Path) -> None:
+    port = ports.detect(tmp_path / "none", "riscv64")
+    ports.check_memory(1 << 40, "huge", port, tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["rpi-zero-2w", "rpi-4", "rpi-5", "generic-aarch64", "x86-64"])
+def test_the_preset_of_a_port_is_within_its_budget(name: str) -> None:
+    port = ports.load(name)
+    ports.check_memory(hub.memory_needed(port.preset), port.preset, port, Path("/nowhere"))
+
+
+def test_memory_is_asked_for_before_weights_are_read(
+    tiny_model: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(hub, "load", load)
+    monkeypatch.setattr("edgelm.ports.check_memory.__defaults__", (meminfo(tmp_path, 1000),))
+    with pytest.raises(DeviceError, match="MB of memory, 1 MB are free"):
+        Runtime(RuntimeOptions(str(tiny_model)))
+    with pytest.raises(ModelFileError):
+        hub.memory_needed(str(tmp_path))
+
+
+def test_info_names_the_port(tiny_model: Path, home: Path) -> None:
+    fields = run_cli(["info", "--json", "--model", str(tiny_model)]).json
+    port = ports.detect()
+    assert (fields["port"], fields["threads"], fields["memory_mb"]) == (port.name, port.threads, port.memory_mb)
+    assert fields["kernels"] in {"jit", "python", *ports.levels()}

@@ -1,0 +1,110 @@
+"""Wheels of kernels compiled ahead of time: the same twice, light, and enough to chat and learn."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from tools.build_wheel import machine_of, pack
+
+MACHINE = platform.machine()
+LARGEST = 3_000_000
+"""Bytes without the bundled model."""
+
+
+@pytest.fixture(scope="module")
+def wheel(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this machine, with the kernels of this processor alone."""
+    return pack(MACHINE, compiled, tmp_path_factory.mktemp("dist"))
+
+
+def test_ports_share_the_wheel_of_their_machine() -> None:
+    assert {machine_of(port) for port in ("rpi-zero-2w", "rpi-4", "rpi-5", "generic-aarch64")} == {"aarch64"}
+    assert machine_of("x86-64") == "x86_64"
+
+
+def test_it_is_named_for_every_python_and_a_glibc_of_long_ago(wheel: Path) -> None:
+    assert wheel.name.startswith("edgelm-")
+    assert wheel.name.endswith(f"-py3-none-manylinux2014_{MACHINE}.whl")
+
+
+def test_two_builds_are_the_same_bytes(wheel: Path, compiled: Path, tmp_path: Path) -> None:
+    assert pack(MACHINE, compiled, tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def test_it_needs_neither_numba_nor_onnx(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    needs = metadata.get_all("Requires-Dist", [])
+    always = [need for need in needs if "extra ==" not in need]
+    assert any(need.startswith("onnxruntime") for need in always)
+    assert [need for need in always if need.startswith(("numba", "llvmlite", "onnx>"))] == []
+    assert {'onnx>=1.19; extra == "export"', 'numba>=0.61; extra == "jit"'} <= set(needs)
+
+
+def test_it_holds_what_it_should_and_no_more(wheel: Path, compiled: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        items = {item.filename: item for item in archive.infolist()}
+        assert archive.testzip() is None
+    assert f"edgelm/kernels/compiled/{next(compiled.iterdir()).name}" in items
+    assert {"edgelm/data/ports/levels.toml", "edgelm/data/ports/rpi-4.toml"} <= items.keys()
+    assert not [name for name in items if name.startswith(("tests", "tools", "ports")) or "__pycache__" in name]
+    assert sum(item.compress_size for name, item in items.items() if "/models/" not in name) < LARGEST
+    assert len({item.date_time for item in items.values()}) == 1
+    assert list(items) == sorted(items, key=lambda name: (".dist-info/" in name, name))
+
+
+SCRIPT = """
+import sys
+sys.modules |= dict.fromkeys(["numba", "llvmlite", "onnx"])
+from edgelm.cli.main import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, installed as far as importing goes."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def run(site: Path, home: Path, model: Path, args: list[str], said: str = "") -> subprocess.CompletedProcess[str]:
+    """The command, where neither numba nor onnx can be imported."""
+    environment = {**os.environ, "PYTHONPATH": str(site), "EDGELM_HOME": str(home), "EDGELM_KERNELS": "aot"}
+    command = [sys.executable, "-c", SCRIPT, *args, "--model", str(model)]
+    return subprocess.run(command, input=said, capture_output=True, text=True, cwd=site, env=environment, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["chat", "--max-tokens", "3"], "my dog is called Biscuit\nwhat is my dog called?\n"),
+        (["complete", "The ferry", "-n", "3"], ""),
+        (["adapt", "-", "--holdout", "0"], "The ferry leaves at seven. " * 20),
+        (["info"], ""),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_it_runs_without_numba_and_onnx(
+    site: Path, tmp_path: Path, tiny_model: Path, args: list[str], said: str
+) -> None:
+    done = run(site, tmp_path, tiny_model, args, said)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_export_says_what_to_install(site: Path, tmp_path: Path, tiny_model: Path) -> None:
+    done = run(site, tmp_path, tiny_model, ["export", str(tmp_path / "out")])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1 and "install edgelm[export]" in done.stderr

@@ -1,0 +1,83 @@
+"""All entry points as one object file for another machine."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import types
+from numba.core.caching import NullCache
+from numba.core.compiler import Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
+
+from edgelm.kernels.jit import entries
+from tools.aot.codegen import generate_for
+from tools.aot.shims import make_shim
+
+RAISED = -1
+"""What a shim returns when a kernel raised, as it never should: ``edgelm.kernels.aot``."""
+
+
+@global_compiler_lock  # type: ignore[untyped-decorator]
+def compile_kernels(triple: str, cpu: str, features: str) -> tuple[bytes, list[str]]:
+    """The object file and the symbols it offers; once in a process, since numba keeps what it compiled."""
+    context = generate_for(triple, cpu, features)
+    points = entries()
+    for module in {point.function.__module__ for point in points}:
+        for function in vars(sys.modules[module]).values():
+            if isinstance(function, Dispatcher):
+                function.targetoptions |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+                # On disk are those that were compiled for this machine.
+                function._cache = NullCache()
+    library = context.codegen().create_library("edgelm")
+    flags = Flags()
+    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.nrt = True
+    flags.error_model = "numpy"
+    _add_reference_counts(library)
+    for point in points:
+        shim, takes = make_shim(point)
+        compiled = compile_extra(
+            cpu_target.typing_context, context, shim, takes, types.int64, flags, {}, library=library
+        )
+        _export(context, library, compiled.fndesc, point.symbol)
+    library.finalize()
+    symbols = [point.symbol for point in points]
+    _hide_all_but(symbols, library)
+    return library.emit_native_object(), symbols
+
+
+def _add_reference_counts(library: Any) -> None:
+    """Counts nothing: kernels allocate nothing, and the caller holds what they are given."""
+    module = library.create_ir_module("counts")
+    address = ir.IntType(8).as_pointer()
+    for name in ("NRT_incref", "NRT_decref"):
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [address]), name)
+        ir.IRBuilder(function.append_basic_block()).ret_void()
+    library.add_ir_module(module)
+
+
+def _hide_all_but(symbols: list[str], library: Any) -> None:
+    """Makes all else private, and drops what nobody calls any more."""
+    module = library._final_module
+    for item in [*module.functions, *module.global_variables]:
+        if not item.is_declaration and item.name not in symbols:
+            item.linkage = "internal"
+    manager = llvm.create_new_module_pass_manager()
+    manager.add_global_dead_code_eliminate_pass()
+    manager.run(module, llvm.create_pass_builder(library._codegen._tm, llvm.create_pipeline_tuning_options()))
+
+
+def _export(context: Any, library: Any, description: Any, symbol: str) -> None:
+    """A function of C that calls the shim by numba's own convention."""
+    module = library.create_ir_module(symbol)
+    types_of_c = [context.get_value_type(kind) for kind in description.argtypes]
+    function = ir.Function(module, ir.FunctionType(ir.IntType(64), types_of_c), symbol)
+    builder = ir.IRBuilder(function.append_basic_block())
+    shim = context.declare_function(module, description)
+    status, result = context.call_conv.call_function(builder, shim, types.int64, description.argtypes, function.args)
+    builder.ret(builder.select(status.is_error, ir.Constant(ir.IntType(64), RAISED), result))
+    library.add_ir_module(module)
