@@ -29,10 +29,10 @@ MOST_GAIN = 2.0
 
 
 @kernel
-def find_context(history, n, order, keys):  # type: ignore[no-untyped-def]
+def find_context(history, n, order, keys, totals):  # type: ignore[no-untyped-def]
     """(row, key) of the last ``order`` ids of history[:n]; row < 0: not there, -row - 1 is where to put it.
 
-    A context that finds no free row within PROBES takes the one it probed last.
+    A context that finds no free row within PROBES takes that of the one seen least.
     """
     # A polynomial hash modulo a prime below 2^40: its products stay below 2^63.
     key = order + 1
@@ -40,13 +40,16 @@ def find_context(history, n, order, keys):  # type: ignore[no-untyped-def]
         key = (key * 5000011 + history[n - back] + 1) % 1099511627689
     key += 1  # 0 marks a free row
     row = key & (keys.shape[0] - 1)
+    place = row
     for _ in range(PROBES):
         if keys[row] == key:
             return row, key
         if keys[row] == 0:
-            break
+            return -row - 1, key
+        if totals[row] <= totals[place]:
+            place = row
         row = (row + 1) & (keys.shape[0] - 1)
-    return -row - 1, key
+    return -place - 1, key
 
 
 @kernel
@@ -92,7 +95,7 @@ def memory_read(history, n, tables, gates, recalled, p):  # type: ignore[no-unty
         for j in range(p.shape[0]):
             p[j] = (1 - share) * p[j] + share * words[j] / n_words
     for order in range(1, min(n, LONGEST) + 1):
-        row, _ = find_context(history, n, order, keys)
+        row, _ = find_context(history, n, order, keys, totals)
         if row < 0:
             continue
         n_seen, known = 0, 0
@@ -151,7 +154,7 @@ def _count_and_mix(history, t, mixed, mode, tables, gates):  # type: ignore[no-u
         words[target] += 1
         words[-1] += 1
     for order in range(1, min(t, LONGEST) + 1):
-        row, key = find_context(history, t, order, keys)
+        row, key = find_context(history, t, order, keys, totals)
         n_seen, known, slot = 0, 0, -1
         if row >= 0:
             while n_seen < ids.shape[1] and counts[row, n_seen] > 0:

@@ -135,7 +135,7 @@ def _learned() -> FastMemory:
 
 ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
     "norm": _norm, "conv": _conv, "slope": _slope, "decay": _decay, "loss": _loss, "optim": _optim, "blocks": _blocks,
-    "memory": _memory, "recall": _recall,
+    "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],
 }  # fmt: skip
 
 

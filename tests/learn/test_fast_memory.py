@@ -82,6 +82,21 @@ def test_segments_are_learned_as_the_whole_is() -> None:
     np.testing.assert_array_equal(whole.gates, parts.gates)
 
 
+def test_what_was_seen_often_outlives_a_flood_of_what_was_seen_once() -> None:
+    rng, memory = np.random.default_rng(0), fast_memory(rows=1 << 8, stored=1 << 8)
+    habit = np.array([0, 9, 10, 11, 12, 13])
+    for _ in range(6):
+        memory.learn(habit, 1, np.full(5, 1 / V))
+    before = memory.predict(habit, 1, np.full(5, 1 / V))
+    for _ in range(40):  # more contexts than there are rows, none of which says what follows those of the habit
+        other = np.concatenate([[0], rng.integers(14, V, 30)])
+        memory.learn(other, 1, np.full(30, 1 / V))
+    memory.gates[:, :, 0] = 0.5  # what is kept counts here, not how far it is trusted
+    after = memory.predict(habit, 1, np.full(5, 1 / V))
+    assert (before[1:] > 2 / V).all()
+    assert (after[1:] > 10 / V).all()
+
+
 def test_an_empty_memory_changes_nothing() -> None:
     np.testing.assert_array_equal(fast_memory().mix([0, 3, 4], model()), model())
     np.testing.assert_array_equal(fast_memory().predict(np.array([0, 3]), 1, model()[:1]), model()[:1])
