@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from edgelm.ports import level_of_this_processor, levels
 from edgelm.text.tokenizer import Tokenizer
@@ -33,6 +34,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("EDGELM_HOME", str(folder))
     return folder
+
+
+# A machine may be busy with something else: no test says how long anything takes.
+settings.register_profile("edgelm", deadline=None)
+settings.load_profile("edgelm")
 
 
 @pytest.fixture(scope="session")

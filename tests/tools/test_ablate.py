@@ -167,6 +167,7 @@ def test_tool_trains_scores_and_continues(
     mixture = tmp_path / "mixture.toml"
     mixture.write_text("talk = 1.0\n", encoding="utf-8")
     monkeypatch.setattr(tool, "MIXTURE", mixture)
+    monkeypatch.setattr(tool, "PRESETS", dict.fromkeys(PRESETS, CONFIG))
     vocab_size = str(Tokenizer(tokenizer_file).vocab_size)
     options = ["--vocab-size", vocab_size, "--tokens", "500", "--batch-size", "2", "--window", "32", "--no-compile"]
     for variants in (["transformer"], ["transformer", "top-k"]):

@@ -83,6 +83,8 @@ def train_variant(name: str, seed: int, args: argparse.Namespace) -> dict[str, A
         for layer in trainer.model.layers:
             layer.compile()
     run(trainer, 1e9, 0)
+    if trainer.stop_asked:
+        raise SystemExit(130)  # half a run is no row
     model = trainer.model
     model.load_state_dict(trainer.ema, strict=False)
     model.cpu()
