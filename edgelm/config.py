@@ -238,6 +238,20 @@ def no_color() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
+def graph_choice() -> Literal["int8", "float32"] | None:
+    """What answers are computed with, if ``EDGELM_GRAPH`` says so; learning is always float32.
+
+    Raises
+    ------
+    ConfigError
+        It says something else.
+    """
+    choice = os.environ.get("EDGELM_GRAPH", "")
+    if choice not in ("", "int8", "float32"):
+        raise ConfigError(f"EDGELM_GRAPH must be int8 or float32, not {choice!r}")
+    return choice or None  # type: ignore[return-value]
+
+
 def kernel_choice() -> Literal["aot", "jit", "python"] | None:
     """How kernels shall run, if ``EDGELM_KERNELS`` says so: compiled before, compiled by numba, or as plain Python.
 

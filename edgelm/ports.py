@@ -95,6 +95,17 @@ def level_of_this_processor(
     return None
 
 
+def multiplies_integers(cpuinfo: Path = _CPUINFO, machine: str | None = None, system: str | None = None) -> bool:
+    """Whether products of 8-bit integers are faster here than those of float32.
+
+    They need the dot products of ARMv8.2, which the Raspberry Pi 5 has and its forerunners have not, or AVX2.
+    """
+    if (system or platform.system()) != "Linux":
+        return True
+    needed = {"x86_64": "avx2", "aarch64": "asimddp"}.get(_machine(machine))
+    return needed in _flags(_text(cpuinfo))
+
+
 def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
     """What the processor, or the board that it is on, calls itself."""
     fields = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in _text(cpuinfo).splitlines())}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from edgelm import ports
-from edgelm.config import LearnConfig, data_dir
-from edgelm.engine.graphfile import check_graph
-from edgelm.engine.session import OrtSession
+from edgelm.config import LearnConfig, ModelConfig, data_dir
+from edgelm.engine.opening import open_session, precision_of
 from edgelm.errors import InputError
 from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.entry import TEXT
@@ -25,6 +23,7 @@ from edgelm.learn.profile import Profile
 from edgelm.learn.worker import Worker
 from edgelm.model import hub
 from edgelm.model.reference import State, forward
+from edgelm.model.weights import Weights
 from edgelm.text.files import pieces
 from edgelm.text.tokenizer import DOC_ID, document_ids
 
@@ -98,18 +97,14 @@ class Runtime:
         ports.check_memory(needed, options.model or hub.DEFAULT, ports.detect())
         self.model = hub.load(options.model, models_dir())
         self.config = self.model.config
-        graph = self.model.graph
-        check_graph(graph)
         if max_awake is not None:
             if not 1 <= max_awake <= self.config.n_blocks:
                 raise InputError(f"--blocks must be between 1 and {self.config.n_blocks}, the blocks of a layer")
-            from edgelm.export.step import build_graph
-
-            self.model.config = self.config = replace(self.config, max_awake=max_awake)
-            graph = build_graph(self.config)
-        self.tokenizer, self.weights = self.model.tokenizer, self.model.weights
-        self.guard = threading.RLock()
-        self.session = OrtSession(graph, self.weights, options.threads, self.guard)
+            self._rebuild(replace(self.config, max_awake=max_awake))
+        self.tokenizer, self.guard = self.model.tokenizer, self.model.guard
+        self.precision = precision_of(self.model)
+        self.session = open_session(self.model, options.threads, self.precision)
+        self.model.release()
         self._idle_seconds = idle_seconds
         self.rng = np.random.default_rng(options.seed or None)
         # The profile comes last: whatever fails, nothing is left held.
@@ -117,10 +112,25 @@ class Runtime:
         if use_profile:
             self.profile = Profile(profiles_dir(), options.profile, self.model, writable=writable, any_base=any_base)
         try:
-            self.adaptation = Adaptation(self.model, self.profile, learn or LearnConfig(), time.time, self.guard)
+            self.adaptation = Adaptation(self.model, self.profile, learn or LearnConfig(), time.time)
         except BaseException:
             self.close()
             raise
+
+    def _rebuild(self, config: ModelConfig) -> None:
+        """Gives the model the graphs of another configuration."""
+        from edgelm.export.step import build_graph
+        from edgelm.model.quantize import PRECISIONS
+
+        self.model.config = self.config = config
+        self.model.graph = build_graph(config)
+        if self.model.integer_graph is not None:
+            self.model.integer_graph = build_graph(config, None, PRECISIONS["int8"])
+
+    @property
+    def weights(self) -> Weights:
+        """All weights in float32; to answer takes less."""
+        return self.model.weights
 
     @cached_property
     def worker(self) -> Worker:

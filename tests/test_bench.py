@@ -148,20 +148,23 @@ def test_figures_and_what_follows_from_them(runtime: Runtime) -> None:
     speeds = Speeds(runtime, 1e-4, 1)
     for name in speeds.samples:
         speeds.samples[name] = [100.0, 400.0, 200.0]
-    speeds.samples |= {"read_rate.float": [1e6, 3e6, 2e6], "narrow.float": [1000.0] * 3, "learn": [50.0] * 3}
+    main = speeds.main
+    assert main == runtime.precision
+    speeds.samples |= {f"read_rate.{main}": [1e6, 3e6, 2e6], f"narrow.{main}": [1000.0] * 3, "learn": [50.0] * 3}
     fields = report.speeds(runtime, speeds)
     assert fields["decode_tokens_per_s"] == fields["forward_tokens_per_s"] == 200
     assert fields["ranges"]["decode_tokens_per_s"] == [100, 400]
     assert fields["learn_over_forward"] == 4
     assert fields["position_ratio"] == 1
-    pairs = speeds.pairs_per_token["float"]
+    pairs = speeds.pairs_per_token[main]
     assert 0 < pairs <= runtime.config.max_awake * runtime.config.n_layers
-    assert fields["bytes_per_token"] == bytes_per_token(runtime.config, pairs)
+    assert fields["bytes_per_token"] == bytes_per_token(runtime.config, pairs, VARIANTS[main])
     expected = (fields["bytes_per_token"] / 3e6 + 1e-3) * 200
     assert fields["roofline_ratio"] == pytest.approx(expected, abs=1e-4)
     plain, int8, int4 = fields["variants"]
     assert [row["name"] for row in fields["variants"]] == list(VARIANTS)
-    assert plain.items() <= {**fields, "name": "float"}.items()
+    (chosen,) = (row for row in fields["variants"] if row["name"] == main)
+    assert chosen.items() <= {**fields, "name": main}.items()
     assert int8["bytes_per_token"] == bytes_per_token(runtime.config, speeds.pairs_per_token["int8"], VARIANTS["int8"])
     assert int4["bytes_per_token"] < int8["bytes_per_token"] < plain["bytes_per_token"]
 

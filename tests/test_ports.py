@@ -38,6 +38,23 @@ def test_every_level_is_whole_and_the_best_of_a_machine_stands_first() -> None:
         needs[level["triple"]] = len(level["needs"])
 
 
+@pytest.mark.parametrize(
+    ("flags", "machine", "fast"),
+    [
+        (PI_4, "aarch64", False), (PI_5, "aarch64", True), (OLD_PC, "x86_64", False), (PC, "x86_64", True),
+        (PC, "riscv64", False), (None, "x86_64", False),
+    ],
+)  # fmt: skip
+def test_integers_are_fast_where_there_are_dot_products(
+    flags: str | None, machine: str, fast: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "cpuinfo"
+    if flags is not None:
+        path.write_text(f"processor\t: 0\nflags\t\t: {flags}\n", encoding="utf-8")
+    assert ports.multiplies_integers(path, machine, "Linux") == fast
+    assert ports.multiplies_integers(path, machine, "Darwin")
+
+
 def test_the_package_holds_the_files_of_the_top_folder() -> None:
     assert {path.name: path.read_bytes() for path in ports.FOLDER.iterdir()} == {
         path.name: path.read_bytes() for path in (ROOT / "ports").iterdir()

@@ -17,7 +17,7 @@ from edgelm.runtime import Runtime
 
 MEASURED_ON = ("numpy", "onnxruntime", "numba")
 _RATES = {
-    "decode_tokens_per_s": "decode.float",
+    "decode_tokens_per_s": "decode",
     "prefill_tokens_per_s": "prefill",
     "learn_tokens_per_s": "learn",
     "decode_while_learning_tokens_per_s": "decode_while_learning",
@@ -38,6 +38,7 @@ def about(runtime: Runtime, threads: int) -> dict[str, Any]:
         "model": runtime.model.name,
         "parameters": runtime.model.n_parameters,
         "blocks": runtime.config.max_awake,
+        "precision": runtime.precision,
         "port": ports.detect().name,
         "cpu": ports.cpu_name(),
         "cores": os.cpu_count(),
@@ -59,11 +60,13 @@ def _versions() -> dict[str, str]:
 
 def speeds(runtime: Runtime, measured: Speeds) -> dict[str, Any]:
     """Medians of the rounds, with the smallest and the largest in ``ranges``, and what follows from them."""
-    samples, rates = measured.samples, {field: measured.median(name) for field, name in _RATES.items()}
-    variants = [_variant(runtime, measured, name) for name in VARIANTS]
-    pairs = measured.pairs_per_token["float"]
-    position_ratio = [late / early for late, early in zip(samples["decode.late"], samples["decode.float"], strict=True)]
-    overhead_ms = [1e3 / per_s for per_s in samples["narrow.float"]]
+    main = measured.main
+    samples = measured.samples | {"decode": measured.samples[f"decode.{main}"]}
+    rates = {field: median(samples[name]) for field, name in _RATES.items()}
+    variants = {name: _variant(runtime, measured, name) for name in VARIANTS}
+    pairs = measured.pairs_per_token[main]
+    position_ratio = [late / early for late, early in zip(samples["decode.late"], samples["decode"], strict=True)]
+    overhead_ms = [1e3 / per_s for per_s in samples[f"narrow.{main}"]]
     fields = {name: round(per_s, 2) for name, per_s in rates.items()}
     fields |= {
         "learn_over_forward": round(rates["forward_tokens_per_s"] / rates["learn_tokens_per_s"], 2),
@@ -73,10 +76,10 @@ def speeds(runtime: Runtime, measured: Speeds) -> dict[str, Any]:
         "awake_fraction": round(awake_fraction(runtime.config, pairs), 4),
         "blocks_awake": round(pairs / runtime.config.n_layers, 2),
     }
-    fields |= {name: variants[0][name] for name in _LIMITS}
+    fields |= {name: variants[main][name] for name in _LIMITS}
     ranges = {field: _range(samples[name]) for field, name in _RATES.items()}
     ranges |= {"position_ratio": _range(position_ratio, 4), "overhead_ms": _range(overhead_ms, 4)}
-    return fields | {"variants": variants, "ranges": ranges}
+    return fields | {"variants": list(variants.values()), "ranges": ranges}
 
 
 def _variant(runtime: Runtime, measured: Speeds, name: str) -> dict[str, Any]:

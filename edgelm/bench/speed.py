@@ -28,7 +28,7 @@ EARLY, LATE = 100, 20_000
 LATE_SLICES = 70
 """Reading up to the late position takes no longer than so many slices; a slow device decodes at an earlier one."""
 SCORED_TOKENS = 256
-VARIANTS = {"float": PRECISIONS["none"], "int8": PRECISIONS["int8"], "int4": PRECISIONS["int4"]}
+VARIANTS = {"float32": PRECISIONS["none"], "int8": PRECISIONS["int8"], "int4": PRECISIONS["int4"]}
 Array = np.ndarray
 Slice = Callable[[float], float]
 
@@ -49,6 +49,8 @@ class Speeds:
 
     Attributes
     ----------
+    main : str
+        The variant that answers here.
     pairs_per_token : dict of str to float
         Blocks awake for a token, over all layers together, in each variant of the graph.
     late_position : int
@@ -65,26 +67,29 @@ class Speeds:
         self._ids = np.array(ids[: TEXT_TOKENS + 1], np.int64)
         self._learner = runtime.adaptation.life.learner
         self._kept = {name: runtime.weights[name].copy() for name in runtime.adaptation.base}
+        self.main = runtime.precision
         sessions = {
-            name: runtime.session
-            if name == "float"
-            else OrtSession(build_graph(config, runtime.weights, precision), {}, threads)
-            for name, precision in VARIANTS.items()
+            "float32": OrtSession(runtime.model.graph, runtime.weights, threads, runtime.guard),
+            **{
+                name: OrtSession(build_graph(config, runtime.weights, VARIANTS[name]), {}, threads)
+                for name in ("int8", "int4")
+            },
+            self.main: runtime.session,
         }
         early = {name: self._read_beginning(session) for name, session in sessions.items()}
         self.pairs_per_token = {name: self._pairs_per_token(session) for name, session in sessions.items()}
-        self.late_position, late = self._read_far(runtime.session, early["float"])
+        self.late_position, late = self._read_far(runtime.session, early[self.main])
         self.slices: dict[str, Slice] = {
             "decode.late": partial(self._decode, runtime.session, late),
             "prefill": self._prefill,
             "learn": self._learn,
             "forward": self._forward,
-            "decode_while_learning": partial(self._decode_while_learning, early["float"]),
+            "decode_while_learning": partial(self._decode_while_learning, early[self.main]),
         }
         for name, precision in VARIANTS.items():
             tiny = narrow(config, precision)
             weights = random_weights(tiny, np.random.default_rng(0))
-            graph = build_graph(tiny) if name == "float" else build_graph(tiny, weights, precision)
+            graph = build_graph(tiny) if name == "float32" else build_graph(tiny, weights, precision)
             empty = OrtSession(graph, weights, threads)
             n_bytes = weights_per_token(config, self.pairs_per_token[name], precision)
             self.slices |= {
@@ -106,8 +111,9 @@ class Speeds:
         return statistics.median(self.samples[name])
 
     def _forget(self) -> None:
-        for name, array in self._kept.items():
-            self._runtime.weights[name][:] = array
+        with self._runtime.guard.writing():
+            for name, array in self._kept.items():
+                self._runtime.weights[name][:] = array
 
     def _read_beginning(self, session: OrtSession) -> Snapshot:
         session.reset()

@@ -111,7 +111,8 @@ def table(fields: dict[str, Any]) -> str:
     """The figures for people: a line each, with the smallest and the largest of the rounds."""
     threads = "thread" if fields["threads"] == 1 else "threads"
     lines = [
-        f"{fields['model']}, {fields['parameters'] / 1e6:.1f} M parameters, at most {fields['blocks']} blocks awake",
+        f"{fields['model']}, {fields['parameters'] / 1e6:.1f} M parameters, at most {fields['blocks']} blocks awake, "
+        f"answers in {fields['precision']}",
         f"{fields['cpu']}, {fields['cores']} cores, load {fields['load']} before; {fields['threads']} {threads}",
         "",
     ]

@@ -1,4 +1,4 @@
-"""Reads just enough of an ONNX file to refuse what must not reach ONNX Runtime.
+"""Reads just enough of an ONNX file to refuse what must not reach ONNX Runtime, and gives a graph its weights.
 
 A step graph is plain data flow: nodes of two domains, no control flow, nothing read from other files.
 The file is protobuf; its fields are walked without a protobuf library, so that answering needs no onnx.
@@ -6,7 +6,9 @@ The file is protobuf; its fields are walked without a protobuf library, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from edgelm.errors import ModelFileError
 
@@ -16,7 +18,9 @@ _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 5, 6, 11
-_TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
+_TENSOR_SIZES, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 13, 14
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_TYPES = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2}
 
 
 def check_graph(blob: bytes) -> None:
@@ -34,6 +38,40 @@ def check_graph(blob: bytes) -> None:
                 raise ModelFileError("step.onnx: has sparse tensors, which no step graph has; get the model again")
     except (IndexError, ValueError):
         raise ModelFileError("step.onnx: not an ONNX file; get the model again") from None
+
+
+def declare(graph: bytes, tensors: Mapping[str, np.ndarray]) -> bytes:
+    """The graph with initialisers of these names, shapes and types (float32 or uint8), which it names and lacks.
+
+    Their data is said to lie elsewhere: whoever loads the graph has to give it
+    (``SessionOptions.add_external_initializers``). Protobuf merges what follows into the message before it, so this is
+    the graph and a few bytes for each tensor.
+    """
+    parts = [_field(_GRAPH_INITIALIZER, _declaration(name, array)) for name, array in tensors.items()]
+    return graph + _field(_MODEL_GRAPH, b"".join(parts))
+
+
+def _declaration(name: str, array: np.ndarray) -> bytes:
+    sizes = b"".join(_number(_TENSOR_SIZES, size) for size in array.shape)
+    where = _field(_ENTRY_KEY, b"location") + _field(_ENTRY_VALUE, b"memory")
+    is_elsewhere = _field(_TENSOR_EXTERNAL, where) + _number(_TENSOR_LOCATION, 1)
+    return sizes + _number(_TENSOR_TYPE, _TYPES[array.dtype]) + _field(_TENSOR_NAME, name.encode()) + is_elsewhere
+
+
+def _number(number: int, value: int) -> bytes:
+    return _to_varint(number << 3) + _to_varint(value)
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return _to_varint(number << 3 | 2) + _to_varint(len(value)) + value
+
+
+def _to_varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def _check_node(node: bytes) -> None:

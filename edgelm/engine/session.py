@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 import numpy as np
 
 from edgelm.config import ModelConfig, no_telemetry
+from edgelm.engine.graphfile import declare
 from edgelm.errors import ModelFileError
+from edgelm.model.guard import Guard
 from edgelm.model.reference import State, forward
 from edgelm.model.weights import Weights
 
@@ -18,7 +21,6 @@ import onnxruntime as ort  # noqa: E402
 
 Array = np.ndarray
 Snapshot = list[Array]
-_NO_GUARD = nullcontext()
 
 PREFILL_STEPS = 256
 """Longest run of the graph; longer texts are fed in parts, so that memory stays flat."""
@@ -51,11 +53,15 @@ class OrtSession:
     graph : bytes
         A step graph whose weights are inputs (``edgelm.export.step.build_graph``).
     weights : dict of ndarray
-        float32, contiguous; kept and shared, not copied.
+        Contiguous, of the graph's types; kept and shared, not copied.
     threads : int
         Threads inside one operator.
-    guard : context manager, optional
-        Entered while the weights are read, so that a thread that writes them cannot be seen half way.
+    guard : Guard, optional
+        Held while the weights are read, so that a thread that writes them cannot be seen half way.
+    frozen : dict of ndarray, optional
+        Constants that the graph names and does not hold; ONNX Runtime may rearrange them.
+    before_run : callable, optional
+        Called before each run, the guard held.
 
     Raises
     ------
@@ -64,11 +70,16 @@ class OrtSession:
     """
 
     def __init__(
-        self, graph: bytes, weights: Weights, threads: int = 1, guard: AbstractContextManager[object] = _NO_GUARD
-    ) -> None:
-        self._guard = guard
+        self, graph: bytes, weights: Weights, threads: int = 1, guard: Guard | None = None,
+        frozen: Weights | None = None, before_run: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._guard, self._before_run = guard or nullcontext(), before_run
+        # ONNX Runtime reads them where they lie, and lets go of those that it has rearranged.
+        options, constants = _options(threads), self._share(frozen or {})
+        options.add_external_initializers([*constants], [*constants.values()])
         try:
-            self._session = ort.InferenceSession(graph, _options(threads), providers=["CPUExecutionProvider"])
+            graph = declare(graph, frozen or {})
+            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as exc:  # ONNX Runtime's errors share no base class of their own
             raise ModelFileError(f"ONNX Runtime refuses the graph: {str(exc).splitlines()[0]}") from None
         inputs = {item.name: item.shape for item in self._session.get_inputs()}
@@ -111,6 +122,7 @@ class OrtSession:
         if len(ids) == 1:
             self._id[0, 0] = ids[0]
             with self._guard:
+                self._before_run()
                 self._session.run_with_iobinding(self._decode[self._now])
             self._now = 1 - self._now
             return self._logits[0]
@@ -121,6 +133,7 @@ class OrtSession:
             out = np.empty((1, part.shape[1] - local, self.vocab_size), np.float32)
             binding = self._bind(self._now, part, np.array([local]), out)
             with self._guard:
+                self._before_run()
                 self._session.run_with_iobinding(binding)
             self._now = 1 - self._now
             done = max(start - first, 0)
@@ -133,6 +146,7 @@ class OrtSession:
         feeds = {**self._weights, **self._buffers[self._now]}
         feeds |= {"ids": np.asarray(ids, np.int64)[None], "first_logit": np.zeros(1, np.int64)}
         with self._guard:
+            self._before_run()
             out = dict(zip(names, self._session.run(names, feeds), strict=True))
         for name, array in self._buffers[1 - self._now].items():
             array[:] = out["next." + name]

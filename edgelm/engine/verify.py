@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelm.engine.graphfile import check_graph
-from edgelm.engine.session import OrtSession
+from edgelm.engine.opening import open_session
 from edgelm.errors import ModelFileError
 from edgelm.model import hub
 from edgelm.model.reference import State, forward
 from edgelm.text.tokenizer import DOC_ID
 
-TOLERANCE = 1e-4
-"""Largest difference of a logit, as a share of the largest logit."""
+TOLERANCE, MEAN_TOLERANCE = 1e-4, 0.05
+"""Largest difference of a logit in float32, and mean difference with integers, as shares of the largest logit: products
+of integers round what comes in too, which now and then wakes another block."""
 MAX_STATE_BYTES = 256 << 20
 """A state is copied at every turn of a conversation."""
 _TEXT = "The ferry leaves at seven.\nUser: When does it leave?\nAssistant: At seven, if there is no fog.\n"
@@ -24,7 +24,8 @@ def problems(folder: Path) -> list[str]:
     """Everything that is wrong with a model folder, a line each; nothing, if it can be used.
 
     Every digest is computed anew, every tensor is read and checked, the graph is one that edgelm may have written,
-    and on a short text its logits are those of the reference within ``TOLERANCE``.
+    and on a short text their logits are those of the reference within ``TOLERANCE`` or, of integers, on average
+    within ``MEAN_TOLERANCE``.
     """
     try:
         found = list(hub.damaged(folder, hub.read_manifest(folder)))
@@ -39,15 +40,18 @@ def _disagreements(model: hub.Model) -> list[str]:
     state = State.empty(model.config)
     if state.nbytes > MAX_STATE_BYTES:
         return [f"{model.folder}: its state takes {state.nbytes:,} bytes, more than {MAX_STATE_BYTES:,}; get another"]
-    check_graph(model.graph)
-    session = OrtSession(model.graph, model.weights)
-    n_logits, advice = session.vocab_size, "get the model again"
-    if n_logits != model.config.vocab_size:
-        return [f"{model.folder}: step.onnx gives {n_logits} logits, not {model.config.vocab_size}; {advice}"]
-    ids = np.array([DOC_ID, *model.tokenizer.encode(_TEXT)])
-    with np.errstate(all="ignore"):
-        expected, _, _ = forward(ids, model.weights, state, model.config)
-        error = float(np.abs(session.run(ids, 0) - expected).max() / np.abs(expected).max())
-    if not error <= TOLERANCE:  # NaN is no agreement either
-        return [f"{model.folder}: step.onnx is off the reference by {error:.2g} of the largest logit; {advice}"]
+    files = {"float32": "step.onnx"} | ({"int8": hub.INTEGER_GRAPH} if model.integer_graph is not None else {})
+    ids, advice = np.array([DOC_ID, *model.tokenizer.encode(_TEXT)]), "get the model again"
+    for precision, file in files.items():
+        session = open_session(model, 1, precision)
+        n_logits = session.vocab_size
+        if n_logits != model.config.vocab_size:
+            return [f"{model.folder}: {file} gives {n_logits} logits, not {model.config.vocab_size}; {advice}"]
+        with np.errstate(all="ignore"):
+            expected, _, _ = forward(ids, model.weights, state, model.config)
+            difference = np.abs(session.run(ids, 0) - expected) / np.abs(expected).max()
+        is_float = precision == "float32"
+        error = float(difference.max() if is_float else difference.mean())
+        if not error <= (TOLERANCE if is_float else MEAN_TOLERANCE):  # NaN is no agreement either
+            return [f"{model.folder}: {file} is off the reference by {error:.2g} of the largest logit; {advice}"]
     return []

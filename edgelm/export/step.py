@@ -4,7 +4,8 @@ One graph serves prefill (T > 1) and decode (T = 1). Its inputs are ``ids`` [1,T
 (logits are computed from this position on) and the state; its outputs ``logits``, the next state
 (``next.`` + name) and the activations of the router. There is no loop, scan or branch in it.
 
-Weights are graph inputs, shared with whoever changes them, or initialisers, float32 or small integers.
+Weights are graph inputs, shared with whoever changes them, or initialisers, float32 or small integers; or those that
+learning changes are inputs, and the frozen ones names, constants that whoever loads the graph has to give.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import numpy as np
 
 from edgelm.config import CONV_WIDTH, ModelConfig
 from edgelm.export.graph import GraphBuilder
-from edgelm.model.packing import sums_over_first
+from edgelm.model.packing import divides, sums_over_first
 from edgelm.model.quantize import BLOCK, PRECISIONS, WIDER, Packed, Precision, quantize
 from edgelm.model.reference import decay_rates, slope_decays
-from edgelm.model.weights import Weights, is_quantizable, shapes
+from edgelm.model.weights import Weights, adaptable_names, shapes
 
 F32 = np.float32
 FLOAT = PRECISIONS["none"]
@@ -51,9 +52,10 @@ def build_graph(config: ModelConfig, weights: Weights | None = None, precision: 
     ----------
     config : ModelConfig
     weights : dict of ndarray, optional
-        Kept in the graph as initialisers; without them every weight is a graph input.
+        Kept in the graph as initialisers. Without them every weight is a graph input; if the precision is int8, those
+        that learning changes alone, and the graph lacks the others (``edgelm.engine.opening`` gives them).
     precision : Precision
-        Of the matrices; anything but float32 needs ``weights``, and rounds activations to int8 in most products.
+        Of the matrices; anything but float32 rounds activations to int8 in most products.
     """
     return StepGraph(config, weights, precision).build()
 
@@ -82,6 +84,8 @@ class StepGraph:
         self.g = GraphBuilder("edgelm_step")
         self.packed: dict[str, Packed] = {}
         self.inputs: set[str] = set()
+        joined = weights is None and precision != FLOAT
+        self.joined = set(shapes(config)) - set(adaptable_names(config)) if joined else set()
 
     def build(self) -> bytes:
         """Embedding, layers, head."""
@@ -115,24 +119,23 @@ class StepGraph:
     def _weight(self, name: str) -> str:
         if self.weights is not None:
             return self.g.constant(name, self.weights[name])
+        return name if name in self.joined else self._input(name, F32, shapes(self.config)[name])
+
+    def _input(self, name: str, dtype: type, shape: tuple[int, ...]) -> str:
         if name not in self.inputs:
             self.inputs.add(name)
-            self.g.input(name, F32, shapes(self.config)[name])
+            self.g.input(name, dtype, shape)
         return name
 
     def packs(self, name: str) -> bool:
         """Whether the graph holds this weight as integers."""
-        if name.endswith((".w1", ".w2")):
-            # One operator takes both.
-            widths = (self.config.d_model, self.config.block_size)
-            return self.precision.of(name) != "float32" and not any(width % BLOCK for width in widths)
-        is_whole = shapes(self.config)[name][0 if sums_over_first(name) else -1] % BLOCK == 0
-        return self.precision.of(name) != "float32" and is_quantizable(name) and is_whole
+        return self.precision.of(name) != "float32" and divides(name, self.config)
 
     def _integers(self, name: str, *shape: int) -> tuple[int, list[str]]:
         """Bits, and numbers (as ``shape``), scales and zero points of a matrix, its summed axis last."""
+        if self.weights is None:
+            return self._integers_from_outside(name, *shape)
         if name not in self.packed:
-            assert self.weights is not None
             array = np.ascontiguousarray(self.weights[name].T) if sums_over_first(name) else self.weights[name]
             self.packed[name] = quantize(array, self.precision.of(name))
         packed, g = self.packed[name], self.g
@@ -146,6 +149,17 @@ class StepGraph:
         q = g.op("Reshape", [q, g.constant(f"shape{shape}", np.array(shape, np.int64))])
         zero_point = "" if packed.zero_point is None else g.constant(name + ".zero_point", packed.zero_point)
         return max(packed.bits, 4), [q, scale, zero_point]
+
+    def _integers_from_outside(self, name: str, *shape: int) -> tuple[int, list[str]]:
+        """They come as the operators want them; rows of the embedding are gathered whole, though."""
+        q, scale = name + ".q", name + ".scale"
+        if name not in self.joined:
+            full = shapes(self.config)[name]
+            self._input(q, np.uint8, full)
+            self._input(scale, F32, (*full[:-1], full[-1] // BLOCK))
+        elif name == "embed" and len(shape) == 2:
+            q = self.g.op("Reshape", [q, self.g.constant(f"shape{shape}", np.array(shape, np.int64))])
+        return 8, [q, scale, ""]
 
     def _matmul(self, h: str, name: str) -> str:
         if not self.packs(name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,9 @@ from edgelm.learn.change import apply_change, digest, misfit
 from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, IMPORT, PAIRED, UNLOGGED, Entry
 from edgelm.learn.profile import Profile
 from edgelm.model import tensorfile
+from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
-from edgelm.model.weights import Weights, adaptable_names
+from edgelm.model.weights import Weights
 from edgelm.text.tokenizer import DOC_ID
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ class Adaptation:
     config : LearnConfig
     clock : callable
         Seconds since 1970.
-    guard : context manager
-        Entered while weights or memory are written; a session that reads them enters it too.
 
     Attributes
     ----------
@@ -55,16 +54,17 @@ class Adaptation:
         The profile's weights belong to another model, or are damaged and cannot be replayed.
     """
 
-    def __init__(
-        self, model: Model, profile: Profile | None, config: LearnConfig, clock: Callable[[], float],
-        guard: AbstractContextManager[object],
-    ) -> None:  # fmt: skip
-        self.model, self.profile, self.config, self.guard = model, profile, config, guard
+    def __init__(self, model: Model, profile: Profile | None, config: LearnConfig, clock: Callable[[], float]) -> None:
+        self.model, self.profile, self.config, self.guard = model, profile, config, model.guard
         self._clock = clock
         self._order = threading.Lock()
         """Held while the log is given something whose place in it says what the weights had learned then."""
-        self.base = {name: model.weights[name].copy() for name in adaptable_names(model.config)}
         self.restart()
+
+    @cached_property
+    def base(self) -> Weights:
+        """The adaptable weights before any learning; taken before they are written for the first time."""
+        return {name: array.copy() for name, array in self.model.adaptable.items()}
 
     def restart(self) -> None:
         """Takes the life up at the newest checkpoint; what the log holds beyond it is pending."""
@@ -75,8 +75,10 @@ class Adaptation:
         self._gates = tensors.pop(GATES, None)
         if (name := misfit(tensors, self.model.config)) or (found and self._gates is None):
             raise ProfileError(f"{self.profile.path}: its weights are damaged at {name or GATES!r}")  # type: ignore[union-attr]
-        with self.guard:
-            apply_change(tensors, self.base, self.model.weights)
+        if tensors or "base" in self.__dict__:
+            base = self.base
+            with self.guard.writing():
+                apply_change(tensors, base, self.model.adaptable)
         self.pending = [entry for entry in self.entries if entry.id > self._since]
         # What is told from now on is learned when its turn comes, not when the memory is first asked for.
         self._known = self.entries[-1].id if self.entries else 0
@@ -106,7 +108,7 @@ class Adaptation:
         """Moves weights and memory on; ``catch_up`` comes first."""
         assert not self.pending
         if self._life is None:
-            self._life = self._take_up(self.model.weights, self.memory or self._memory_of(()))
+            self._life = self._take_up(self.model.weights, self.memory or self._memory_of(()), self.guard)
             self._memory = self._life.memory
         return self._life
 
@@ -115,7 +117,7 @@ class Adaptation:
         """Identifies what was learned, to the last bit."""
         told = self.profile is None or any(entry.text for entry in self.entries)
         gates = {GATES: self.memory.gates} if told and self.memory is not None else {}
-        return digest({name: self.model.weights[name] for name in self.base} | gates)
+        return digest(self.model.adaptable | gates)
 
     def _memory_of(self, entries: Iterable[Entry]) -> FastMemory:
         from edgelm.learn.fast_memory import FastMemory
@@ -131,7 +133,7 @@ class Adaptation:
         memory.rebuild(memory_ids(entries, [self.before(entry) for entry in entries], self.model.tokenizer))
         return memory
 
-    def _take_up(self, weights: Weights, memory: FastMemory) -> Life:
+    def _take_up(self, weights: Weights, memory: FastMemory, guard: Guard) -> Life:
         from edgelm.learn.replay import Life
 
         recent: list[tuple[Entry, str]] = []
@@ -142,7 +144,7 @@ class Adaptation:
                 # One that was broken off may be complete without what was forgotten since.
                 complete = entry.amount is None or entry.amount >= self.config.rounds * len(recent)
                 recent = [] if complete else recent
-        return Life(self.model, weights, self.base, memory, self.config, recent=recent, guard=self.guard)
+        return Life(self.model, weights, self.base, memory, self.config, guard, recent=recent)
 
     def before(self, entry: Entry) -> str:
         """The words that an answer answers."""
@@ -167,12 +169,13 @@ class Adaptation:
         pending, own = self.pending, self.model.weights
         weights = {**own, **{name: own[name].copy() for name in self.base}} if aside else own
         first = pending[0].id
-        life = self._take_up(weights, self._memory_of(entry for entry in self.entries if entry.id < first))
+        memory = self._memory_of(entry for entry in self.entries if entry.id < first)
+        life = self._take_up(weights, memory, Guard(self.model.config) if aside else self.guard)
         for entry in pending:
             life.live(entry, self.before(entry), on_tokens=self._counting(on_tokens))
         life.notes.clear()
         if aside:
-            settled = self._take_up(own, life.memory)
+            settled = self._take_up(own, life.memory, self.guard)
             settled.adopt(life)
             life = settled
         with self.guard:
@@ -285,7 +288,7 @@ class Adaptation:
         """Writes the learned change alone, without any words; returns its bytes."""
         from edgelm.learn.change import pack_change
 
-        changes = pack_change(self.model.weights, self.base, self.model.config)
+        changes = pack_change(self.model.adaptable, self.base, self.model.config)
         metadata = {"base": self.model.sha256, "base_name": self.model.name, "kind": "edgelm learned change"}
         tensorfile.write(path, changes, metadata)
         return path.stat().st_size

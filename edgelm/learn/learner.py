@@ -11,7 +11,6 @@ gradient of the moment, noise would take steps as long as those of a surprise.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from edgelm.config import LearnConfig, ModelConfig
 from edgelm.errors import DivergenceError
 from edgelm.kernels.optim import pulled_step, sum_of_squares
 from edgelm.learn.network import Network
+from edgelm.model.guard import Guard
 from edgelm.model.reference import State
 from edgelm.model.weights import Weights, adaptable_names, shapes
 
@@ -26,7 +26,6 @@ Array = np.ndarray
 OnSegment = Callable[[int, Array], None]
 MAX_LOSS = 50.0
 """Mean nats per token of a segment above which something is broken, not surprising."""
-_NO_GUARD = nullcontext()
 
 
 class Learner:
@@ -42,16 +41,16 @@ class Learner:
     grad_rms : dict of ndarray
         Root mean square of the gradient of a segment's mean loss: a number, or [M] for blocks.
     config : LearnConfig
-    guard : context manager, optional
-        Entered while the weights are written, so that a reader in another thread sees whole updates only;
-        entered again and again, as a ``threading.Lock`` may be.
+    guard : Guard, optional
+        Held while the weights are written, so that a reader in another thread sees whole updates only.
     """
 
     def __init__(
         self, model: ModelConfig, weights: Weights, base: Weights, grad_rms: Weights, config: LearnConfig,
-        guard: AbstractContextManager[object] = _NO_GUARD,
+        guard: Guard | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.weights, self.base, self.config, self._guard = model, weights, base, config, guard
+        self.model, self.weights, self.base, self.config = model, weights, base, config
+        self._guard = guard or Guard(model)
         self.names = adaptable_names(model)
         self.network = Network(model, weights, self.names, config.segment)
         self._dtype = self.network.dtype.type
@@ -133,7 +132,7 @@ class Learner:
         if not np.isfinite(total):
             raise DivergenceError("a gradient is not finite; the text was not learned")
         pull = self._dtype(self.config.pull * n_steps / self.config.segment)
-        with self._guard:
+        with self._guard.writing(awake):
             for t, rows, rates in zip(self._rows, used, self._rates, strict=True):
                 pulled_step(t.grad, t.base, rows, rates, pull, t.weight)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, PAIRED, WORDLESS
 from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.gate import Gate
 from edgelm.learn.learner import Learner, OnSegment
+from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
 from edgelm.model.weights import Weights
 from edgelm.text.conversation import USER_LABEL, assistant_turn, user_turn
@@ -31,7 +31,6 @@ from edgelm.text.tokenizer import DOC_ID, Tokenizer, document_ids
 Array = np.ndarray
 OnTokens = Callable[[int], None]
 ShouldStop = Callable[[], bool]
-_NO_GUARD = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,13 @@ class Life:
     config : LearnConfig
     recent : sequence of (Entry, str)
         What the next consolidation repeats, each with the words before it.
-    guard : context manager, optional
-        Entered while weights or memory are written.
+    guard : Guard
+        Held while weights or memory are written.
     """
 
     def __init__(
-        self, model: Model, weights: Weights, base: Weights, memory: FastMemory, config: LearnConfig,
-        *, recent: Sequence[tuple[Entry, str]] = (), guard: AbstractContextManager[object] = _NO_GUARD,
+        self, model: Model, weights: Weights, base: Weights, memory: FastMemory, config: LearnConfig, guard: Guard,
+        *, recent: Sequence[tuple[Entry, str]] = (),
     ) -> None:  # fmt: skip
         self.model, self.weights, self.base, self.memory, self.config = model, weights, base, memory, config
         self._guard = guard
@@ -158,7 +157,7 @@ class Life:
         """Rounds the change to what a checkpoint holds, and returns that: from here a life can be taken up."""
         changes = pack_change(self.weights, self.base, self.model.config)
         if self.unsettled:
-            with self._guard:
+            with self._guard.writing():
                 apply_change(changes, self.base, self.weights)
         self.unsettled = False
         self._begin()
@@ -166,7 +165,7 @@ class Life:
 
     def adopt(self, other: Life) -> None:
         """Goes on from where another life came."""
-        with self._guard:
+        with self._guard.writing():
             for name in self.base:
                 np.copyto(self.weights[name], other.weights[name])
             self.memory = other.memory
@@ -257,7 +256,7 @@ class Life:
         self._level += (excess - self._level) / 2
         if self._level > draw:
             kept = np.float32(max(0.5, (draw / self._level) ** 0.5))
-            with self._guard:
+            with self._guard.writing():
                 for name, base in self.base.items():
                     self.weights[name] += (1 - kept) * (base - self.weights[name])
             self._level *= float(kept) ** 2
@@ -266,7 +265,7 @@ class Life:
         np.copyto(self._good_gates, self.memory.gates)
 
     def _take_back(self, reason: str) -> None:
-        with self._guard:
+        with self._guard.writing():
             for name, array in self._good.items():
                 np.copyto(self.weights[name], array)
             np.copyto(self.memory.gates, self._good_gates)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from edgelm.config import LearnConfig, SampleConfig
 from edgelm.engine.generate import reply
-from edgelm.engine.session import OrtSession
+from edgelm.engine.opening import open_session
 from edgelm.engine.suggest import suggest_words
 from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.entry import CHAT, TEXT
@@ -62,9 +61,9 @@ class Trial:
     def _open(self) -> None:
         self.model = hub.load(str(self._model_folder))
         self._profile = Profile(Path(self._folder.name), self._name, self.model, writable=True)
-        self.adaptation = Adaptation(self.model, self._profile, self._config, lambda: self._clock, threading.RLock())
+        self.adaptation = Adaptation(self.model, self._profile, self._config, lambda: self._clock)
         self.adaptation.catch_up()
-        self.session = OrtSession(self.model.graph, self.model.weights)
+        self.session = open_session(self.model)
 
     def restart(self) -> None:
         """What the end of a process and the start of another leave."""

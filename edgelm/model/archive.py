@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from edgelm.errors import ModelFileError
-from edgelm.model.hub import CARD, FILES, MANIFEST
+from edgelm.model.hub import CARD, FILES, INTEGER_GRAPH, MANIFEST
 
-NAMES = (MANIFEST, *FILES, CARD)
+NAMES = (MANIFEST, *FILES, INTEGER_GRAPH, CARD)
 MAX_BYTES = 512 << 20
 """Largest archive, and largest model in one: it would not run on a small device."""
 _MAX_MEMBERS = 4 * len(NAMES)

@@ -2,7 +2,8 @@
 
 A model folder holds ``config.json`` (format, name, sizes, SHA-256 of the other files), ``tokenizer.json``,
 ``weights.safetensors`` (matrices int4, int8 or float32), ``learning.safetensors`` (root mean square of the
-gradients), ``step.onnx`` (the graph, without weights) and ``README.md`` (the card).
+gradients), ``step.onnx`` (the graph, without weights), maybe ``step.int8.onnx`` (the same with integers in products)
+and ``README.md`` (the card).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ import numpy as np
 from edgelm.config import ModelConfig
 from edgelm.errors import ConfigError, ModelFileError
 from edgelm.model import tensorfile
-from edgelm.model.packing import unpack
-from edgelm.model.weights import Weights, adaptable_names, check, count_parameters
+from edgelm.model.guard import Guard
+from edgelm.model.packing import check_packed, shift, unpack_one
+from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes
 from edgelm.text.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -30,7 +33,10 @@ DEFAULT = "small"
 FIXED_BYTES, BYTES_PER_PARAMETER = 130_000_000, 10
 """What a process takes without a model (Python, ONNX Runtime, the fast memory), and for each number of it (float32, the
 base and the gradients of what adapts): 236 MB for ``small``, of which ``adapt`` was seen to take 234."""
-FILES = ("tokenizer.json", "weights.safetensors", "learning.safetensors", "step.onnx")
+WEIGHTS = "weights.safetensors"
+FILES = ("tokenizer.json", WEIGHTS, "learning.safetensors", "step.onnx")
+INTEGER_GRAPH = "step.int8.onnx"
+"""A folder may lack it; it is the faster one where the processor multiplies small integers fast."""
 MANIFEST, CARD = "config.json", "README.md"
 
 
@@ -44,11 +50,15 @@ class Model:
         ``sha256`` identifies weights, tokenizer and sizes together.
     config : ModelConfig
     tokenizer : Tokenizer
-    weights : dict of ndarray
-        float32.
+    adaptable : dict of ndarray
+        float32; what learning changes, in place.
+    guard : Guard
+        Held while ``adaptable`` is written or read.
     grad_rms : dict of ndarray
     graph : bytes
         The step graph, its weights inputs.
+    integer_graph : bytes, optional
+        As ``graph``, with the matrices as integers; it lacks the frozen ones (``edgelm.engine.opening``).
     card : dict
         What is known about its training and measures.
     """
@@ -58,10 +68,40 @@ class Model:
     sha256: str
     config: ModelConfig
     tokenizer: Tokenizer
-    weights: Weights
+    adaptable: Weights
     grad_rms: Weights
     graph: bytes
+    integer_graph: bytes | None
     card: dict[str, Any]
+    guard: Guard = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guard = Guard(self.config)
+
+    @cached_property
+    def packed(self) -> Weights:
+        """The tensors of the file as ``packing.shift`` leaves them, without those that are ``adaptable`` as they are.
+
+        Raises
+        ------
+        ModelFileError
+            The file is another one by now.
+        """
+        manifest = read_manifest(self.folder)
+        if manifest.sha256 != self.sha256 or _damage(self.folder / WEIGHTS, manifest):
+            raise ModelFileError(f"{self.folder}: the model was exchanged while it was in use; start again")
+        return _read_weights(self.folder / WEIGHTS, self.config)[0]
+
+    @cached_property
+    def weights(self) -> Weights:
+        """All tensors in float32, for learning; those of ``adaptable`` are the same arrays."""
+        frozen = {name: unpack_one(self.packed, name) for name in shapes(self.config) if name not in self.adaptable}
+        self.release()
+        return frozen | self.adaptable
+
+    def release(self) -> None:
+        """Gives the memory of ``packed`` back; whoever needs it again reads it again."""
+        self.__dict__.pop("packed", None)
 
     @property
     def n_parameters(self) -> int:
@@ -124,7 +164,7 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
     for problem in damaged(folder, manifest):
         raise ModelFileError(problem)
     config = manifest.config
-    weights = _read_weights(folder / "weights.safetensors", config)
+    packed, adaptable = _read_weights(folder / WEIGHTS, config)
     grad_rms = _read_grad_rms(folder / "learning.safetensors", config)
     tokenizer = Tokenizer(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
@@ -132,7 +172,13 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
         )
     graph = (folder / "step.onnx").read_bytes()
-    return Model(manifest.name, folder, manifest.sha256, config, tokenizer, weights, grad_rms, graph, manifest.card)
+    integer_graph = (folder / INTEGER_GRAPH).read_bytes() if INTEGER_GRAPH in manifest.digests else None
+    model = Model(
+        manifest.name, folder, manifest.sha256, config, tokenizer, adaptable, grad_rms, graph, integer_graph,
+        manifest.card,
+    )  # fmt: skip
+    model.packed = packed
+    return model
 
 
 def memory_needed(name: str | None = None, pulled: Path | None = None) -> int:
@@ -156,7 +202,7 @@ class Manifest:
         ``sha256`` identifies weights, tokenizer and sizes together.
     config : ModelConfig
     digests : dict
-        SHA-256 of each of ``FILES``.
+        SHA-256 of each of ``files``.
     card : dict
     """
 
@@ -165,6 +211,11 @@ class Manifest:
     config: ModelConfig
     digests: dict[str, str]
     card: dict[str, Any]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that the folder must hold besides this."""
+        return (*FILES, INTEGER_GRAPH) if INTEGER_GRAPH in self.digests else FILES
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -198,27 +249,30 @@ def read_manifest(folder: Path) -> Manifest:
 
 def damaged(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Says of each file of the folder that is not the one of the manifest what is wrong with it."""
-    for path in (folder / file for file in FILES):
-        try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as exc:
-            yield f"{path}: cannot be read ({exc.strerror}); get the model again"
-            continue
-        if found != manifest.digests.get(path.name):
-            yield f"{path}: altered or truncated (its SHA-256 is not that of {MANIFEST}); get the model again"
+    problems = (_damage(folder / file, manifest) for file in manifest.files)
+    return (problem for problem in problems if problem)
 
 
-def _read_weights(path: Path, config: ModelConfig) -> Weights:
-    packed, _ = tensorfile.read(path)
+def _damage(path: Path, manifest: Manifest) -> str:
+    """What is wrong with one of them, or nothing."""
     try:
-        weights = unpack(packed)
-    except (KeyError, ValueError, TypeError, IndexError) as exc:
-        raise ModelFileError(f"{path}: a matrix does not fit its scales ({exc}); get the model again") from None
-    check(weights, config, str(path))
-    for name, array in weights.items():
-        if array.dtype != np.float32:
-            raise ModelFileError(f"{path}: {name} is {array.dtype}, expected float32; get the model again")
-    return weights
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as exc:
+        return f"{path}: cannot be read ({exc.strerror}); get the model again"
+    if found != manifest.digests.get(path.name):
+        return f"{path}: altered or truncated (its SHA-256 is not that of {MANIFEST}); get the model again"
+    return ""
+
+
+def _read_weights(path: Path, config: ModelConfig) -> tuple[Weights, Weights]:
+    """The tensors of the file, and those that learning changes in float32."""
+    packed, _ = tensorfile.read(path)
+    check_packed(packed, config, str(path))
+    shift(packed)
+    adaptable = {name: unpack_one(packed, name) for name in adaptable_names(config)}
+    # What the file has in float32 is changed in its place.
+    return {name: array for name, array in packed.items() if name not in adaptable}, adaptable
 
 
 def _read_grad_rms(path: Path, config: ModelConfig) -> Weights:
@@ -233,10 +287,10 @@ def _read_grad_rms(path: Path, config: ModelConfig) -> Weights:
 
 
 def write_model(folder: Path, name: str, config: ModelConfig, files: dict[str, bytes], card: dict[str, Any]) -> None:
-    """Writes a model folder; ``files`` maps the names of ``FILES`` to their bytes."""
+    """Writes a model folder; ``files`` maps the names of ``FILES``, maybe ``INTEGER_GRAPH`` too, to their bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for file, blob in files.items():
         (folder / file).write_bytes(blob)
-    digests = {file: hashlib.sha256(files[file]).hexdigest() for file in FILES}
+    digests = {file: hashlib.sha256(files[file]).hexdigest() for file in files}
     manifest = {"format": FORMAT, "name": name, "config": config.to_dict(), "sha256": digests, "card": card}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgelm.config import ModelConfig
+from edgelm.errors import ModelFileError
 from edgelm.model.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, from_int8, quantize, to_int8
-from edgelm.model.weights import Weights, is_quantizable
+from edgelm.model.weights import Weights, is_quantizable, shapes
 
+Array = np.ndarray
 _SUM_FIRST = ("w_in", "w_out", "shared_w1", "shared_w2")
 """Matrices [in, out]: their products sum over the first axis; all others sum over the last."""
 
@@ -18,6 +21,14 @@ _SUM_FIRST = ("w_in", "w_out", "shared_w1", "shared_w2")
 def sums_over_first(name: str) -> bool:
     """Whether the products of this matrix sum over its first axis."""
     return name.rsplit(".", 1)[-1] in _SUM_FIRST
+
+
+def divides(name: str, config: ModelConfig) -> bool:
+    """Whether a graph may hold this weight as integers: it is a matrix, and its sums divide into runs."""
+    if name.endswith((".w1", ".w2")):
+        # One operator takes both.
+        return not (config.d_model % BLOCK or config.block_size % BLOCK)
+    return is_quantizable(name) and shapes(config)[name][0 if sums_over_first(name) else -1] % BLOCK == 0
 
 
 def pack(weights: Weights, precision: Precision = PRECISIONS["int8"]) -> Weights:
@@ -39,16 +50,87 @@ def pack(weights: Weights, precision: Precision = PRECISIONS["int8"]) -> Weights
     return packed
 
 
-def unpack(packed: Weights) -> Weights:
-    """float32 tensors of a model file, packed or not."""
-    weights: Weights = {}
+def shift(packed: Weights) -> None:
+    """Makes the int8 of a model file uint8 around 128, as ONNX Runtime's operators read them, in place."""
     for name, array in packed.items():
-        if name.endswith(".q"):
-            plain = name.removesuffix(".q")
-            scale, zero_point = packed[plain + ".scale"], packed.get(plain + ".zero")
-            is_int8 = zero_point is None
-            values = from_int8(array, scale) if is_int8 else dequantize(Packed(4, array, scale, zero_point))
-            weights[plain] = np.ascontiguousarray(values.T) if sums_over_first(plain) else values
-        elif not name.endswith((".scale", ".zero")):
-            weights[name] = array
-    return weights
+        if array.dtype == np.int8:
+            packed[name] = array.view(np.uint8)
+            packed[name] ^= np.uint8(128)
+
+
+def unpack(packed: Weights) -> Weights:
+    """float32 tensors of a model file, packed or not, shifted or not."""
+    plain = (name.removesuffix(".q") for name in packed if not name.endswith((".scale", ".zero")))
+    return {name: unpack_one(packed, name) for name in plain}
+
+
+def unpack_one(packed: Weights, name: str) -> Array:
+    """One float32 tensor of a model file."""
+    if name in packed:
+        return packed[name]
+    values = _rows(packed, name)
+    return np.ascontiguousarray(values.T) if sums_over_first(name) else values
+
+
+def _rows(packed: Weights, name: str) -> Array:
+    """float32, the axis that products sum over last."""
+    q, scale, zero_point = packed[name + ".q"], packed[name + ".scale"], packed.get(name + ".zero")
+    if zero_point is not None:
+        return dequantize(Packed(4, q, scale, zero_point))
+    return from_int8(q if q.dtype == np.int8 else (q ^ np.uint8(128)).view(np.int8), scale)
+
+
+def integers(packed: Weights, name: str) -> tuple[Array, Array]:
+    """A matrix of a model file, shifted, as the integers that ONNX Runtime's operators read; a view where it can be.
+
+    Returns
+    -------
+    q : ndarray of uint8
+        Around 128, its summed axis last: [n_out, n_in / 32, 32] of a product, [M, n_out, n_in] of neuron blocks.
+    scale : ndarray [..., n_in / 32] of float32
+    """
+    if name + ".q" in packed and name + ".zero" not in packed:
+        q, scale = packed[name + ".q"], packed[name + ".scale"]
+    else:
+        turned = name in packed and sums_over_first(name)
+        rows = packed[name] if name in packed else _rows(packed, name)
+        q, scale = to_int8(np.ascontiguousarray(rows.T) if turned else rows)
+        q = q.view(np.uint8) ^ np.uint8(128)
+    return q if q.ndim == 3 else q.reshape(*scale.shape, BLOCK), scale.astype(np.float32)
+
+
+def check_packed(packed: Weights, config: ModelConfig, source: str) -> None:
+    """Raises ``ModelFileError`` unless these are the tensors of a model file for ``config``, all finite."""
+    expected = shapes(config)
+    found = {name.removesuffix(".q") for name in packed if not name.endswith((".scale", ".zero"))}
+    known = {name + end for name in found for end in ("", ".q", ".scale", ".zero")}
+    for name in sorted(set(expected) ^ found | set(packed) - known):
+        kind = "lacks" if name in expected else "has an unknown tensor"
+        raise ModelFileError(f"{source} {kind} {name!r}; the file does not fit its config.json, get the model again")
+    for name, shape in expected.items():
+        if name in packed:
+            numbers = packed[name]
+            if numbers.dtype != np.float32:
+                raise ModelFileError(f"{source}: {name} is {numbers.dtype}, expected float32; get the model again")
+            if numbers.shape != shape:
+                raise ModelFileError(f"{source}: {name} is {numbers.shape}, expected {shape}; get the model again")
+        else:
+            _check_parts(packed, name, shape, source)
+            numbers = packed[name + ".scale"]
+        if not np.isfinite(numbers).all():
+            raise ModelFileError(f"{source}: {name} holds values that are not finite; get the model again")
+
+
+def _check_parts(packed: Weights, name: str, shape: tuple[int, ...], source: str) -> None:
+    """Raises ``ModelFileError`` unless numbers, scales and zero points of a packed matrix fit each other."""
+    shape = shape[::-1] if sums_over_first(name) else shape
+    runs = (*shape[:-1], shape[-1] // BLOCK)
+    parts: dict[str, tuple[str, tuple[int, ...]]] = {".q": ("int8", shape), ".scale": ("float16", runs)}
+    if name + ".zero" in packed:
+        parts[".q"] = ("uint8", (*runs, BLOCK // 2))
+        parts[".zero"] = ("uint8", (*runs[:-1], -(-runs[-1] // 2)))
+    for end, (dtype, size) in parts.items():
+        array = packed.get(name + end)
+        found = "missing" if array is None else f"{array.dtype} {array.shape}"
+        if found != f"{dtype} {size}" or shape[-1] % BLOCK:
+            raise ModelFileError(f"{source}: {name}{end} is {found}, expected {dtype} {size}; get the model again")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 import tempfile
 from pathlib import Path
 
@@ -21,20 +19,23 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     ModelFileError
         The file is missing, truncated, or no safetensors file.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors import SafetensorError, safe_open
 
     try:
-        blob = path.read_bytes()
+        path.open("rb").close()
     except FileNotFoundError:
         raise ModelFileError(f"{path}: no such file") from None
     except OSError as exc:
         raise ModelFileError(f"{path}: cannot be read ({exc.strerror})") from None
     try:
-        tensors = load(blob)
-        metadata = json.loads(blob[8 : 8 + struct.unpack("<Q", blob[:8])[0]]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, KeyError, struct.error) as exc:
+        # Tensor by tensor: the file in one piece would stay in memory beside them, given back or not.
+        with safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ModelFileError(f"{path}: damaged or not a safetensors file ({exc})") from None
+    if foreign := [str(array.dtype) for array in tensors.values() if array.dtype.kind not in "biuf"]:
+        raise ModelFileError(f"{path}: damaged or not a safetensors file of edgelm (it holds {foreign[0]})")
     return tensors, metadata
 
 

@@ -10,7 +10,6 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from edgelm.config import CONV_WIDTH, ModelConfig
-from edgelm.errors import ModelFileError
 
 Weights = dict[str, np.ndarray]
 
@@ -91,19 +90,6 @@ def adaptable_names(config: ModelConfig) -> list[str]:
 def is_quantizable(name: str) -> bool:
     """Whether a model file may hold this tensor as integers."""
     return name.rsplit(".", 1)[-1] in QUANTIZABLE
-
-
-def check(weights: Weights, config: ModelConfig, source: str) -> None:
-    """Raises ``ModelFileError`` unless ``weights`` holds exactly the tensors of ``config``, all finite."""
-    expected = shapes(config)
-    for name in sorted(set(expected) ^ set(weights)):
-        kind = "lacks" if name in expected else "has an unknown tensor"
-        raise ModelFileError(f"{source} {kind} {name!r}; the file does not fit its config.json, get the model again")
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise ModelFileError(f"{source}: {name} is {weights[name].shape}, expected {shape}; get the model again")
-        if not np.isfinite(weights[name]).all():
-            raise ModelFileError(f"{source}: {name} holds values that are not finite; get the model again")
 
 
 def random_weights(config: ModelConfig, rng: np.random.Generator, dtype: type = np.float32) -> Weights:

@@ -179,7 +179,7 @@ def test_pull_a_hostile_archive(cli: Cli, home: Path, tmp_path: Path, name: str)
     assert list(tmp_path.iterdir()) == [tmp_path / name]
 
 
-@pytest.mark.parametrize("file", [hub.MANIFEST, *hub.FILES])
+@pytest.mark.parametrize("file", [hub.MANIFEST, *hub.FILES, hub.INTEGER_GRAPH])
 def test_pull_what_was_altered(cli: Cli, home: Path, tiny_model: Path, tmp_path: Path, file: str) -> None:
     members = members_of(tiny_model)
     blob = bytearray(members[file])

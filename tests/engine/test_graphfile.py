@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgelm.config import PRESETS
-from edgelm.engine.graphfile import check_graph
+from edgelm.engine.graphfile import check_graph, declare
 from edgelm.errors import ModelFileError
 from edgelm.export.step import build_graph
 
@@ -23,6 +24,17 @@ def graph(node: object, initializer: TensorProto | None = None) -> bytes:
 def test_a_step_graph_passes() -> None:
     check_graph(build_graph(PRESETS["nano"]))
     check_graph(graph(helper.make_node("Relu", ["x"], ["y"])))
+
+
+def test_tensors_are_declared_as_onnx_has_them() -> None:
+    plain = graph(helper.make_node("Add", ["x", "w"], ["y"]))
+    tensors = {"w": np.zeros((2, 300), np.float32), "q": np.zeros(3, np.uint8), "none": np.zeros((0, 2), np.float32)}
+    joined = onnx.load_from_string(declare(plain, tensors))
+    found = {t.name: (tuple(t.dims), helper.tensor_dtype_to_np_dtype(t.data_type)) for t in joined.graph.initializer}
+    assert found == {name: (array.shape, array.dtype) for name, array in tensors.items()}
+    assert all(t.data_location == TensorProto.EXTERNAL and not t.raw_data for t in joined.graph.initializer)
+    del joined.graph.initializer[:]
+    assert joined == onnx.load_from_string(plain) == onnx.load_from_string(declare(plain, {}))
 
 
 def test_external_data_is_refused() -> None:

@@ -136,6 +136,7 @@ def _learned() -> FastMemory:
 ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
     "norm": _norm, "conv": _conv, "slope": _slope, "decay": _decay, "loss": _loss, "optim": _optim, "blocks": _blocks,
     "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],
+    "integers": lambda _: [*floats((M, 5, 32)), RNG.random(M) < 0.6, np.zeros((M, 5, 32), np.uint8), *floats((M, 5))],
 }  # fmt: skip
 
 

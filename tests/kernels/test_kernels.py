@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgelm.config import ModelConfig
-from edgelm.kernels import blocks, conv, decay, loss, norm, optim, slope
+from edgelm.kernels import blocks, conv, decay, integers, loss, norm, optim, slope
 from edgelm.model.reference import activations
 from tests import naive
 from tests.naive import gradient
@@ -422,3 +422,17 @@ def test_pulled_step(rng: np.random.Generator, dtype: type) -> None:
     optim.pulled_step(grad, base, used, rates, dtype(0.01), weight)
     expected = naive.pulled_step(grad, base, rates[:, None], 0.01, before)
     same(weight, np.where(used[:, None], expected, before))
+
+
+@pytest.mark.parametrize("size", [0, 1e-12, 1e-3, 1, 1e6])
+def test_quantize_blocks(rng: np.random.Generator, size: float) -> None:
+    weight = (size * rng.standard_normal((4, 6, 32))).astype(np.float32)
+    used = np.array([True, False, True, True])
+    q, scale = np.full(weight.shape, 7, np.uint8), blank(4, 6, dtype=np.float32)
+    integers.quantize_blocks(weight, used, q, scale)
+    assert (q[1] == 7).all() and np.isnan(scale[1]).all()
+    steps = np.maximum(np.abs(weight[used]).max(-1) / np.float32(127), np.float32(6e-8))
+    np.testing.assert_allclose(scale[used], steps, rtol=1e-6)
+    off = (q[used].astype(np.float32) - 128) * scale[used][..., None] - weight[used]
+    assert (np.abs(off) <= steps[..., None] * 0.501).all()
+    assert size < 1e-6 or (np.abs(q[used].astype(int) - 128).max(-1) == 127).all(), "all steps are used"

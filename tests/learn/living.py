@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ def open_life(model: Path, folder: Path, config: LearnConfig | None = None, *, n
     ticks = itertools.count(1)
     profile = Profile(folder, name, loaded, writable=True)
     try:
-        return Adaptation(loaded, profile, config or LearnConfig(), lambda: float(next(ticks)), threading.RLock())
+        return Adaptation(loaded, profile, config or LearnConfig(), lambda: float(next(ticks)))
     except BaseException:
         profile.close()
         raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -319,7 +318,7 @@ def test_small_sessions_write_no_weights(open_: Open, tmp_path: Path) -> None:
 def test_without_a_profile_nothing_is_kept(tiny_model: Path, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     model = hub.load(str(tiny_model))
-    adaptation = Adaptation(model, None, LearnConfig(), lambda: 0.0, threading.RLock())
+    adaptation = Adaptation(model, None, LearnConfig(), lambda: 0.0)
     nothing = adaptation.sha256
     adaptation.learn(adaptation.tell(CHAT, "Hello", conversation=1))
     adaptation.consolidate()
@@ -550,7 +549,7 @@ def test_moving_to_another_model(tiny_model: Path, open_: Open, tmp_path: Path, 
 
     model = hub.load(str(other))
     profile = Profile(folder, "me", model, writable=True, any_base=True)
-    moved = Adaptation(model, profile, LearnConfig(), lambda: 0.0, threading.RLock())
+    moved = Adaptation(model, profile, LearnConfig(), lambda: 0.0)
     moved.rebase()
     moved.catch_up()
     # A consolidation that was broken off is broken off at the same step, and all else is as if lived there.

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from edgelm.engine.session import OrtSession, run_exported
+from edgelm.errors import ModelFileError
 from edgelm.export.step import build_graph
-from edgelm.model.packing import pack, sums_over_first, unpack
+from edgelm.model.packing import check_packed, divides, integers, pack, shift, sums_over_first, unpack
 from edgelm.model.quantize import BLOCK, PRECISIONS, dequantize, from_int8, quantize, to_int8
 from edgelm.model.reference import State, forward
 from edgelm.model.weights import is_quantizable, shapes
@@ -102,6 +103,56 @@ def test_matrices_that_do_not_divide_stay_as_they_are() -> None:
     packed = pack(weights)
     assert packed.keys() == weights.keys()
     assert unpack(packed).keys() == weights.keys()
+
+
+@pytest.mark.parametrize("name", ["none", "int8", "int4"])
+def test_a_file_is_checked(name: str) -> None:
+    config, weights = random_model(**EVEN)
+    packed = pack(weights, PRECISIONS[name])
+    check_packed(packed, config, "a/file")
+    cases = {
+        "lacks 'final_norm'": {k: v for k, v in packed.items() if k != "final_norm"},
+        "unknown tensor 'extra'": packed | {"extra": np.zeros(1, np.float32)},
+        "unknown tensor 'extra.scale'": packed | {"extra.scale": np.zeros(1, np.float16)},
+        r"final_norm is \(63,\), expected \(64,\)": packed | {"final_norm": weights["final_norm"][1:]},
+        "final_norm is float64": packed | {"final_norm": weights["final_norm"].astype(np.float64)},
+        "final_norm holds values that are not finite": packed | {"final_norm": weights["final_norm"] * np.nan},
+    }
+    w2 = "layers.0.ffn.w2"
+    for end in (".q", ".scale", ".zero"):
+        if (array := packed.get(w2 + end)) is not None:
+            expected = rf"w2{end} is {array.dtype} .*, expected {array.dtype} "
+            cases[expected] = packed | {w2 + end: array[1:]}
+            cases[rf"w2{end} is float64"] = packed | {w2 + end: array.astype(np.float64)}
+    if w2 + ".scale" in packed:
+        cases["w2.scale is missing"] = {k: v for k, v in packed.items() if k != w2 + ".scale"}
+        cases[rf"{w2} holds values that are not"] = packed | {w2 + ".scale": packed[w2 + ".scale"] * np.float16("inf")}
+    for says, broken in cases.items():
+        with pytest.raises(ModelFileError, match=says) as raised:
+            check_packed(broken, config, "a/file")
+        assert str(raised.value).startswith("a/file")
+
+
+@pytest.mark.parametrize("name", ["none", "int8", "int4"])
+def test_integers_of_any_file(name: str) -> None:
+    config, weights = random_model(**EVEN)
+    packed = {tensor: array.copy() for tensor, array in pack(weights, PRECISIONS[name]).items()}
+    plain = unpack(packed)
+    shift(packed)
+    assert not any(array.dtype == np.int8 for array in packed.values())
+    for tensor, array in unpack(packed).items():
+        np.testing.assert_array_equal(array, plain[tensor])
+    for tensor, array in weights.items():
+        if not divides(tensor, config):
+            continue
+        q, scale = integers(packed, tensor)
+        assert (q.dtype, scale.dtype) == (np.uint8, np.float32)
+        rows = plain[tensor].T if sums_over_first(tensor) else plain[tensor]
+        assert q.shape == (rows.shape if array.ndim == 3 else (*scale.shape, BLOCK))
+        assert scale.shape == (*rows.shape[:-1], rows.shape[-1] // BLOCK)
+        values = (q.reshape(*scale.shape, BLOCK).astype(np.float32) - 128) * scale[..., None]
+        atol = 0 if name == "int8" else 0.563 * float(scale.max())
+        np.testing.assert_allclose(values.reshape(rows.shape), rows, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("mixer", MIXERS)

@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -182,7 +182,7 @@ def preload(model: hub.Model) -> None:
     edgelm.runtime.SAVE_TOKENS = 150
     # Scoring general text shows what was learned; it changes nothing and takes longer than all else.
     edgelm.cli.learning.general_text = lambda: "The ferry waits.\n"
-    adaptation = Adaptation(_copy(model), None, LearnConfig(), time.time, nullcontext())
+    adaptation = Adaptation(_copy(model), None, LearnConfig(), time.time)
     adaptation.prepare()
     adaptation.learn(Entry(1, 0.0, CHAT, "The ferry waits in the fog."), report=True)
     adaptation.prepare()
@@ -206,7 +206,7 @@ def set_least_tokens(n_tokens: int) -> None:
 
 
 def _copy(model: hub.Model) -> hub.Model:
-    return replace(model, weights={name: array.copy() for name, array in model.weights.items()})
+    return replace(model, adaptable={name: array.copy() for name, array in model.adaptable.items()})
 
 
 def read_log(home: Path, model: hub.Model) -> tuple[list[Entry], str]:
@@ -238,7 +238,7 @@ def learned_sha256(home: Path, model: hub.Model, *, anew: bool) -> str:
         try:
             if anew and key in _replayed:
                 return _replayed[key]
-            adaptation = Adaptation(_copy(model), profile, LearnConfig(), time.time, nullcontext())
+            adaptation = Adaptation(_copy(model), profile, LearnConfig(), time.time)
             adaptation.catch_up()
             if anew:
                 _replayed[key] = adaptation.sha256

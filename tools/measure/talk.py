@@ -16,7 +16,7 @@ import numpy as np
 
 from edgelm.config import SampleConfig
 from edgelm.engine.generate import reply
-from edgelm.engine.session import OrtSession
+from edgelm.engine.opening import open_session
 from edgelm.model import hub
 from edgelm.text.conversation import reply_prompt, user_turn
 from edgelm.text.tokenizer import DOC_ID
@@ -33,7 +33,7 @@ def repeats(text: str, run: int = 4) -> bool:
 
 def ask(model: hub.Model, prompts: list[str], seed: int) -> list[tuple[str, str]]:
     """Each prompt with the model's answer, nothing learned, a generator of the same seed for each."""
-    session = OrtSession(model.graph, model.weights)
+    session = open_session(model)
     rows = []
     for prompt in prompts:
         session.reset()

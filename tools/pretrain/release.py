@@ -16,10 +16,9 @@ from safetensors.numpy import save
 from edgelm.config import ModelConfig
 from edgelm.export.step import build_graph
 from edgelm.learn.learner import measure_grad_rms
-from edgelm.model.hub import write_model
-from edgelm.model.packing import pack, unpack
+from edgelm.model.hub import INTEGER_GRAPH, write_model
+from edgelm.model.packing import check_packed, pack, unpack
 from edgelm.model.quantize import PRECISIONS
-from edgelm.model.weights import check
 from edgelm.text.tokenizer import document_ids
 from tools.pretrain.data import Streams
 
@@ -42,7 +41,7 @@ def main() -> None:
     config = ModelConfig.from_dict(plan["config"])
     tensors = saved["model"] if args.raw else saved["ema"]
     weights = {name: tensor.numpy() for name, tensor in tensors.items()}
-    check(weights, config, str(args.run_dir))
+    check_packed(weights, config, str(args.run_dir))
     packed = pack(weights, PRECISIONS[args.precision])
     weights = unpack(packed)
 
@@ -56,6 +55,7 @@ def main() -> None:
         "weights.safetensors": save({name: np.ascontiguousarray(array) for name, array in packed.items()}),
         "learning.safetensors": save(grad_rms),
         "step.onnx": build_graph(config),
+        INTEGER_GRAPH: build_graph(config, None, PRECISIONS["int8"]),
     }
     write_model(args.out, args.name, config, files, card)
     print(f"{args.out}: {sum(map(len, files.values())):,} bytes")

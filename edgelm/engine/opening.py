@@ -1,0 +1,108 @@
+"""Opens a session on a model: one that multiplies small integers where the processor does that fast, or float32.
+
+The graph of the first (``step.int8.onnx``) names frozen tensors that it does not hold; they come from the
+model's file, as constants that ONNX Runtime may rearrange. What the neurons write (w2) learning changes: their
+integers are inputs, made again before a run from the float32 that was written since the last one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgelm import ports
+from edgelm.config import graph_choice
+from edgelm.engine.graphfile import check_graph
+from edgelm.engine.session import OrtSession
+from edgelm.model.hub import Model
+from edgelm.model.packing import divides, integers, unpack_one
+from edgelm.model.quantize import BLOCK
+from edgelm.model.weights import Weights, adaptable_names, shapes
+
+Array = np.ndarray
+W2 = ".ffn.w2"
+
+
+def precision_of(model: Model) -> str:
+    """``int8`` or ``float32``, what a model is computed with here: ``EDGELM_GRAPH``, else what is faster."""
+    if model.integer_graph is None:
+        return "float32"
+    return graph_choice() or ("int8" if ports.multiplies_integers() else "float32")
+
+
+def open_session(model: Model, threads: int = 1, precision: str | None = None) -> OrtSession:
+    """A session on the weights of a model, which sees what is learned.
+
+    Parameters
+    ----------
+    model : Model
+    threads : int
+        Threads inside one operator.
+    precision : {"int8", "float32"}, optional
+        Default: ``precision_of(model)``. A model without a graph of integers is computed in float32.
+
+    Raises
+    ------
+    ModelFileError
+        A graph is not one that edgelm writes, or does not fit the weights.
+    """
+    if (precision or precision_of(model)) == "float32" or model.integer_graph is None:
+        check_graph(model.graph)
+        return OrtSession(model.graph, model.weights, threads, model.guard)
+    check_graph(model.integer_graph)
+    blocks = IntegerBlocks(model)
+    weights = model.adaptable | blocks.arrays
+    return OrtSession(model.integer_graph, weights, threads, model.guard, _frozen(model), blocks.refresh)
+
+
+def _frozen(model: Model) -> Weights:
+    """What the integer graph of a model names and does not hold."""
+    frozen: Weights = {}
+    for name in shapes(model.config):
+        if name in model.adaptable:
+            continue
+        if divides(name, model.config):
+            frozen[name + ".q"], frozen[name + ".scale"] = integers(model.packed, name)
+        else:
+            frozen[name] = unpack_one(model.packed, name)
+    return frozen
+
+
+class IntegerBlocks:
+    """What the neurons of a model write, as integers that follow the float32.
+
+    Parameters
+    ----------
+    model : Model
+
+    Attributes
+    ----------
+    arrays : dict of ndarray
+        ``NAME.q`` uint8 [M,D,B] and ``NAME.scale`` float32 [M,D,B/32] of each w2, changed in place by ``refresh``;
+        empty for a model whose blocks do not divide into runs.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        # What was written before now is not in the file.
+        self._seen = np.zeros_like(model.guard.versions)
+        self._names = [name for name in adaptable_names(model.config) if name.endswith(W2)]
+        self.arrays: Weights = {}
+        for name in self._names if divides(self._names[0], model.config) else ():
+            # Not a view of what the file gave: it is changed here.
+            q, scale = integers(model.packed if name + ".q" in model.packed else model.adaptable, name)
+            self.arrays |= {name + ".q": q.copy(), name + ".scale": scale}
+
+    def refresh(self) -> None:
+        """Makes the integers of all blocks that were written since the last call; the guard is to be held."""
+        versions = self._model.guard.versions
+        stale = versions != self._seen
+        if not self.arrays or not stale.any():
+            return
+        # Whoever learned has loaded the kernels.
+        from edgelm.kernels.integers import quantize_blocks
+
+        for name, used in zip(self._names, stale, strict=True):
+            weight, q, scale = self._model.adaptable[name], self.arrays[name + ".q"], self.arrays[name + ".scale"]
+            n = len(weight)
+            quantize_blocks(weight.reshape(n, -1, BLOCK), used, q.reshape(n, -1, BLOCK), scale.reshape(n, -1))
+        np.copyto(self._seen, versions)

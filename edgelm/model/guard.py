@@ -1,0 +1,45 @@
+"""Keeps those who read the weights and the one who writes them apart, and tells readers what was written."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from edgelm.config import ModelConfig
+
+Array = np.ndarray
+
+
+class Guard:
+    """A lock that may be entered again by the thread that holds it: ``with guard`` to read, ``writing`` to write.
+
+    Parameters
+    ----------
+    config : ModelConfig
+
+    Attributes
+    ----------
+    versions : ndarray [L,M] of int64
+        How often each neuron block was written. A reader that keeps a copy of a block in another form, say in
+        integers, makes it anew when this has changed.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.versions = np.zeros((config.n_layers, config.n_blocks), np.int64)
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @contextmanager
+    def writing(self, blocks: Array | None = None) -> Iterator[None]:
+        """While weights change; ``blocks`` [L,M] of bool: of the neuron blocks these alone."""
+        with self._lock:
+            self.versions[... if blocks is None else blocks] += 1
+            yield
