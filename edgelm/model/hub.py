@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from edgelm.model.packing import check_packed, shift, unpack_one
 from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes
 from edgelm.text.tokenizer import Tokenizer
 
+Array = np.ndarray
 FORMAT = 1
 BUNDLED = Path(__file__).parent.parent / "models"
 DEFAULT = "small"
@@ -74,34 +75,38 @@ class Model:
     integer_graph: bytes | None
     card: dict[str, Any]
     guard: Guard = field(init=False)
+    _packed: Weights | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.config)
 
-    @cached_property
-    def packed(self) -> Weights:
-        """The tensors of the file as ``packing.shift`` leaves them, without those that are ``adaptable`` as they are.
+    @property
+    def packed(self) -> Mapping[str, Array]:
+        """The tensors of the file, but for those that are ``adaptable`` as they are; read as they are asked for, once
+        they were released.
 
         Raises
         ------
         ModelFileError
             The file is another one by now.
         """
-        manifest = read_manifest(self.folder)
-        if manifest.sha256 != self.sha256 or _damage(self.folder / WEIGHTS, manifest):
+        if self._packed is not None:
+            return self._packed
+        path, manifest = self.folder / WEIGHTS, read_manifest(self.folder)
+        if manifest.sha256 != self.sha256 or _damage(path, manifest):
             raise ModelFileError(f"{self.folder}: the model was exchanged while it was in use; start again")
-        return _read_weights(self.folder / WEIGHTS, self.config)[0]
+        return tensorfile.TensorFile(path)
 
     @cached_property
     def weights(self) -> Weights:
         """All tensors in float32, for learning; those of ``adaptable`` are the same arrays."""
-        frozen = {name: unpack_one(self.packed, name) for name in shapes(self.config) if name not in self.adaptable}
-        self.release()
+        packed = self.packed
+        frozen = {name: unpack_one(packed, name) for name in shapes(self.config) if name not in self.adaptable}
         return frozen | self.adaptable
 
     def release(self) -> None:
-        """Gives the memory of ``packed`` back; whoever needs it again reads it again."""
-        self.__dict__.pop("packed", None)
+        """Gives the memory of ``packed`` back."""
+        self._packed = None
 
     @property
     def n_parameters(self) -> int:
@@ -177,7 +182,7 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
         manifest.name, folder, manifest.sha256, config, tokenizer, adaptable, grad_rms, graph, integer_graph,
         manifest.card,
     )  # fmt: skip
-    model.packed = packed
+    model._packed = packed
     return model
 
 

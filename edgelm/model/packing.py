@@ -6,6 +6,8 @@ of 32 numbers along it share a scale (``edgelm/model/quantize.py``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from edgelm.config import ModelConfig
@@ -64,7 +66,7 @@ def unpack(packed: Weights) -> Weights:
     return {name: unpack_one(packed, name) for name in plain}
 
 
-def unpack_one(packed: Weights, name: str) -> Array:
+def unpack_one(packed: Mapping[str, Array], name: str) -> Array:
     """One float32 tensor of a model file."""
     if name in packed:
         return packed[name]
@@ -72,7 +74,7 @@ def unpack_one(packed: Weights, name: str) -> Array:
     return np.ascontiguousarray(values.T) if sums_over_first(name) else values
 
 
-def _rows(packed: Weights, name: str) -> Array:
+def _rows(packed: Mapping[str, Array], name: str) -> Array:
     """float32, the axis that products sum over last."""
     q, scale, zero_point = packed[name + ".q"], packed[name + ".scale"], packed.get(name + ".zero")
     if zero_point is not None:
@@ -80,8 +82,8 @@ def _rows(packed: Weights, name: str) -> Array:
     return from_int8(q if q.dtype == np.int8 else (q ^ np.uint8(128)).view(np.int8), scale)
 
 
-def integers(packed: Weights, name: str) -> tuple[Array, Array]:
-    """A matrix of a model file, shifted, as the integers that ONNX Runtime's operators read; a view where it can be.
+def integers(packed: Mapping[str, Array], name: str) -> tuple[Array, Array]:
+    """A matrix of a model file as the integers that ONNX Runtime's operators read; of a shifted one a view.
 
     Returns
     -------
@@ -91,6 +93,7 @@ def integers(packed: Weights, name: str) -> tuple[Array, Array]:
     """
     if name + ".q" in packed and name + ".zero" not in packed:
         q, scale = packed[name + ".q"], packed[name + ".scale"]
+        q = q if q.dtype == np.uint8 else q.view(np.uint8) ^ np.uint8(128)
     else:
         turned = name in packed and sums_over_first(name)
         rows = packed[name] if name in packed else _rows(packed, name)

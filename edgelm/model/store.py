@@ -57,7 +57,7 @@ def summary(folder: Path, pulled: Path) -> dict[str, Any]:
     """
     manifest = hub.read_manifest(folder)
     where = {hub.BUNDLED: "bundled", pulled: "pulled"}.get(folder.parent, "elsewhere")
-    kinds = {name.rpartition(".")[2] for name in tensorfile.names(folder / "weights.safetensors")}
+    kinds = {name.rpartition(".")[2] for name in tensorfile.TensorFile(folder / hub.WEIGHTS)}
     return {
         "name": manifest.name,
         "where": where,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,21 +40,34 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return tensors, metadata
 
 
-def names(path: Path) -> list[str]:
-    """Names of the tensors of a file, none of which is read.
+class TensorFile(Mapping[str, np.ndarray]):
+    """The tensors of a file by name, each read when it is asked for, and anew every time.
 
     Raises
     ------
     ModelFileError
         The file is missing, truncated, or no safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return list(file.keys())
-    except (OSError, SafetensorError) as exc:
-        raise ModelFileError(f"{path}: missing, damaged or not a safetensors file ({exc})") from None
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            self._file = safe_open(path, framework="numpy")
+            self._names = dict.fromkeys(self._file.keys())  # type: ignore[no-untyped-call]
+        except (OSError, SafetensorError) as exc:
+            raise ModelFileError(f"{path}: missing, damaged or not a safetensors file ({exc})") from None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._file.get_tensor(name)  # type: ignore[no-untyped-call,no-any-return]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:

@@ -39,6 +39,16 @@ def test_tensors_come_back(path: Path) -> None:
         np.testing.assert_array_equal(array, TENSORS[name])
 
 
+def test_tensors_are_read_one_by_one(path: Path) -> None:
+    file = tensorfile.TensorFile(path)
+    assert file.keys() == TENSORS.keys() and len(file) == len(TENSORS)
+    assert all(np.array_equal(file[name], array) for name, array in TENSORS.items())
+    assert file["a"] is not file["a"] and file.get("d") is None
+    for bad in (path.parent / "nowhere", path.parent):
+        with pytest.raises(ModelFileError, match="missing, damaged or not a safetensors file"):
+            tensorfile.TensorFile(bad)
+
+
 def test_nothing_at_all_comes_back(path: Path) -> None:
     tensorfile.write(path, {})
     assert tensorfile.read(path) == ({}, {})
