@@ -16,6 +16,7 @@ from edgelm import ports
 from edgelm.config import LearnConfig, ModelConfig, data_dir
 from edgelm.engine.opening import open_session, precision_of
 from edgelm.errors import InputError
+from edgelm.heat import Heat
 from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.entry import TEXT
 from edgelm.learn.measure import reminder_text
@@ -135,7 +136,7 @@ class Runtime:
     @cached_property
     def worker(self) -> Worker:
         """The thread that learns; the first use starts it."""
-        return Worker(self.adaptation, self._idle_seconds)
+        return Worker(self.adaptation, self._idle_seconds, Heat(ports.detect()).is_too_high)
 
     def mix(self, history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
         """The distribution [V] of the next token, with what the fast memory knows."""

@@ -119,6 +119,8 @@ def _converse(talk: Chat, common: Common) -> None:
     runtime = talk.runtime
 
     def below() -> str:
+        if runtime.worker.is_resting:
+            return "the device is hot: learning waits, what you said is kept"
         return "learning ..." if runtime.worker.is_busy else ""
 
     session: PromptSession[str] = PromptSession(bottom_toolbar=lambda: below() or None)

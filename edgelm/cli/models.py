@@ -160,6 +160,7 @@ def _fetch(url: str, common: Common) -> Iterator[bytes]:
 @common
 def info(common: Common) -> None:
     """Version, model card, device and port detected, where files are."""
+    from edgelm.engine.opening import precision_of
     from edgelm.kernels import aot
 
     model, port = hub.load(common.runtime.model, models_dir()), ports.detect()
@@ -172,6 +173,7 @@ def info(common: Common) -> None:
         "threads": common.runtime.threads,
         "memory_mb": port.memory_mb,
         "kernels": aot.in_use(),
+        "precision": precision_of(model),
         "model_sha256": model.sha256,
         "model_folder": str(model.folder),
         "model_bytes": sum(path.stat().st_size for path in model.folder.iterdir() if path.is_file()),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from edgelm.learn.replay import Learned
 
 OnTokens = Callable[[int], None]
+REST_SECONDS = 10.0
+"""How long learning waits at most, after a segment, for a device that is too warm: slowly it goes on all the same."""
 
 
 class Job(Future[Any]):
@@ -45,16 +47,27 @@ class Worker:
     idle_seconds : float or None
         After so long without anything to do, what was told is consolidated; None: never by itself.
         Once that is done the thread waits without using the processor.
+    is_hot : callable
+        Whether the device is too warm to learn now. What was told is in the log all the same.
     """
 
-    def __init__(self, adaptation: Adaptation, idle_seconds: float | None = None) -> None:
-        self._adaptation, self._idle_seconds = adaptation, idle_seconds
+    def __init__(
+        self, adaptation: Adaptation, idle_seconds: float | None = None, is_hot: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._adaptation, self._idle_seconds, self._is_hot = adaptation, idle_seconds, is_hot
+        self._cooled = threading.Event()
+        """Set when nobody has time to wait any more."""
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._unfinished = 0
         self._mutex = threading.Lock()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="edgelm-learning", daemon=True)
         self._thread.start()
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether learning waits for the device to cool down."""
+        return self.is_busy and not self._closing and self._is_hot()
 
     @property
     def is_busy(self) -> bool:
@@ -68,6 +81,7 @@ class Worker:
             def count(n_tokens: int) -> None:
                 job.begun_well.set()
                 on_tokens(n_tokens)
+                self._rest()
 
             return self._adaptation.learn(entry, on_tokens=count, report=report)
 
@@ -86,12 +100,20 @@ class Worker:
         self._jobs.put(job)
         return job
 
+    def _rest(self) -> None:
+        """Between two segments, while the device is too warm."""
+        waited = 0.0
+        while waited < REST_SECONDS and self._is_hot() and not self._cooled.wait(_REST_STEP):
+            waited += _REST_STEP
+
     def _run(self) -> None:
         while True:
             restless = self._idle_seconds is not None and self._adaptation.is_restless
             try:
                 job = self._jobs.get(timeout=self._idle_seconds if restless else None)
             except queue.Empty:
+                if self._is_hot():
+                    continue
                 job = Job(lambda _: self._adaptation.consolidate(self._is_wanted))
                 job.perform()
                 if job.exception() is not None:
@@ -104,11 +126,15 @@ class Worker:
                 self._unfinished -= 1
 
     def _is_wanted(self) -> bool:
-        return self._closing or self._unfinished > 0
+        return self._closing or self._unfinished > 0 or self._is_hot()
 
     def close(self) -> None:
         """Finishes what was asked for, and ends the thread; a consolidation is broken off."""
         if not self._closing:
             self._closing = True
+            self._cooled.set()
             self._jobs.put(None)
         self._thread.join()
+
+
+_REST_STEP = 0.5

@@ -81,10 +81,14 @@ def test_a_truncated_model(cli: Cli, tiny_model: Path, home: Path, command: list
     assert contents(folder.parent) == before
 
 
-def test_a_graph_that_onnxruntime_refuses(cli: Cli, tiny_model: Path, home: Path) -> None:
+@pytest.mark.parametrize(("precision", "file"), [("float32", "step.onnx"), ("int8", "step.int8.onnx")])
+def test_a_graph_that_onnxruntime_refuses(
+    cli: Cli, tiny_model: Path, home: Path, precision: str, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGELM_GRAPH", precision)
     folder = home.with_name("model")
     shutil.copytree(tiny_model, folder)
-    (folder / "step.onnx").write_bytes(b"no graph")
+    (folder / file).write_bytes(b"no graph")
     sign(folder)
     assert "not an ONNX file" in assert_one_line(cli("chat", model=folder, input="Hello\n"))
     assert contents(home) == {}

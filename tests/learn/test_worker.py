@@ -27,10 +27,12 @@ def start(tiny_model: Path, tmp_path: Path) -> Iterator[Start]:
     """``start("me", idle_seconds=0.1)``: a worker and what it works on."""
     started: list[tuple[Worker, Adaptation]] = []
 
-    def run(name: str = "me", idle_seconds: float | None = None) -> tuple[Worker, Adaptation]:
+    def run(
+        name: str = "me", idle_seconds: float | None = None, is_hot: Callable[[], bool] = lambda: False
+    ) -> tuple[Worker, Adaptation]:
         adaptation = open_life(tiny_model, tmp_path / "profiles", name=name)
         adaptation.prepare()
-        started.append((Worker(adaptation, idle_seconds), adaptation))
+        started.append((Worker(adaptation, idle_seconds, is_hot), adaptation))
         return started[-1]
 
     yield run
@@ -232,3 +234,38 @@ def test_readers_meet_whole_updates_only(start: Start) -> None:
     assert len(known) > 5
     assert len(set(seen)) > 1
     assert set(seen) <= known
+
+
+def test_a_hot_device_rests_between_segments_until_it_is_closed(start: Start) -> None:
+    heat = threading.Event()
+    heat.set()
+    worker, adaptation = start(idle_seconds=0.01, is_hot=heat.is_set)
+    job = worker.learn(adaptation.tell(CHAT, "The ferry waits in the fog for the baker. " * 20, conversation=1))
+    assert job.begun_well.wait(PATIENCE_SECONDS)
+    assert not job.done() and worker.is_resting, "ten seconds a segment"
+    heat.clear()
+    assert job.result() is None or job.done()
+    assert not worker.is_resting
+    _until(lambda: not adaptation.is_restless)
+    heat.set()
+    job = worker.learn(adaptation.tell(CHAT, "The captain waits for the baker. " * 20, conversation=1))
+    assert job.begun_well.wait(PATIENCE_SECONDS)
+    time.sleep(0.05)
+    n_entries = len(adaptation.entries)
+    worker.close()
+    assert job.done() and len(adaptation.entries) == n_entries
+
+
+def test_a_hot_device_does_not_consolidate_by_itself(start: Start) -> None:
+    heat = threading.Event()
+    worker, adaptation = start(idle_seconds=0.01)
+    worker._is_hot = heat.is_set  # from now on
+    _tell(worker, adaptation, "The ferry waits in the fog.")
+    _until(lambda: not adaptation.is_restless)
+    heat.set()
+    worker.learn(adaptation.tell(CHAT, "The baker too.", conversation=1))
+    time.sleep(0.2)
+    kinds = [entry.kind for entry in adaptation.entries]
+    assert kinds == [CHAT, CONSOLIDATION, CHAT]
+    heat.clear()
+    _until(lambda: not adaptation.is_restless)
