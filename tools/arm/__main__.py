@@ -2,6 +2,7 @@
 
 python -m tools.arm make ROOM WHEEL...               Debian's Python and what the wheel needs, for arm64
 python -m tools.arm run [--cpu CPU] ROOM ARGS...     its Python, for example: run ROOM -m edgelm info
+python -m tools.arm compare [--cpu CPU] ROOM         the same life there and here (tools/arm/compare.py)
 
 Needs qemu-user, apt and dpkg (Debian: apt install qemu-user), no root. What is emulated computes what the device would;
 it says nothing of speed.
@@ -15,6 +16,8 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+
+from tools.arm import compare
 
 DISTRIBUTION, PYTHON = "bookworm", "3.11"
 FEATURES = {
@@ -82,12 +85,16 @@ def main() -> None:
     making, running = commands.add_parser("make"), commands.add_parser("run")
     making.add_argument("room", type=Path)
     making.add_argument("wheels", type=Path, nargs="+")
-    running.add_argument("room", type=Path)
-    running.add_argument("--cpu", choices=FEATURES, default="cortex-a72")
+    comparing = commands.add_parser("compare")
+    for each in (running, comparing):
+        each.add_argument("room", type=Path)
+        each.add_argument("--cpu", choices=FEATURES, default="cortex-a72")
     running.add_argument("args", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     if given.command == "make":
         make(given.room.resolve(), [wheel.resolve() for wheel in given.wheels])
+    elif given.command == "compare":
+        compare.main([sys.executable, "-m", "tools.arm", "run", "--cpu", given.cpu, str(given.room.resolve())])
     else:
         sys.exit(run(given.room.resolve(), given.cpu, given.args))
 
