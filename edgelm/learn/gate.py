@@ -19,7 +19,7 @@ from edgelm.text.general import general_text
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 
 EXCERPTS, EXCERPT_TOKENS = 12, 128
-AT_ONCE = 3
+AT_ONCE = 2
 """Excerpts that a check reads; the checks take turns."""
 
 
