@@ -39,9 +39,11 @@ def sample(logits: Array, recent: Sequence[int], config: SampleConfig, rng: np.r
         scores[np.unique(recent[-PENALTY_WINDOW:])] -= np.log(config.repetition_penalty)
     if config.temperature == 0:
         return int(np.argmax(scores))
-    probabilities = np.exp(log_softmax(scores / config.temperature))
-    order = np.argsort(-probabilities, kind="stable")
-    mass = np.cumsum(probabilities[order])
-    kept = order[: int(np.searchsorted(mass, config.top_p * mass[-1])) + 1]
+    probabilities = np.exp((scores - scores.max()) / config.temperature)
+    probabilities /= probabilities.sum()
+    # All that is rarer than this has less than 1 - top_p together: no need to sort it.
+    found = np.flatnonzero(probabilities >= (1 - config.top_p) / len(probabilities))
+    order = found[np.argsort(-probabilities[found], kind="stable")]
+    kept = order[: int(np.searchsorted(np.cumsum(probabilities[order]), config.top_p)) + 1]
     weights = probabilities[kept] / probabilities[kept].sum()
     return int(rng.choice(kept, p=weights))

@@ -50,6 +50,25 @@ def test_temperature_sharpens_and_flattens(temperature: float) -> None:
     np.testing.assert_allclose(shares(temperature=temperature), expected / expected.sum(), atol=0.03)
 
 
+@pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1, 5])
+def test_no_token_of_the_nucleus_is_missed(top_p: float, spread: float) -> None:
+    """Against sorting all of them."""
+    logits = (spread * np.random.default_rng(1).standard_normal(200)).astype(np.float32)
+    probabilities = np.exp(log_softmax(logits))
+    order = np.argsort(-probabilities, kind="stable")
+    n_kept = int(np.searchsorted(np.cumsum(probabilities[order]), top_p)) + 1
+    expected = set(order[:n_kept].tolist())
+
+    class Asked:
+        def choice(self, kept: np.ndarray, p: np.ndarray) -> int:
+            assert set(kept.tolist()) == expected and abs(p.sum() - 1) < 1e-12
+            np.testing.assert_allclose(p, probabilities[kept] / probabilities[kept].sum())
+            return int(kept[0])
+
+    sample(logits, (), SampleConfig(**PLAIN | {"top_p": top_p}), Asked())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("temperature", [1e-3, 10])
 def test_extreme_temperatures_give_a_token(temperature: float) -> None:
     assert shares(temperature=temperature, n_draws=50).sum() == 1
