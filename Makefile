@@ -1,6 +1,7 @@
 # make chat    everything up to a running chat; needs Python 3.11 or newer and a package index, nothing else
 # make check   what continuous integration runs
 # make wheels  wheels with compiled kernels, for all ports; needs GNU ld for Arm (Debian: binutils-aarch64-linux-gnu)
+# make arm     the same life on an emulated Raspberry Pi 4 and here; needs qemu-user and what make wheels needs
 # PYTHON=...     the interpreter for .venv     ARGS=...        options for chat, test and bench
 # PIP_EXTRA=...  more packages or pip options to install with
 
@@ -11,8 +12,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q --no-input
 SOURCES := edgelm tools tests
 WHEEL_ROOM := build/wheel-test
+ARM_ROOM := build/arm
 
-.PHONY: chat test check bench docs fix clean venv style types layers coverage wheel wheels
+.PHONY: chat test check bench docs fix clean venv style types layers coverage wheel wheels arm
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -68,6 +70,11 @@ wheel: venv
 
 wheels: venv
 	$(BIN)/python -m tools.build_wheel --all $(ARGS)
+
+arm: venv
+	$(BIN)/python -m tools.build_wheel --port rpi-4 --out build/arm-wheel
+	$(BIN)/python -m tools.arm make $(ARM_ROOM) build/arm-wheel/*.whl
+	$(BIN)/python -m tools.arm compare --cpu cortex-a72 $(ARM_ROOM)
 
 venv: $(VENV)/.dev
 
