@@ -247,7 +247,8 @@ class Life:
         excess = self.gate.excess(self.learner.network, self._checks)
         self._checks += 1
         limit, draw = self.config.gate_limit, self.config.gate_draw
-        if not excess < limit:
+        if not excess < limit / 2:
+            # A few excerpts are off by a percent or so; a point that counts as good must be one.
             excess = self.gate.excess_of_all(self.learner.network)
             if not excess < limit:
                 self._take_back(f"general text became {excess:.1%} worse")
