@@ -32,7 +32,7 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
             if not common.json:
                 click.echo(pieces[-1], nl=False)
         pieces.append(decoder.flush())
-        common.emit({"text": "".join(pieces)}, pieces[-1])
+        common.emit({"text": "".join(pieces), "tokens": len(pieces) - 1}, pieces[-1])
 
 
 @click.command()

@@ -252,7 +252,8 @@ class Profile:
     def _write_weights(self, entry_id: int, tensors: Weights) -> str:
         path = self._weights_path(entry_id)
         tensorfile.write(path, tensors, {"base": self.base, "base_name": self.base_name, "entry": str(entry_id)})
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def change(self, entry_id: int, *, note: str | None = None, amount: int | None = None) -> None:
         """Writes down what became of an entry."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from edgelm.errors import ModelFileError
 from edgelm.model import tensorfile
@@ -57,6 +58,18 @@ def test_nothing_at_all_comes_back(path: Path) -> None:
 def test_a_view_is_written_as_it_looks(path: Path) -> None:
     tensorfile.write(path, {"a": TENSORS["a"].T})
     np.testing.assert_array_equal(tensorfile.read(path)[0]["a"], TENSORS["a"].T)
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16", "int32", "int8", "uint8"])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (3,), (2, 1, 5), (700, 800)])
+def test_the_library_reads_what_is_written(path: Path, kind: str, shape: tuple[int, ...]) -> None:
+    tensors = {"a": np.full(shape, 7, kind), "odd": np.arange(3, dtype=np.int8), "ä": np.linspace(0, 1, 5)}
+    tensorfile.write(path, tensors)
+    found = load_file(path)
+    assert found.keys() == tensors.keys()
+    for name, array in tensors.items():
+        assert found[name].dtype == array.dtype and found[name].shape == array.shape
+        np.testing.assert_array_equal(found[name], array)
 
 
 def test_only_its_owner_can_read_it(path: Path) -> None:
