@@ -14,7 +14,7 @@ SOURCES := edgelm tools tests
 WHEEL_ROOM := build/wheel-test
 ARM_ROOM := build/arm
 
-.PHONY: chat test check bench docs fix clean venv style types layers coverage wheel wheels arm
+.PHONY: chat test check bench docs fix clean venv style types layers coverage wheel wheels arm arm-room
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -71,10 +71,12 @@ wheel: venv
 wheels: venv
 	$(BIN)/python -m tools.build_wheel --all $(ARGS)
 
-arm: venv
+arm: arm-room
+	$(BIN)/python -m tools.arm compare $(ARGS) --cpu cortex-a72 $(ARM_ROOM)
+
+arm-room: venv
 	$(BIN)/python -m tools.build_wheel --port rpi-4 --out build/arm-wheel
 	$(BIN)/python -m tools.arm make $(ARM_ROOM) build/arm-wheel/*.whl
-	$(BIN)/python -m tools.arm compare --cpu cortex-a72 $(ARM_ROOM)
 
 venv: $(VENV)/.dev
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -70,6 +71,20 @@ main()
 """
 
 
+STRICT = """
+import ctypes, mmap, sys
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0):
+    sys.exit(77)
+try:
+    mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+except PermissionError:
+    pass
+else:
+    sys.exit("memory can still be both written and run")
+"""
+
+
 @pytest.fixture(scope="module")
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, installed as far as importing goes."""
@@ -79,10 +94,12 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(site: Path, home: Path, model: Path, args: list[str], said: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    site: Path, home: Path, model: Path, args: list[str], said: str = "", before: str = ""
+) -> subprocess.CompletedProcess[str]:
     """The command, where neither numba nor onnx can be imported."""
     environment = {**os.environ, "PYTHONPATH": str(site), "EDGELM_HOME": str(home), "EDGELM_KERNELS": "aot"}
-    command = [sys.executable, "-c", SCRIPT, *args, "--model", str(model)]
+    command = [sys.executable, "-c", before + SCRIPT, *args, "--model", str(model)]
     return subprocess.run(command, input=said, capture_output=True, text=True, cwd=site, env=environment, timeout=120)
 
 
@@ -108,3 +125,13 @@ def test_export_says_what_to_install(site: Path, tmp_path: Path, tiny_model: Pat
     done = run(site, tmp_path, tiny_model, ["export", str(tmp_path / "out")])
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1 and "install edgelm[export]" in done.stderr
+
+
+def test_it_learns_where_no_memory_is_both_written_and_run(site: Path, tmp_path: Path, tiny_model: Path) -> None:
+    done = run(
+        site, tmp_path, tiny_model, ["chat", "--json", "--max-tokens", "3"], "my dog is called Biscuit\n", STRICT
+    )
+    if done.returncode == 77:
+        pytest.skip("the kernel has no PR_SET_MDWE (Linux 6.3)")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["learned_tokens"] > 0

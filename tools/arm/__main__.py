@@ -2,7 +2,7 @@
 
 python -m tools.arm make ROOM WHEEL...               Debian's Python and what the wheel needs, for arm64
 python -m tools.arm run [--cpu CPU] ROOM ARGS...     its Python, for example: run ROOM -m edgelm info
-python -m tools.arm compare [--cpu CPU] ROOM         the same life there and here (tools/arm/compare.py)
+python -m tools.arm compare [--short] ROOM           the same life there and here (tools/arm/compare.py)
 python -m tools.arm cost [--cpu CPU] ROOM            instructions a token, memory (tools/arm/cost.py)
 
 Needs qemu-user, apt and dpkg (Debian: apt install qemu-user), no root. What is emulated computes what the device would;
@@ -32,12 +32,14 @@ def main() -> None:
     for each in (running, comparing, costing):
         each.add_argument("room", type=Path)
         each.add_argument("--cpu", choices=FEATURES, default="cortex-a72")
+    comparing.add_argument("--short", action="store_true")
     running.add_argument("args", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     if given.command == "make":
         make(given.room.resolve(), [wheel.resolve() for wheel in given.wheels])
     elif given.command == "compare":
-        compare.main([sys.executable, "-m", "tools.arm", "run", "--cpu", given.cpu, str(given.room.resolve())])
+        there = [sys.executable, "-m", "tools.arm", "run", "--cpu", given.cpu, str(given.room.resolve())]
+        compare.main(there, short=given.short)
     elif given.command == "cost":
         cost.main(given.room.resolve(), given.cpu)
     else:

@@ -1,10 +1,11 @@
 """The same life on emulated Arm and on this machine: what differs?
 
-python -m tools.arm compare ROOM [--cpu CPU]
+python -m tools.arm compare ROOM [--cpu CPU] [--short]
 
 Twenty turns of chat with learning, a text adapted, a process killed in a turn and started again, all with the float32
-graph at temperature 0: answers must be the same to the last token, learned weights within ``TOLERANCE``. Integers
-round differently, so of those the first difference is reported. Prints a line a check, and fails with their number.
+graph at temperature 0 (``--short``: three turns, fewer tokens): answers must be the same to the last token, learned
+weights within ``TOLERANCE``. Integers round differently, so of those the first difference is reported. Prints a line a
+check, and fails with their number.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ TEXT = "\n".join(
     f"The {what} of the harbour master is kept in the {where} house, and nobody may use it before the bell."
     for what, where in product(("lamp", "boat", "key", "horn", "map", "rope"), ("white", "old", "upper", "ice"))
 )
+N_TOKENS = 100
+"""Of a completion."""
 
 
 class Machine:
@@ -89,9 +92,10 @@ class Machine:
         return tensorfile.read(path)[0]
 
 
-def compare(ours: Machine, theirs: Machine, turns: Sequence[str] = TURNS) -> dict[str, str]:
+def compare(ours: Machine, theirs: Machine, turns: Sequence[str] = TURNS, n_tokens: int = N_TOKENS) -> dict[str, str]:
     """By check, what differs; nothing where nothing does."""
     found: dict[str, str] = {}
+    completion = ("complete", "The ferry", "-n", str(n_tokens), "--temperature", "0")
 
     def both(name: str, ask: Callable[[Machine], Any], differ: Callable[[Any, Any], str] = _inequality) -> None:
         found[name] = differ(ask(ours), ask(theirs))
@@ -104,11 +108,9 @@ def compare(ours: Machine, theirs: Machine, turns: Sequence[str] = TURNS) -> dic
     text.write_text(TEXT, encoding="utf-8")
     both("adapt: figures", lambda m: _figures(m.run("adapt", str(text), "--json", "--profile", "text")))
     both("adapt: weights", lambda m: m.change("text"), _difference)
-    both("float32: 100 tokens", lambda m: m.run("complete", "The ferry", "-n", "100", "--temperature", "0"))
+    both(f"float32: {n_tokens} tokens", lambda m: m.run(*completion))
     both("against numpy", lambda m: m.run("models", "verify", "--json"))
-    of_integers = [
-        m.run("complete", "The ferry", "-n", "100", "--temperature", "0", precision="int8") for m in (ours, theirs)
-    ]
+    of_integers = [m.run(*completion, precision="int8") for m in (ours, theirs)]
     same = next((i for i, (a, b) in enumerate(zip(*of_integers, strict=False)) if a != b), len(of_integers[0]))
     print(f"int8: the same for {same} of {len(of_integers[0])} characters", flush=True)
     return found
@@ -136,11 +138,12 @@ def _figures(printed: str) -> dict[str, float]:
     return {name: round(fields[name], 3) for name in ("tokens", "bits_per_byte_before", "bits_per_byte_after")}
 
 
-def main(command: list[str]) -> None:
+def main(command: list[str], *, short: bool) -> None:
     """Compares this machine with the one that ``command`` runs Python on."""
+    size = (TURNS[3:6], N_TOKENS // 4) if short else (TURNS, N_TOKENS)
     with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
         ours = Machine([sys.executable], Path(folder) / "here")
-        found = compare(ours, Machine(command, Path(folder) / "there"))
+        found = compare(ours, Machine(command, Path(folder) / "there"), *size)
     sys.exit(sum(bool(difference) for difference in found.values()))
 
 

@@ -132,16 +132,20 @@ class Emulator:
 def resident(pid: int) -> float:
     """Megabytes of the pages of an emulated process, 0 where it has ended."""
     try:
-        lines = Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines()
+        return pages(Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8")) / 1000
     except OSError:
         return 0.0
+
+
+def pages(smaps: str) -> int:
+    """Kilobytes resident in the range of the emulated process; ``smaps`` as in proc_pid_smaps(5)."""
     kilobytes, inside = 0, False
-    for line in lines:
+    for line in smaps.splitlines():
         if start := re.match(r"([0-9a-f]+)-", line):
             inside = BASE <= int(start[1], 16) < END
         elif inside and line.startswith("Rss:"):
             kilobytes += int(line.split()[1])
-    return kilobytes / 1000
+    return kilobytes
 
 
 def _slope(counts: Sequence[tuple[int, int]]) -> float:
