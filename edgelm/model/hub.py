@@ -102,8 +102,15 @@ class Model:
     @cached_property
     def weights(self) -> Weights:
         """All tensors in float32, for learning; those of ``adaptable`` are the same arrays."""
-        packed = self.packed
-        frozen = {name: unpack_one(packed, name) for name in shapes(self.config) if name not in self.adaptable}
+        packed, frozen = self.packed, {}
+        for name in shapes(self.config):
+            if name not in self.adaptable:
+                frozen[name] = unpack_one(packed, name)
+            if self._packed is not None:
+                # The two forms of all tensors are never held at once.
+                for part in ("", ".q", ".scale", ".zero"):
+                    self._packed.pop(name + part, None)
+        self._packed = None
         return frozen | self.adaptable
 
     def release(self) -> None:

@@ -3,9 +3,9 @@
 python -m tools.arm compare ROOM [--cpu CPU] [--short]
 
 Twenty turns of chat with learning, a text adapted, a process killed in a turn and started again, all with the float32
-graph at temperature 0 (``--short``: three turns, fewer tokens): answers must be the same to the last token, learned
-weights within ``TOLERANCE``. Integers round differently, so of those the first difference is reported. Prints a line a
-check, and fails with their number.
+graph at temperature 0 (``--short``: three turns, fewer tokens, no text): answers must be the same to the last token,
+learned weights within ``TOLERANCE``. Integers round differently, so of those the first difference is reported. Prints a
+line a check, and fails with their number.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class Machine:
         return tensorfile.read(path)[0]
 
 
-def compare(ours: Machine, theirs: Machine, turns: Sequence[str] = TURNS, n_tokens: int = N_TOKENS) -> dict[str, str]:
+def compare(
+    ours: Machine, theirs: Machine, turns: Sequence[str] = TURNS, n_tokens: int = N_TOKENS, text: str = TEXT
+) -> dict[str, str]:
     """By check, what differs; nothing where nothing does."""
     found: dict[str, str] = {}
     completion = ("complete", "The ferry", "-n", str(n_tokens), "--temperature", "0")
@@ -104,10 +106,11 @@ def compare(ours: Machine, theirs: Machine, turns: Sequence[str] = TURNS, n_toke
     both(f"{len(turns)} turns: answers", lambda m: [turn["reply"] for turn in m.chat(*turns)])
     both(f"{len(turns)} turns: weights", lambda m: m.change(), _difference)
     both("killed and started again", lambda m: m.killed(turns[:8], len(turns[:8]) // 2))
-    text = ours.folder / "text.txt"
-    text.write_text(TEXT, encoding="utf-8")
-    both("adapt: figures", lambda m: _figures(m.run("adapt", str(text), "--json", "--profile", "text")))
-    both("adapt: weights", lambda m: m.change("text"), _difference)
+    if text:
+        path = ours.folder / "text.txt"
+        path.write_text(text, encoding="utf-8")
+        both("adapt: figures", lambda m: _figures(m.run("adapt", str(path), "--json", "--profile", "text")))
+        both("adapt: weights", lambda m: m.change("text"), _difference)
     both(f"float32: {n_tokens} tokens", lambda m: m.run(*completion))
     both("against numpy", lambda m: m.run("models", "verify", "--json"))
     of_integers = [m.run(*completion, precision="int8") for m in (ours, theirs)]
@@ -140,7 +143,7 @@ def _figures(printed: str) -> dict[str, float]:
 
 def main(command: list[str], *, short: bool) -> None:
     """Compares this machine with the one that ``command`` runs Python on."""
-    size = (TURNS[3:6], N_TOKENS // 4) if short else (TURNS, N_TOKENS)
+    size = (TURNS[3:6], N_TOKENS // 4, "") if short else (TURNS, N_TOKENS, TEXT)
     with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
         ours = Machine([sys.executable], Path(folder) / "here")
         found = compare(ours, Machine(command, Path(folder) / "there"), *size)

@@ -129,11 +129,15 @@ class Killer:
         if kill:
             command.kill()
         code = command.finish()
+        seconds = time.monotonic() - begun
         if code == -9:
-            self.phases[f"{kind}, {phase()}"] += 1
+            reached, usual = phase(), self._usual.get(kind, 0.5)
+            self.phases[f"{kind}, {reached}"] += 1
+            if reached.startswith("before the first") and seconds > usual / 2:
+                # The machine has become slower: else no run would ever end, to say so.
+                self._usual[kind] = 1.25 * usual
             return False
         self.ended += 1
-        seconds = time.monotonic() - begun
         self._usual[kind] = 0.8 * self._usual.get(kind, seconds) + 0.2 * seconds
         if code != 0 or command.err:
             self._fail(f"{kind}: exit code {code}: {command.err.decode(errors='replace').strip()}")
