@@ -240,7 +240,7 @@ def test_a_hot_device_rests_between_segments_until_it_is_closed(start: Start) ->
     heat = threading.Event()
     heat.set()
     worker, adaptation = start(idle_seconds=0.01, is_hot=heat.is_set)
-    job = worker.learn(adaptation.tell(CHAT, "The ferry waits in the fog for the baker. " * 20, conversation=1))
+    job = worker.learn(adaptation.tell(CHAT, "The ferry waits in the fog for the baker. " * 5, conversation=1))
     assert job.begun_well.wait(PATIENCE_SECONDS)
     assert not job.done() and worker.is_resting, "ten seconds a segment"
     heat.clear()
@@ -248,7 +248,7 @@ def test_a_hot_device_rests_between_segments_until_it_is_closed(start: Start) ->
     assert not worker.is_resting
     _until(lambda: not adaptation.is_restless)
     heat.set()
-    job = worker.learn(adaptation.tell(CHAT, "The captain waits for the baker. " * 20, conversation=1))
+    job = worker.learn(adaptation.tell(CHAT, "The captain waits for the baker. " * 5, conversation=1))
     assert job.begun_well.wait(PATIENCE_SECONDS)
     time.sleep(0.05)
     n_entries = len(adaptation.entries)
