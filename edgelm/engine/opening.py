@@ -47,6 +47,7 @@ def open_session(model: Model, threads: int = 1, precision: str | None = None) -
     """
     if (precision or precision_of(model)) == "float32" or model.integer_graph is None:
         check_graph(model.graph)
+        model.answers_in_float32 = True
         return OrtSession(model.graph, model.weights, threads, model.guard)
     check_graph(model.integer_graph)
     blocks = IntegerBlocks(model)

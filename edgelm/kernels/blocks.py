@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgelm.kernels.emit import LANES
 from edgelm.kernels.jit import entry, kernel
 from edgelm.kernels.norm import ONE, ZERO, exp, sigmoid
-from edgelm.kernels.signature import F1, F2, F3, I1, F, I
+from edgelm.kernels.signature import F1, F2, F3, I1, U3, F, I
+from edgelm.kernels.tile import RUN, product, product_across, turn, widen
 
 
 @entry(F2, F1, F1, I, F, F2, F1, F2)
@@ -74,54 +76,85 @@ def group_pairs(a, starts, tokens):  # type: ignore[no-untyped-def]
     starts[n_blocks] = count
 
 
-@entry(F2, F2, F3, F3, I1, I1, F2, F2, F2)
-def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, y):  # type: ignore[no-untyped-def]
+def room_for(n_steps: int, size: int, width: int) -> int:
+    """Numbers of room that the passes of blocks of B = ``size`` and D = ``width`` work in."""
+    return size * width + 2 * n_steps * width + n_steps * size
+
+
+@entry(F2, F2, (F3, U3, F3), F3, I1, I1, F2, F2, F2, F1, F2)
+def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, plain, room, y):  # type: ignore[no-untyped-def]
     """y [T,D] += sum over awake blocks of a SiLU(h W1') W2'.
 
-    h [T,D]; a [T,M]; w1 [M,B,D]; w2 [M,D,B]; hidden and slope [pairs,B] overwritten with SiLU(h W1')
-    and its derivative there, for backward.
+    h [T,D]; a [T,M]; w1: float32 [M,B,D], or none of them and uint8 around 128 [M,B,D] with scales [M,B,D/32];
+    w2 [M,D,B]; hidden and slope [pairs,B] overwritten with SiLU(h W1') and its derivative there, for backward;
+    plain [B,D] and room are overwritten.
     """
-    for i in range(w1.shape[0]):
+    n_blocks, width, size = w2.shape
+    out = size * width
+    strengths = out + h.shape[0] * width
+    for i in range(n_blocks):
         first, last = starts[i], starts[i + 1]
-        if first == last:
+        n = last - first
+        if n == 0:
             continue
-        _products(h, tokens[first:last], w1[i], slope[first:last])
-        for p in range(first, last):
-            for b in range(slope.shape[1]):
-                x = slope[p, b]
+        if w1[0].shape[0]:
+            _products(h, tokens[first:last], w1[0][i], slope[first:last])
+        else:
+            for b in range(size):
+                for j in range(0, width, LANES):
+                    widen(w1[1], (i * size + b) * width + j, w1[2][i, b, j // RUN], plain, b * width + j)
+            _products(h, tokens[first:last], plain, slope[first:last])
+        for p in range(n):
+            strength = a[tokens[first + p], i]
+            for b in range(size):
+                x = slope[first + p, b]
                 sig = sigmoid(x)
-                hidden[p, b] = x * sig
-                slope[p, b] = sig * (ONE + x * (ONE - sig))
-        _write(hidden[first:last], a[:, i], tokens[first:last], w2[i], y)
+                hidden[first + p, b] = x * sig
+                room[strengths + p * size + b] = x * sig * strength
+                slope[first + p, b] = sig * (ONE + x * (ONE - sig))
+        turn(w2, i * size * width, width, size, room, 0)
+        product(room, strengths, size, room, 0, LANES, size * LANES, room, out, width, n, width, size)
+        _scatter(room, out, tokens, first, n, y)
 
 
-@entry(F2, F2, F3, F3, I1, I1, F2, F2, F2, F2, F2, F2, F3)
-def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, w2_rows, dact, da, dh, dw2):  # type: ignore[no-untyped-def]
+@entry(F2, F2, (F3, U3, F3), F3, I1, I1, F2, F2, F1, F2, F2, F3)
+def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh, dw2):  # type: ignore[no-untyped-def]
     """Gradients of ``blocks_forward``.
 
     da [T,M] overwritten (0 where asleep); dh [T,D] added to; dw2 of the blocks that are awake in the
     segment overwritten, of the others left as it is; slope is replaced by the gradient of h W1'.
-    w2_rows [B,D or more] and dact [T,B] are room to work in.
     """
-    size = hidden.shape[1]
+    n_blocks, width, size = w2.shape
+    tile = size * width
+    rows = tile
+    out = rows + dy.shape[0] * width
+    act = out + dy.shape[0] * width
     da[:] = 0
-    for i in range(w1.shape[0]):
-        first, last = starts[i], starts[i + 1]
-        if first == last:
+    for i in range(n_blocks):
+        first, n = starts[i], starts[i + 1] - starts[i]
+        if n == 0:
             continue
-        _turn(w2[i], w2_rows)
-        _products(dy, tokens[first:last], w2_rows, dact)
-        for p in range(first, last):
+        _gather(dy, tokens, first, n, room, rows)
+        product(room, rows, width, w2, i * tile, size, LANES, room, act, size, n, size, width)
+        for p in range(n):
             # dL/dhidden without the strength gives da; with it, the gradient of h W1'.
-            strength = a[tokens[p], i]
+            strength = a[tokens[first + p], i]
             dot = ZERO
             for b in range(size):
-                dot += dact[p - first, b] * hidden[p, b]
-            da[tokens[p], i] = dot
+                g = room[act + p * size + b]
+                dot += g * hidden[first + p, b]
+                slope[first + p, b] *= g * strength
+                room[act + p * size + b] = hidden[first + p, b] * strength
+            da[tokens[first + p], i] = dot
+        product_across(room, rows, width, room, act, dw2, i * tile, width, size, n)
+        if w1[0].shape[0]:
+            product(slope, first * size, size, w1[0], i * tile, width, LANES, room, out, width, n, width, size)
+        else:
             for b in range(size):
-                slope[p, b] *= dact[p - first, b] * strength
-        _spread(slope[first:last], tokens[first:last], w1[i], dh)
-        _outer(dy, a[:, i], tokens[first:last], hidden[first:last], dw2[i])
+                for j in range(0, width, LANES):
+                    widen(w1[1], (i * size + b) * width + j, w1[2][i, b, j // RUN], room, j * size + b * LANES)
+            product(slope, first * size, size, room, 0, LANES, size * LANES, room, out, width, n, width, size)
+        _scatter(room, out, tokens, first, n, dh)
 
 
 @entry(F2, I1, I1, F2, F3)
@@ -143,13 +176,30 @@ def blocks_w1_backward(h, starts, tokens, dz, dw1):  # type: ignore[no-untyped-d
                     dw1[i, b, j] += g * row[j]
 
 
-# The products of one block with its n tokens. What is used more than once in an inner loop stays in a register;
-# where a tile reaches over an edge it repeats the last row, and either writes the same number twice or counts it 0.
+@kernel
+def _gather(x, tokens, first, n, room, base):  # type: ignore[no-untyped-def]
+    """room [n,D] = x[tokens[first : first + n]]."""
+    width = x.shape[1]
+    for p in range(n):
+        row = x[tokens[first + p]]
+        for j in range(width):
+            room[base + p * width + j] = row[j]
+
+
+@kernel
+def _scatter(room, base, tokens, first, n, out):  # type: ignore[no-untyped-def]
+    """out[tokens[first : first + n]] += room [n,D]."""
+    width = out.shape[1]
+    for p in range(n):
+        row = out[tokens[first + p]]
+        for j in range(width):
+            row[j] += room[base + p * width + j]
 
 
 @kernel
 def _products(x, tokens, w, out):  # type: ignore[no-untyped-def]
-    """out [n,B] = x[tokens] w'; x [T,D]; w [B,D or more]. Tiles of 2 tokens and 4 rows."""
+    """out [n,B] = x[tokens] w'; x [T,D]; w [B,D]. Tiles of 2 tokens and 4 rows: what is used more than once stays in a
+    register. A tile that reaches over an edge repeats the last row, and writes the same number twice."""
     n, size, width = len(tokens), out.shape[1], x.shape[1]
     for p in range(0, n, 2):
         q = min(p + 1, n - 1)
@@ -169,83 +219,3 @@ def _products(x, tokens, w, out):  # type: ignore[no-untyped-def]
                 r3 += x1[j] * w3[j]
             out[p, b], out[p, b1], out[p, b2], out[p, b3] = s0, s1, s2, s3
             out[q, b], out[q, b1], out[q, b2], out[q, b3] = r0, r1, r2, r3
-
-
-@kernel
-def _write(hidden, strength, tokens, w2, y):  # type: ignore[no-untyped-def]
-    """y[tokens] += strength[tokens] hidden w2'; hidden [n,B]; strength [T]; w2 [D,B]. Tiles of 4 tokens."""
-    n, (width, size) = len(tokens), w2.shape
-    for p in range(0, n, 4):
-        p1, p2, p3 = min(p + 1, n - 1), min(p + 2, n - 1), min(p + 3, n - 1)
-        t0, t1, t2, t3 = tokens[p], tokens[p1], tokens[p2], tokens[p3]
-        a0 = strength[t0]
-        a1 = strength[t1] if p1 > p else ZERO
-        a2 = strength[t2] if p2 > p1 else ZERO
-        a3 = strength[t3] if p3 > p2 else ZERO
-        h0, h1, h2, h3 = hidden[p], hidden[p1], hidden[p2], hidden[p3]
-        for j in range(width):
-            row = w2[j]
-            s0 = s1 = s2 = s3 = ZERO
-            for b in range(size):
-                s0 += h0[b] * row[b]
-                s1 += h1[b] * row[b]
-                s2 += h2[b] * row[b]
-                s3 += h3[b] * row[b]
-            y[t0, j] += a0 * s0
-            y[t1, j] += a1 * s1
-            y[t2, j] += a2 * s2
-            y[t3, j] += a3 * s3
-
-
-@kernel
-def _turn(w, rows):  # type: ignore[no-untyped-def]
-    """rows[b, j] = w[j, b]; w [D,B]; rows [B,D or more]. Tiles of 8 columns, half a cache line."""
-    width, size = w.shape
-    edge = width - width % 8
-    for first in range(0, edge, 8):
-        for b in range(size):
-            for j in range(first, first + 8):
-                rows[b, j] = w[j, b]
-    for j in range(edge, width):
-        for b in range(size):
-            rows[b, j] = w[j, b]
-
-
-@kernel
-def _spread(g, tokens, w, out):  # type: ignore[no-untyped-def]
-    """out[tokens] += g w; g [n,B]; w [B,D]; out [T,D]. Tiles of 4 rows of w."""
-    size, width = w.shape
-    for p in range(len(tokens)):
-        row = out[tokens[p]]
-        for b in range(0, size, 4):
-            b1, b2, b3 = min(b + 1, size - 1), min(b + 2, size - 1), min(b + 3, size - 1)
-            g0 = g[p, b]
-            g1 = g[p, b1] if b1 > b else ZERO
-            g2 = g[p, b2] if b2 > b1 else ZERO
-            g3 = g[p, b3] if b3 > b2 else ZERO
-            w0, w1, w2, w3 = w[b], w[b1], w[b2], w[b3]
-            for j in range(width):
-                row[j] += g0 * w0[j] + g1 * w1[j] + g2 * w2[j] + g3 * w3[j]
-
-
-@kernel
-def _outer(dy, strength, tokens, hidden, dw2):  # type: ignore[no-untyped-def]
-    """dw2 [D,B] = (strength dy)[tokens]' hidden; dy [T,D]; strength [T]; hidden [n,B]. Tiles of 4 tokens."""
-    n, (width, size) = len(tokens), dw2.shape
-    for p in range(0, n, 4):
-        p1, p2, p3 = min(p + 1, n - 1), min(p + 2, n - 1), min(p + 3, n - 1)
-        t0, t1, t2, t3 = tokens[p], tokens[p1], tokens[p2], tokens[p3]
-        a0 = strength[t0]
-        a1 = strength[t1] if p1 > p else ZERO
-        a2 = strength[t2] if p2 > p1 else ZERO
-        a3 = strength[t3] if p3 > p2 else ZERO
-        h0, h1, h2, h3 = hidden[p], hidden[p1], hidden[p2], hidden[p3]
-        for j in range(width):
-            row = dw2[j]
-            g0, g1, g2, g3 = a0 * dy[t0, j], a1 * dy[t1, j], a2 * dy[t2, j], a3 * dy[t3, j]
-            if p == 0:
-                for b in range(size):
-                    row[b] = g0 * h0[b] + g1 * h1[b] + g2 * h2[b] + g3 * h3[b]
-            else:
-                for b in range(size):
-                    row[b] += g0 * h0[b] + g1 * h1[b] + g2 * h2[b] + g3 * h3[b]

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgelm.kernels.emit import LANES
 from edgelm.kernels.jit import entry
 from edgelm.kernels.norm import ONE, ZERO
 from edgelm.kernels.signature import B1, F2, F3, U3
+from edgelm.kernels.tile import RUN, widen
 
 _STEPS, _MIDDLE, _TINY = np.float32(127), np.float32(128.5), np.float32(6e-8)
+
+
+@entry(U3, F3, B1, F3)
+def widen_blocks(q, scale, used, out):  # type: ignore[no-untyped-def]
+    """out [M,R,C] = q [M,R,C] around 128 times scale [M,R,C/32] of the ``used`` blocks [M]; others stay."""
+    n_rows, width = q.shape[1:]
+    for i in range(q.shape[0]):
+        if used[i]:
+            for r in range(n_rows):
+                for j in range(0, width, LANES):
+                    place = (i * n_rows + r) * width + j
+                    widen(q, place, scale[i, r, j // RUN], out, place)
 
 
 @entry(F3, B1, U3, F2)

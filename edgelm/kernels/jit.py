@@ -8,6 +8,7 @@ processor or not. Nobody who has the library waits for numba, or has it at all.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,34 @@ def kernel(function: F) -> F:
     if _compile is None:
         return function
     return cast(F, _compile(function))
+
+
+def lowered(emit: Callable[..., None], literals: int) -> Callable[[F], F]:
+    """A function that ``emit(context, builder, literals, types, values)`` writes as LLVM's code where kernels are
+    compiled; elsewhere it runs as it stands. Its first ``literals`` arguments are constants of the source; it returns
+    nothing."""
+
+    def decorate(function: F) -> F:
+        if _compile is None:
+            return function
+        from numba.core import types
+        from numba.extending import intrinsic
+
+        def typer(typingctx: Any, *given: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                constants = [kind.literal_value for kind in given[:literals]]
+                emit(context, builder, constants, signature.args[literals:], values[literals:])
+                return context.get_dummy_value()
+
+            return types.void(*given), generate
+
+        # numba asks for as many parameters as the function has.
+        names = ", ".join(inspect.signature(function).parameters)
+        made: dict[str, Any] = {"typer": typer}
+        exec(f"def {function.__name__}(typingctx, {names}): return typer(typingctx, {names})", made)
+        return cast(F, intrinsic(prefer_literal=True)(made[function.__name__]))
+
+    return decorate
 
 
 def entry(*takes: Argument, returns: tuple[Kind, ...] = ()) -> Callable[[F], F]:

@@ -6,9 +6,11 @@ read nor written.
 
 from __future__ import annotations
 
-from edgelm.kernels.jit import entry
+from edgelm.kernels.emit import LANES
+from edgelm.kernels.jit import entry, kernel
 from edgelm.kernels.norm import ZERO
-from edgelm.kernels.signature import B1, F1, F2, F
+from edgelm.kernels.signature import B1, F1, F2, U2, F
+from edgelm.kernels.tile import RUN, widen
 
 
 @entry(F2, B1, returns=(F,))
@@ -28,6 +30,21 @@ def pulled_step(grad, base, used, rate, pull, weight):  # type: ignore[no-untype
     """weight <- weight - rate grad + pull (base - weight) in the used rows; rate [N], all others [N,S]."""
     for i in range(weight.shape[0]):
         if used[i]:
-            r, g, b, w = rate[i], grad[i], base[i], weight[i]
-            for j in range(weight.shape[1]):
-                w[j] += pull * (b[j] - w[j]) - r * g[j]
+            _step(grad[i], base[i], rate[i], pull, weight[i])
+
+
+@entry(F2, U2, F2, F1, B1, F1, F, F2)
+def pulled_step_int8(grad, q, scale, room, used, rate, pull, weight):  # type: ignore[no-untyped-def]
+    """As ``pulled_step``; base is q [N,S] around 128 times scale [N,S/32], and room [S] is overwritten."""
+    width = weight.shape[1]
+    for i in range(weight.shape[0]):
+        if used[i]:
+            for j in range(0, width, LANES):
+                widen(q, i * width + j, scale[i, j // RUN], room, j)
+            _step(grad[i], room, rate[i], pull, weight[i])
+
+
+@kernel
+def _step(g, b, r, pull, w):  # type: ignore[no-untyped-def]
+    for j in range(len(w)):
+        w[j] += pull * (b[j] - w[j]) - r * g[j]

@@ -27,7 +27,7 @@ D, D1, D2 = (Kind("float64", n) for n in range(3))
 I, I1, I2 = (Kind("int64", n) for n in range(3))  # noqa: E741
 J1 = Kind("int32", 1)
 W1, W2 = (Kind("uint16", n) for n in (1, 2))
-U1, U3 = (Kind("uint8", n) for n in (1, 3))
+U1, U2, U3 = (Kind("uint8", n) for n in range(1, 4))
 B, B1 = (Kind("bool", n) for n in range(2))
 
 

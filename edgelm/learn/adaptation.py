@@ -18,7 +18,7 @@ from edgelm.learn.profile import Profile
 from edgelm.model import tensorfile
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
-from edgelm.model.weights import Weights
+from edgelm.model.packing import Tensor
 from edgelm.text.tokenizer import DOC_ID
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class Adaptation:
         self.restart()
 
     @cached_property
-    def base(self) -> Weights:
+    def base(self) -> dict[str, Tensor]:
         """The adaptable weights before any learning; taken before they are written for the first time."""
-        return {name: array.copy() for name, array in self.model.adaptable.items()}
+        return self.model.base()
 
     def restart(self) -> None:
         """Takes the life up at the newest checkpoint; what the log holds beyond it is pending."""
@@ -108,7 +108,7 @@ class Adaptation:
         """Moves weights and memory on; ``catch_up`` comes first."""
         assert not self.pending
         if self._life is None:
-            self._life = self._take_up(self.model.weights, self.memory or self._memory_of(()), self.guard)
+            self._life = self._take_up(self.model.operands, self.memory or self._memory_of(()), self.guard)
             self._memory = self._life.memory
         return self._life
 
@@ -133,7 +133,7 @@ class Adaptation:
         memory.rebuild(memory_ids(entries, [self.before(entry) for entry in entries], self.model.tokenizer))
         return memory
 
-    def _take_up(self, weights: Weights, memory: FastMemory, guard: Guard) -> Life:
+    def _take_up(self, weights: dict[str, Tensor], memory: FastMemory, guard: Guard) -> Life:
         from edgelm.learn.replay import Life
 
         recent: list[tuple[Entry, str]] = []
@@ -166,8 +166,8 @@ class Adaptation:
         """
         if not self.pending:
             return
-        pending, own = self.pending, self.model.weights
-        weights = {**own, **{name: own[name].copy() for name in self.base}} if aside else own
+        pending, own = self.pending, self.model.operands
+        weights = own | {name: array.copy() for name, array in self.model.adaptable.items()} if aside else own
         first = pending[0].id
         memory = self._memory_of(entry for entry in self.entries if entry.id < first)
         life = self._take_up(weights, memory, Guard(self.model.config) if aside else self.guard)

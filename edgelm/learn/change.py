@@ -11,12 +11,13 @@ import numpy as np
 
 from edgelm.config import ModelConfig
 from edgelm.errors import DivergenceError
+from edgelm.model.packing import Operands
 from edgelm.model.weights import Weights, adaptable_names, shapes
 
 BLOCKS = ".blocks"
 
 
-def pack_change(weights: Weights, base: Weights, config: ModelConfig) -> Weights:
+def pack_change(weights: Weights, base: Operands, config: ModelConfig) -> Weights:
     """The difference of ``weights`` to ``base``, tensors that did not change left out.
 
     Raises
@@ -41,7 +42,7 @@ def pack_change(weights: Weights, base: Weights, config: ModelConfig) -> Weights
     return changes
 
 
-def apply_change(changes: Weights, base: Weights, weights: Weights) -> None:
+def apply_change(changes: Weights, base: Operands, weights: Weights) -> None:
     """Makes the adaptable ``weights`` those of ``base`` and the change, in place."""
     for name, array in base.items():
         np.copyto(weights[name], array)

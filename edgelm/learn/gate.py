@@ -13,8 +13,8 @@ import numpy as np
 
 from edgelm.config import LearnConfig, ModelConfig
 from edgelm.learn.network import Network
+from edgelm.model.packing import Operands
 from edgelm.model.reference import State
-from edgelm.model.weights import Weights
 from edgelm.text.general import general_text
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 
@@ -38,7 +38,12 @@ class Gate:
     """
 
     def __init__(
-        self, model: ModelConfig, tokenizer: Tokenizer, weights: Weights, base: Weights, config: LearnConfig
+        self,
+        model: ModelConfig,
+        tokenizer: Tokenizer,
+        weights: Operands,
+        base: Operands,
+        config: LearnConfig,
     ) -> None:
         self._model, self._weights, self._base, self._config = model, weights, base, config
         ids = tokenizer.encode(general_text())

@@ -16,9 +16,10 @@ import numpy as np
 
 from edgelm.config import LearnConfig, ModelConfig
 from edgelm.errors import DivergenceError
-from edgelm.kernels.optim import pulled_step, sum_of_squares
+from edgelm.kernels.optim import pulled_step, pulled_step_int8, sum_of_squares
 from edgelm.learn.network import Network
 from edgelm.model.guard import Guard
+from edgelm.model.packing import Int8Matrix, Operands, Tensor
 from edgelm.model.reference import State
 from edgelm.model.weights import Weights, adaptable_names, shapes
 
@@ -35,9 +36,9 @@ class Learner:
     ----------
     model : ModelConfig
     weights : dict of ndarray
-        All weights, shared with the session; the adaptable ones are changed in place.
+        All weights, the adaptable ones shared with the session and changed in place; frozen ones may be integers.
     base : dict of ndarray
-        The adaptable weights before any learning.
+        The adaptable weights before any learning; they may be integers too.
     grad_rms : dict of ndarray
         Root mean square of the gradient of a segment's mean loss: a number, or [M] for blocks.
     config : LearnConfig
@@ -46,7 +47,7 @@ class Learner:
     """
 
     def __init__(
-        self, model: ModelConfig, weights: Weights, base: Weights, grad_rms: Weights, config: LearnConfig,
+        self, model: ModelConfig, weights: Operands, base: Operands, grad_rms: Weights, config: LearnConfig,
         guard: Guard | None = None,
     ) -> None:  # fmt: skip
         self.model, self.weights, self.base, self.config = model, weights, base, config
@@ -54,7 +55,9 @@ class Learner:
         self.names = adaptable_names(model)
         self.network = Network(model, weights, self.names, config.segment)
         self._dtype = self.network.dtype.type
-        self._rows = [_Rows(name, self.network.grads[name], base[name], weights[name]) for name in self.names]
+        grads = self.network.grads
+        self._rows = [_Rows(name, grads[name], base[name], np.asarray(weights[name])) for name in self.names]
+        self._room = np.zeros(max(tensor.weight.shape[1] for tensor in self._rows), self._dtype)
         # Gradients are sums over the segment; its mean is what grad_rms was measured on. A short segment is
         # worth its tokens.
         rate = config.rate * 1e-3 / config.segment
@@ -67,7 +70,7 @@ class Learner:
         """By how much a unit of the gradient of a segment's summed loss moves each row of a tensor; to be
         broadcast over its gradient."""
         rates = self._rates[self.names.index(name)]
-        return rates.reshape(-1, 1, 1) if self.weights[name].ndim == 3 else rates
+        return rates.reshape(-1, 1, 1) if self.network.grads[name].ndim == 3 else rates
 
     def new_state(self) -> State:
         """The state before a document."""
@@ -81,6 +84,7 @@ class Learner:
         spare, none = np.zeros((1, 1), self._dtype), np.zeros(1, np.bool_)
         sum_of_squares(spare, none)
         pulled_step(spare, spare, none, spare[0], self._dtype(0), spare)
+        pulled_step_int8(spare, spare.astype(np.uint8), spare, spare[0], none, spare[0], self._dtype(0), spare)
 
     def score(self, ids: Sequence[int] | Array) -> Array:
         """Losses in nats of ids[1:], each after all before it; nothing is learned."""
@@ -128,23 +132,33 @@ class Learner:
         network.backward()
         awake = network.awake
         used = [_ALL if tensor.layer is None else awake[tensor.layer] for tensor in self._rows]
-        total = sum(float(sum_of_squares(t.grad, rows)) for t, rows in zip(self._rows, used, strict=True))
+        # Where a gradient of w2 is not finite, that of log_gamma is not: a sum over the same products.
+        total = sum(float(sum_of_squares(t.grad, _ALL)) for t in self._rows if t.layer is None)
         if not np.isfinite(total):
             raise DivergenceError("a gradient is not finite; the text was not learned")
         pull = self._dtype(self.config.pull * n_steps / self.config.segment)
         with self._guard.writing(awake):
             for t, rows, rates in zip(self._rows, used, self._rates, strict=True):
-                pulled_step(t.grad, t.base, rows, rates, pull, t.weight)
+                if isinstance(t.base, Int8Matrix):
+                    base = t.base
+                    pulled_step_int8(t.grad, base.q, base.scale, self._room, rows, rates, pull, t.weight)
+                else:
+                    pulled_step(t.grad, t.base, rows, rates, pull, t.weight)
 
 
 class _Rows:
     """A tensor, its base and its gradient as rows that are updated or not: neuron blocks, or all in one [1, N]."""
 
-    def __init__(self, name: str, grad: Array, base: Array, weight: Array) -> None:
+    def __init__(self, name: str, grad: Array, base: Tensor, weight: Array) -> None:
         blocks = weight.ndim == 3
         self.name, self.layer = name, int(name.split(".")[1]) if blocks else None
         n = len(weight) if blocks else 1
-        self.grad, self.base, self.weight = grad.reshape(n, -1), base.reshape(n, -1), weight.reshape(n, -1)
+        self.grad, self.weight = grad.reshape(n, -1), weight.reshape(n, -1)
+        self.base: Tensor
+        if isinstance(base, Int8Matrix):
+            self.base = Int8Matrix(base.q.reshape(n, -1), base.scale.reshape(n, -1))
+        else:
+            self.base = base.reshape(n, -1)
 
 
 _ALL = np.ones(1, np.bool_)

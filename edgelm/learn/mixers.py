@@ -1,7 +1,7 @@
 """Forward and backward of a mixer over one segment, with all memory taken beforehand.
 
 A pass has ``forward(x, y, state)``, which adds its contribution to y and moves the state of its layer
-on, and ``backward(dy, dx)``, which adds to dx and fills its gradients. Dense products are BLAS calls;
+on, and ``backward(dy, dx)``, which adds to dx and fills its gradients. Products with float32 are BLAS calls;
 all else are kernels. Equations: ``edgelm.model.reference.mixer``.
 """
 
@@ -14,22 +14,12 @@ from edgelm.kernels import conv as conv_kernels
 from edgelm.kernels import decay as decay_kernels
 from edgelm.kernels import norm as norm_kernels
 from edgelm.kernels import slope as slope_kernels
+from edgelm.learn.products import Product
+from edgelm.model.packing import Operands
 from edgelm.model.reference import State, decay_rates, slope_decays
 from edgelm.model.weights import Weights
 
 Array = np.ndarray
-
-
-def dot_transposed(x: Array, w: Array, room: Array, out: Array) -> Array:
-    """out [T,N] = x [T,K] w' of a large w [N,K]; room [N*T or more] is overwritten.
-
-    BLAS is slow to arrange a large transposed matrix, up to half the time of so short a product; it takes
-    the small one transposed instead.
-    """
-    turned = room[: out.size].reshape(len(w), len(x))
-    np.dot(w, x.T, out=turned)
-    out[:] = turned.T
-    return out
 
 
 def make_buffers(widths: dict[str, int], max_steps: int, dtype: np.dtype, passing: Weights) -> Weights:
@@ -58,22 +48,29 @@ class GatedMixerPass:
     ----------
     config : ModelConfig
     weights : dict of ndarray
-        Read at every pass, so that changed weights count at once.
+        Read at every pass, so that changed weights count at once; ``w_in`` and ``w_out`` may be integers.
     layer : int
     grads : dict of ndarray
         Gradients are written here; a dense matrix that is not in it gets none.
     max_steps : int
         Longest segment.
     passing : dict of ndarray
-        What the passes of all layers share, see ``make_buffers``.
+        What the passes of all layers share, see ``make_buffers``; ``room`` is that of ``Product``.
     """
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int, passing: Weights
+        self,
+        config: ModelConfig,
+        weights: Operands,
+        layer: int,
+        grads: Weights,
+        max_steps: int,
+        passing: Weights,
     ) -> None:
         c = self.config = config
         self.layer, self.prefix, self.grads = layer, f"layers.{layer}.mixer.", grads
-        self.w = {name: weights[self.prefix + name] for name in _GATED}
+        self.w = {name: np.asarray(weights[self.prefix + name]) for name in _GATED_SMALL}
+        self.w_in, self.w_out = (Product(weights[self.prefix + name], passing["room"]) for name in ("w_in", "w_out"))
         dtype = self.w["norm"].dtype
         self.dtype, self.eps = dtype, dtype.type(c.norm_eps)
         self.slope_decay = slope_decays(c).astype(dtype)
@@ -99,7 +96,7 @@ class GatedMixerPass:
         # No kernel works in place: where what it writes may be what it reads, its loops do not vectorise.
         self.buffers = make_buffers(widths, max_steps, dtype, passing)
         self.b = self.buffers
-        self.inverse, self.room = np.zeros(max_steps, dtype), np.zeros(max_steps * max(c.d_model, c.mix_dim), dtype)
+        self.inverse = np.zeros(max_steps, dtype)
         self.last = np.zeros((3, c.conv_dim), dtype)
         self.taps, self.dtaps = np.zeros((4, c.conv_dim), dtype), np.zeros((4, c.conv_dim), dtype)
         matrix = (c.key_dim, c.value_dim)
@@ -117,7 +114,7 @@ class GatedMixerPass:
         self.x, b = x, self.b
         heads, keys = c.n_heads, c.n_heads * c.key_dim
         norm_kernels.rms_forward(x, w["norm"], self.eps, self.inverse, b["h"])
-        np.dot(b["h"], w["w_in"], out=b["p"])
+        self.w_in.forward(b["h"], b["p"])
         for part, columns in self.parts:
             b[part][:] = b["p"][:, columns]
         self.last[:] = state.conv[layer]
@@ -140,7 +137,7 @@ class GatedMixerPass:
         decay_kernels.decay_forward(q, k, v, b["g"], b["beta"], self.e, self.checkpoints, state.decay[layer], o)
         norm_kernels.gated_norm_forward(b["o"], w["head_norm"], b["ud"], self.eps, b["o_inverse"], b["yd"])
         b["mix"][:, : c.slope_dim], b["mix"][:, c.slope_dim :] = b["ys"], b["yd"]
-        y += np.dot(b["mix"], w["w_out"], out=b["dh"])
+        y += self.w_out.forward(b["mix"], b["dh"])
 
     def backward(self, dy: Array, dx: Array) -> None:
         """dy, dx [T,D]; dx is added to."""
@@ -151,7 +148,7 @@ class GatedMixerPass:
             gradient[:] = 0
         if self.prefix + "w_out" in self.grads:
             np.dot(b["mix"].T, dy, out=self.grads[self.prefix + "w_out"])
-        dot_transposed(dy, w["w_out"], self.room, b["dmix"])
+        self.w_out.backward(dy, b["dmix"])
         b["ys"][:], b["yd"][:] = b["dmix"][:, : c.slope_dim], b["dmix"][:, c.slope_dim :]
 
         norm_kernels.gated_norm_backward(
@@ -184,7 +181,7 @@ class GatedMixerPass:
         np.concatenate([b["du"], b["dus"], b["dud"], b["draw"]], 1, out=b["dp"])
         if self.prefix + "w_in" in self.grads:
             np.dot(b["h"].T, b["dp"], out=self.grads[self.prefix + "w_in"])
-        dot_transposed(b["dp"], w["w_in"], self.room, b["dh"])
+        self.w_in.backward(b["dp"], b["dh"])
         norm_kernels.rms_backward(b["dh"], self.x, w["norm"], self.inverse, dx, small["norm"])
 
     def _heads(self, *names: str) -> list[Array]:
@@ -202,10 +199,16 @@ class PublishedMixerPass:
     """``mcsd``: the published block; vector states with fixed decays, block-diagonal projections."""
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int, passing: Weights
+        self,
+        config: ModelConfig,
+        weights: Operands,
+        layer: int,
+        grads: Weights,
+        max_steps: int,
+        passing: Weights,
     ) -> None:
         self.config, self.layer, self.prefix, self.grads = config, layer, f"layers.{layer}.mixer.", grads
-        self.w = {name: weights[self.prefix + name] for name in ("norm", "w_in", "w_out")}
+        self.w = {name: np.asarray(weights[self.prefix + name]) for name in ("norm", "w_in", "w_out")}
         dtype = self.w["norm"].dtype
         self.eps, self.slope_decay = dtype.type(config.norm_eps), slope_decays(config).astype(dtype)
         self.inverse = np.zeros(max_steps, dtype)
@@ -244,5 +247,4 @@ class PublishedMixerPass:
 
 
 _GATED_SMALL = ("norm", "conv", "decay_bias", "write_bias", "decay_base", "decay_step", "head_norm")
-_GATED = (*_GATED_SMALL, "w_in", "w_out")
 _PASSING = ("p", "vs", "mixed", "ys", "yd", "a0", "part")

@@ -13,8 +13,11 @@ import numpy as np
 from edgelm.config import ModelConfig
 from edgelm.kernels import blocks as block_kernels
 from edgelm.kernels import norm as norm_kernels
+from edgelm.kernels.integers import widen_blocks
 from edgelm.kernels.loss import cross_entropy
-from edgelm.learn.mixers import GatedMixerPass, PublishedMixerPass, dot_transposed, make_buffers
+from edgelm.learn.mixers import GatedMixerPass, PublishedMixerPass, make_buffers
+from edgelm.learn.products import Product, rows_of
+from edgelm.model.packing import Int8Matrix, Operands
 from edgelm.model.reference import State
 from edgelm.model.weights import Weights, is_quantizable, shapes
 
@@ -25,12 +28,24 @@ class BlockFfnPass:
     """Router, blocks and the shared block of one layer."""
 
     def __init__(
-        self, config: ModelConfig, weights: Weights, layer: int, grads: Weights, max_steps: int, passing: Weights
+        self,
+        config: ModelConfig,
+        weights: Operands,
+        layer: int,
+        grads: Weights,
+        max_steps: int,
+        passing: Weights,
     ) -> None:
         c = self.config = config
         self.prefix, self.grads = f"layers.{layer}.ffn.", grads
-        self.w = {name: weights[self.prefix + name] for name in (*_FFN_SMALL, *_FFN_MATRICES)}
-        dtype = self.w["norm"].dtype
+        self.w = {name: np.asarray(weights[self.prefix + name]) for name in (*_FFN_SMALL, "router")}
+        dtype, (w1, w2) = self.w["norm"].dtype, (weights[self.prefix + name] for name in ("w1", "w2"))
+        none = np.zeros((0, c.block_size, c.d_model), np.uint8), np.zeros((0, c.block_size, c.d_model), dtype)
+        self.w1 = (none[1], w1.q, w1.scale) if isinstance(w1, Int8Matrix) else (w1, *none)
+        # Of the base model, whose w2 nobody changes, what is awake is made float32 for each segment.
+        self.fixed = w2 if isinstance(w2, Int8Matrix) else None
+        self.w2 = passing.setdefault("w2", np.empty(w2.q.shape, dtype)) if isinstance(w2, Int8Matrix) else w2
+        self.shared = [Product(weights[self.prefix + name], passing["room"]) for name in ("shared_w1", "shared_w2")]
         self.dtype, self.eps = dtype, dtype.type(c.norm_eps)
         widths = {"h": c.d_model, "dh": c.d_model, "part": c.d_model, "a0": c.n_blocks, "a1": c.n_blocks}
         widths |= {"a": c.n_blocks, "da": c.n_blocks, "s": c.shared_size, "ds": c.shared_size, "shared": c.shared_size}
@@ -40,9 +55,9 @@ class BlockFfnPass:
         pairs = max_steps * c.max_awake
         self.starts, self.tokens = np.zeros(c.n_blocks + 1, np.int64), np.zeros(pairs, np.int64)
         self.slope, self.hidden = np.zeros((2, pairs, c.block_size), dtype)
-        self.dact = np.zeros((max_steps, c.block_size), dtype)
-        # Somewhat wider than D: rows that are a power of two apart fall on the same lines of the cache.
-        self.w2_rows = np.zeros((c.block_size, c.d_model + 16), dtype)
+        room = block_kernels.room_for(max_steps, c.block_size, c.d_model)
+        self.room = passing.setdefault("blocks", np.zeros(room, dtype))
+        self.plain = passing.setdefault("plain", np.zeros((c.block_size, c.d_model), dtype))
 
     def forward(self, x: Array, y: Array) -> None:
         """x, y [T,D]; y is added to."""
@@ -57,11 +72,13 @@ class BlockFfnPass:
             b["a1"], self.a_inverse, b["a"],
         )  # fmt: skip
         block_kernels.group_pairs(b["a"], self.starts, self.tokens)
+        if self.fixed is not None:
+            widen_blocks(self.fixed.q, self.fixed.scale, self.awake, self.w2)
         pairs = (self.starts, self.tokens, self.slope, self.hidden)
-        block_kernels.blocks_forward(b["h"], b["a"], w["w1"], w["w2"], *pairs, y)
-        np.dot(b["h"], w["shared_w1"], out=b["s"])
+        block_kernels.blocks_forward(b["h"], b["a"], self.w1, self.w2, *pairs, self.plain, self.room, y)
+        self.shared[0].forward(b["h"], b["s"])
         norm_kernels.silu_forward(b["s"], b["shared"])
-        y += np.dot(b["shared"], w["shared_w2"], out=b["part"])
+        y += self.shared[1].forward(b["shared"], b["part"])
 
     def backward(self, dy: Array, dx: Array) -> None:
         """dy, dx [T,D]; dx is added to. Gradients of blocks asleep all segment are left as they are."""
@@ -71,15 +88,15 @@ class BlockFfnPass:
                 grads[prefix + name][:] = 0
         if prefix + "shared_w2" in grads:
             np.dot(b["shared"].T, dy, out=grads[prefix + "shared_w2"])
-        np.dot(dy, w["shared_w2"].T, out=b["shared"])
+        self.shared[1].backward(dy, b["shared"])
         norm_kernels.silu_backward(b["shared"], b["s"], b["ds"])
         if prefix + "shared_w1" in grads:
             np.dot(b["h"].T, b["ds"], out=grads[prefix + "shared_w1"])
-        dh = np.dot(b["ds"], w["shared_w1"].T, out=b["dh"])
+        dh = self.shared[0].backward(b["ds"], b["dh"])
+        pairs = (self.starts, self.tokens, self.slope, self.hidden)
         block_kernels.blocks_backward(
-            dy, b["a"], w["w1"], w["w2"], self.starts, self.tokens, self.slope, self.hidden, self.w2_rows, self.dact,
-            b["da"], dh, grads[prefix + "w2"],
-        )  # fmt: skip
+            dy, b["a"], self.w1, self.w2, *pairs, self.room, b["da"], dh, grads[prefix + "w2"]
+        )
         if prefix + "w1" in grads:
             block_kernels.blocks_w1_backward(b["h"], self.starts, self.tokens, self.slope, grads[prefix + "w1"])
         block_kernels.route_backward(
@@ -104,7 +121,7 @@ class Network:
     ----------
     config : ModelConfig
     weights : dict of ndarray
-        Shared, not copied: a change is seen by the next segment.
+        Shared, not copied: a change is seen by the next segment. Matrices may be integers.
     wanted : iterable of str
         Names of the matrices whose gradients are wanted; those of w2 of the blocks, of gains and of biases
         always are.
@@ -117,7 +134,7 @@ class Network:
         Gradients of the sum of the segment's losses, after ``backward``.
     """
 
-    def __init__(self, config: ModelConfig, weights: Weights, wanted: Iterable[str], max_steps: int) -> None:
+    def __init__(self, config: ModelConfig, weights: Operands, wanted: Iterable[str], max_steps: int) -> None:
         self.config, self.weights, self.max_steps = config, weights, max_steps
         wanted = set(wanted)
         dtype = weights["embed"].dtype
@@ -128,7 +145,10 @@ class Network:
         }
         self.dtype, self.eps = dtype, dtype.type(config.norm_eps)
         make = GatedMixerPass if config.mixer == "mcsd_g" else PublishedMixerPass
-        passing: Weights = {}
+        sizes = [shape for name, shape in shapes(config).items() if len(shape) == 2 and is_quantizable(name)]
+        # Integers are [out,in], or [in,out] turned: either may be the rows.
+        room = max(Product.room_for(max_steps, *sides) for shape in sizes for sides in (shape, shape[::-1]))
+        passing: Weights = {"room": np.zeros(room, dtype)}
         arguments = (self.grads, max_steps, passing)
         self.mixers = [make(config, weights, i, *arguments) for i in range(config.n_layers)]
         self.ffns = [BlockFfnPass(config, weights, i, *arguments) for i in range(config.n_layers)]
@@ -137,14 +157,17 @@ class Network:
         self.hidden, self.dx = np.zeros((2, max_steps, config.d_model), dtype)
         self.inverse, self.losses = np.zeros((2, max_steps), dtype)
         self.logits = np.zeros((max_steps, config.vocab_size), dtype)
-        self.room = np.zeros(self.logits.size, dtype)
+        self.embed, self.final_norm = (
+            Product(weights["embed"], passing["room"], turned=True),
+            np.asarray(weights["final_norm"]),
+        )
 
     def forward(self, ids: Array, targets: Array, state: State) -> Array:
         """Losses in nats [T] of ``targets`` [T] after ``ids`` [T]; ``state`` is updated in place."""
         n_steps = len(ids)
         self.ids = ids
         x = self.streams[:, :n_steps]
-        x[0] = self.weights["embed"][ids]
+        x[0] = rows_of(self.weights["embed"], ids)
         for i in range(self.config.n_layers):
             x[2 * i + 1] = x[2 * i]
             self.mixers[i].forward(x[2 * i], x[2 * i + 1], state)
@@ -154,22 +177,22 @@ class Network:
         for _ in range(n_steps):
             state.norm = decay * state.norm + 1
         hidden, logits, losses = self.hidden[:n_steps], self.logits[:n_steps], self.losses[:n_steps]
-        norm_kernels.rms_forward(x[-1], self.weights["final_norm"], self.eps, self.inverse, hidden)
-        dot_transposed(hidden, self.weights["embed"], self.room, logits)
+        norm_kernels.rms_forward(x[-1], self.final_norm, self.eps, self.inverse, hidden)
+        self.embed.forward(hidden, logits)
         cross_entropy(targets, logits, losses)
         return losses.copy()
 
     def backward(self) -> None:
         """Fills ``grads`` for the segment that ``forward`` saw last; once a forward."""
-        n_steps, weights, grads = len(self.ids), self.weights, self.grads
+        n_steps, grads = len(self.ids), self.grads
         dlogits, hidden, x = self.logits[:n_steps], self.hidden[:n_steps], self.streams[:, :n_steps]
         if "embed" in grads:
             np.dot(dlogits.T, hidden, out=grads["embed"])
-        dhidden = np.dot(dlogits, weights["embed"], out=hidden)
+        dhidden = self.embed.backward(dlogits, hidden)
         dx = self.dx[:n_steps]
         dx[:] = 0
         grads["final_norm"][:] = 0
-        norm_kernels.rms_backward(dhidden, x[-1], weights["final_norm"], self.inverse, dx, grads["final_norm"])
+        norm_kernels.rms_backward(dhidden, x[-1], self.final_norm, self.inverse, dx, grads["final_norm"])
         for i in range(self.config.n_layers - 1, -1, -1):
             # A half layer adds to the stream, so dx is both its incoming gradient and what it adds to.
             hidden[:] = dx
@@ -191,4 +214,3 @@ class Network:
 
 
 _FFN_SMALL = ("norm", "router_bias", "log_gamma")
-_FFN_MATRICES = ("router", "w1", "w2", "shared_w1", "shared_w2")

@@ -23,6 +23,7 @@ from edgelm.learn.gate import Gate
 from edgelm.learn.learner import Learner, OnSegment
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
+from edgelm.model.packing import Operands
 from edgelm.model.weights import Weights
 from edgelm.text.conversation import USER_LABEL, assistant_turn, user_turn
 from edgelm.text.general import rehearsal_text
@@ -54,7 +55,8 @@ class Life:
     ----------
     model : Model
     weights : dict of ndarray
-        All weights; the adaptable ones are changed in place. They may hold an earlier part of the life.
+        All weights, frozen matrices maybe as integers; the adaptable ones are changed in place. They may hold an
+        earlier part of the life.
     base : dict of ndarray
         The adaptable weights before any learning.
     memory : FastMemory
@@ -66,10 +68,11 @@ class Life:
     """
 
     def __init__(
-        self, model: Model, weights: Weights, base: Weights, memory: FastMemory, config: LearnConfig, guard: Guard,
+        self, model: Model, weights: Operands, base: Operands, memory: FastMemory, config: LearnConfig, guard: Guard,
         *, recent: Sequence[tuple[Entry, str]] = (),
     ) -> None:  # fmt: skip
-        self.model, self.weights, self.base, self.memory, self.config = model, weights, base, memory, config
+        self.model, self.base, self.memory, self.config = model, base, memory, config
+        self.adapted: Weights = {name: np.asarray(weights[name]) for name in base}
         self._guard = guard
         self.learner = Learner(model.config, weights, base, model.grad_rms, config, guard)
         self.gate = Gate(model.config, model.tokenizer, weights, base, config)
@@ -79,7 +82,8 @@ class Life:
         self.recent = list(recent)
         self.notes: list[str] = []
         """What was taken back, and why; for whoever reads and empties it."""
-        self._good = {name: np.empty_like(array) for name, array in base.items()}
+        # The change in float16, as a checkpoint holds it: a second copy of the weights would be twice that.
+        self._good = {name: np.empty(array.shape, np.float16) for name, array in self.adapted.items()}
         self._good_gates = np.empty_like(memory.gates)
         self._begin()
 
@@ -89,15 +93,15 @@ class Life:
         self._remember()
 
     def _remember(self) -> None:
-        """This is a good point. In place: a second copy would be a tenth of what learning takes."""
-        for name, array in self._good.items():
-            np.copyto(array, self.weights[name])
+        """This is a good point."""
+        for name, change in self._good.items():
+            np.subtract(self.adapted[name], self.base[name], out=change, casting="same_kind")
         np.copyto(self._good_gates, self.memory.gates)
 
     @property
     def sha256(self) -> str:
         """Identifies what was learned, to the last bit."""
-        return digest({name: self.weights[name] for name in self.base} | {"memory.gates": self.memory.gates})
+        return digest(self.adapted | {"memory.gates": self.memory.gates})
 
     def live(
         self, entry: Entry, before: str = "", *, on_tokens: OnTokens = lambda _: None, report: bool = False
@@ -162,10 +166,10 @@ class Life:
 
     def settle(self) -> Weights:
         """Rounds the change to what a checkpoint holds, and returns that: from here a life can be taken up."""
-        changes = pack_change(self.weights, self.base, self.model.config)
+        changes = pack_change(self.adapted, self.base, self.model.config)
         if self.unsettled:
             with self._guard.writing():
-                apply_change(changes, self.base, self.weights)
+                apply_change(changes, self.base, self.adapted)
         self.unsettled = False
         self._begin()
         return changes | {"memory.gates": self.memory.gates.copy()}
@@ -174,7 +178,7 @@ class Life:
         """Goes on from where another life came."""
         with self._guard.writing():
             for name in self.base:
-                np.copyto(self.weights[name], other.weights[name])
+                np.copyto(self.adapted[name], other.adapted[name])
             self.memory = other.memory
         self.unsettled, self.recent = other.unsettled, other.recent
         self._segments, self._checks, self._level = other._segments, other._checks, other._level
@@ -266,14 +270,14 @@ class Life:
             kept = np.float32(max(0.5, (draw / self._level) ** 0.5))
             with self._guard.writing():
                 for name, base in self.base.items():
-                    self.weights[name] += (1 - kept) * (base - self.weights[name])
+                    self.adapted[name] += (1 - kept) * (base - self.adapted[name])
             self._level *= float(kept) ** 2
         self._remember()
 
     def _take_back(self, reason: str) -> None:
         with self._guard.writing():
-            for name, array in self._good.items():
-                np.copyto(self.weights[name], array)
+            for name, change in self._good.items():
+                np.add(self.base[name], change, out=self.adapted[name])
             np.copyto(self.memory.gates, self._good_gates)
         self._level = 0.0
         self.notes.append(f"{reason}: taken back to the last good point")

@@ -25,7 +25,7 @@ from edgelm.config import ModelConfig
 from edgelm.errors import ConfigError, ModelFileError
 from edgelm.model import tensorfile
 from edgelm.model.guard import Guard
-from edgelm.model.packing import check_packed, shift, unpack_one
+from edgelm.model.packing import Tensor, check_packed, operand, shift, unpack_one
 from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes
 from edgelm.text.tokenizer import Tokenizer
 
@@ -64,6 +64,8 @@ class Model:
         As ``graph``, with the matrices as integers; it lacks the frozen ones (``edgelm.engine.opening``).
     card : dict
         What is known about its training and measures.
+    answers_in_float32 : bool
+        Whether a session holds all weights in float32 anyway; set when it is opened.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Model:
     integer_graph: bytes | None
     card: dict[str, Any]
     guard: Guard = field(init=False)
+    answers_in_float32: bool = field(init=False, default=False)
     _packed: Weights | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -112,6 +115,24 @@ class Model:
                     self._packed.pop(name + part, None)
         self._packed = None
         return frozen | self.adaptable
+
+    @cached_property
+    def operands(self) -> dict[str, Tensor]:
+        """All tensors for learning; those of ``adaptable`` are the same arrays. Frozen matrices are the integers of the
+        file, or the float32 that answers are computed with."""
+        if self.answers_in_float32:
+            return dict(self.weights)
+        packed = self.packed
+        frozen = {name: operand(packed, name) for name in shapes(self.config) if name not in self.adaptable}
+        return frozen | self.adaptable
+
+    def base(self) -> dict[str, Tensor]:
+        """What learning changes as it is in the file; to be asked for before any of it is changed."""
+        packed = self.packed
+        return {
+            name: operand(packed, name) if name + ".q" in packed else array.copy()
+            for name, array in self.adaptable.items()
+        }
 
     def release(self) -> None:
         """Gives the memory of ``packed`` back, to the system too."""

@@ -7,6 +7,7 @@ of 32 numbers along it share a scale (``edgelm/model/quantize.py``).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,32 @@ from edgelm.model.quantize import BLOCK, PRECISIONS, Packed, Precision, dequanti
 from edgelm.model.weights import Weights, is_quantizable, shapes
 
 Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Int8Matrix:
+    """A matrix as integers; numpy takes it for its float32 numbers [..., n].
+
+    Attributes
+    ----------
+    q : ndarray [..., n] of uint8
+        Around 128, the axis that a product sums over last.
+    scale : ndarray [..., n / 32] of float32
+    """
+
+    q: Array
+    scale: Array
+    dtype = np.dtype(np.float32)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> Array:
+        runs = self.q.reshape(*self.scale.shape, BLOCK).astype(np.float32)
+        runs -= np.float32(128)
+        runs *= self.scale[..., None]
+        return runs.reshape(self.q.shape).astype(dtype or np.float32, copy=False)
+
+
+Tensor = Array | Int8Matrix
+Operands = Mapping[str, Tensor]
 _SUM_FIRST = ("w_in", "w_out", "shared_w1", "shared_w2")
 """Matrices [in, out]: their products sum over the first axis; all others sum over the last."""
 
@@ -100,6 +127,14 @@ def integers(packed: Mapping[str, Array], name: str) -> tuple[Array, Array]:
         q, scale = to_int8(np.ascontiguousarray(rows.T) if turned else rows)
         q = q.view(np.uint8) ^ np.uint8(128)
     return q if q.ndim == 3 else q.reshape(*scale.shape, BLOCK), scale.astype(np.float32)
+
+
+def operand(packed: Mapping[str, Array], name: str) -> Tensor:
+    """One tensor of a model file for learning: as integers where it is int8, of its own memory; else float32."""
+    if name + ".q" not in packed or name + ".zero" in packed:
+        return unpack_one(packed, name)
+    q, scale = packed[name + ".q"], packed[name + ".scale"]
+    return Int8Matrix(q.copy() if q.dtype == np.uint8 else q.view(np.uint8) ^ np.uint8(128), scale.astype(np.float32))
 
 
 def check_packed(packed: Weights, config: ModelConfig, source: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgelm.kernels import blocks, dense
 from edgelm.kernels.jit import entries
 from edgelm.kernels.recall import DEPTH
 from edgelm.learn.fast_memory import FastMemory
@@ -30,6 +31,12 @@ RNG = np.random.default_rng(0)
 
 def floats(*shapes: tuple[int, ...]) -> list[Array]:
     return [RNG.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def int8(*shape: int) -> tuple[Array, Array]:
+    """Numbers around 128 and their scales."""
+    scale = RNG.uniform(0.001, 0.01, (*shape[:-1], shape[-1] // 32)).astype(np.float32)
+    return RNG.integers(1, 256, shape).astype(np.uint8), scale
 
 
 def _norm(name: str) -> list[Any]:
@@ -84,7 +91,23 @@ def _loss(name: str) -> list[Any]:
 def _optim(name: str) -> list[Any]:
     grad, base, weight, rate = floats((3, 101), (3, 101), (3, 101), (3,))
     used = np.array([True, False, True])
+    if name == "pulled_step_int8":
+        (grad, weight, room), (q, scale) = floats((3, 96), (3, 96), (96,)), int8(3, 96)
+        return [grad, q, scale, room, used, rate, np.float32(0.01), weight]
     return [grad, used] if name == "sum_of_squares" else [grad, base, used, rate, np.float32(0.01), weight]
+
+
+def _dense(name: str) -> list[Any]:
+    (q, scale), (x, y) = int8(35, 64), floats((T, 64), (T, 35))
+    given, out = (x, y) if name == "product_along_rows" else (y, x)
+    return [given, q, scale, np.zeros(dense.room_for(T, 64), np.float32), out]
+
+
+def _integers(name: str) -> list[Any]:
+    used = RNG.random(M) < 0.6
+    if name == "widen_blocks":
+        return [*int8(M, 5, 64), used, *floats((M, 5, 64))]
+    return [*floats((M, 5, 32)), used, np.zeros((M, 5, 32), np.uint8), *floats((M, 5))]
 
 
 def _blocks(name: str) -> list[Any]:
@@ -92,15 +115,16 @@ def _blocks(name: str) -> list[Any]:
     a0, a1, bias, log_gamma, inverse = floats((T, M), (T, M), (M,), (M,), (T,))
     a = naive.route(a0, bias, log_gamma, 3, EPS).astype(np.float32)
     starts, tokens = (np.array(x, np.int64) for x in naive.group(a))
-    slope, hidden, dact, da = floats((len(tokens), B), (len(tokens), B), (T, B), (T, M))
+    slope, hidden, da = floats((len(tokens), B), (len(tokens), B), (T, M))
     pairs = [starts, tokens, slope, hidden]
-    rows, dh, dw1, dw2 = floats((B, D + 3), (T, D), (M, B, D), (M, D, B))
+    plain, room, dh, dw1, dw2 = floats((B, D), (blocks.room_for(T, B, D),), (T, D), (M, B, D), (M, D, B))
+    w1 = (w1, np.zeros((0, B, D), np.uint8), w1[:0])
     return {
         "route_forward": [a0, bias, log_gamma, 3, EPS, a1, inverse, da],
         "route_backward": [da * (a > 0), a1, log_gamma, inverse, a, a0, bias],
         "group_pairs": [a, np.zeros(M + 1, np.int64), np.zeros(a.size, np.int64)],
-        "blocks_forward": [h, a, w1, w2, *pairs, y],
-        "blocks_backward": [y, a, w1, w2, *pairs, rows, dact, da, dh, dw2],
+        "blocks_forward": [h, a, w1, w2, *pairs, plain, room, y],
+        "blocks_backward": [y, a, w1, w2, *pairs, room, da, dh, dw2],
         "blocks_w1_backward": [h, *pairs[:3], dw1],
     }[name]
 
@@ -136,7 +160,7 @@ def _learned() -> FastMemory:
 ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
     "norm": _norm, "conv": _conv, "slope": _slope, "decay": _decay, "loss": _loss, "optim": _optim, "blocks": _blocks,
     "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],
-    "integers": lambda _: [*floats((M, 5, 32)), RNG.random(M) < 0.6, np.zeros((M, 5, 32), np.uint8), *floats((M, 5))],
+    "integers": _integers, "dense": _dense,
 }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgelm.config import ModelConfig
-from edgelm.kernels import blocks, conv, decay, integers, loss, norm, optim, slope
+from edgelm.kernels import blocks, conv, decay, dense, integers, loss, norm, optim, slope
+from edgelm.model.packing import Int8Matrix
 from edgelm.model.reference import activations
 from tests import naive
 from tests.naive import gradient
@@ -314,8 +315,8 @@ def test_route_backward(rng: np.random.Generator, max_awake: int) -> None:
     same(dlog_gamma, before + gradient(total, log_gamma))
 
 
-WIDTHS = [(5, 3), (19, 6)]
-"""D and B of blocks: less than a tile of each, and more."""
+WIDTHS = [(5, 3), (19, 6), (37, 18)]
+"""D and B of blocks: less than a tile of each, and more, and more than a strip."""
 
 
 def block_inputs(rng: np.random.Generator, steps: int, width: int, size: int, dtype: type = np.float64) -> list[Array]:
@@ -323,14 +324,26 @@ def block_inputs(rng: np.random.Generator, steps: int, width: int, size: int, dt
     h, a0, w1, w2 = many(rng, (steps, width), (steps, 7), (7, size, width), (7, width, size))
     a0[:, 4] = -10
     a = naive.route(a0, np.zeros(7), np.zeros(7), 3, EPS)
-    return [x.astype(dtype) for x in (h, a, w1, w2)]
+    # Sums that do not grow with the width: a derivative by differences has few digits.
+    return [x.astype(dtype) for x in (h, a, w1 / np.sqrt(width), w2 / np.sqrt(size))]
 
 
 def pairs_of(a: Array, size: int) -> list[Array]:
-    """starts, tokens, and room for slope and hidden."""
+    """starts, tokens, and what is kept of slope and hidden."""
     starts, tokens = np.full(a.shape[1] + 1, -1), np.full(a.size, -1)
     blocks.group_pairs(a, starts, tokens)
     return [starts, tokens, *blank(2, a.size, size, dtype=a.dtype.type)]
+
+
+def plain(w1: Array) -> tuple[Array, Array, Array]:
+    """As the kernels take a w1 that is not of integers."""
+    return w1, np.zeros((0, *w1.shape[1:]), np.uint8), w1[:0]
+
+
+def work(h: Array, size: int) -> list[Array]:
+    """What the kernels of blocks work in."""
+    room = blank(blocks.room_for(len(h), size, h.shape[1]), dtype=h.dtype.type)
+    return [blank(size, h.shape[1], dtype=h.dtype.type), room]
 
 
 def test_group_pairs(rng: np.random.Generator) -> None:
@@ -352,7 +365,7 @@ def test_blocks_forward_reads_no_block_that_sleeps(
     w1[asleep] = w2[asleep] = np.nan
     before = rng.standard_normal((steps, width)).astype(dtype)
     y = before.copy()
-    blocks.blocks_forward(h, a, w1, w2, *pairs_of(a, size), y)
+    blocks.blocks_forward(h, a, plain(w1), w2, *pairs_of(a, size), *work(h, size), y)
     same(y, before + naive.blocks(h, a, w1, w2))
 
 
@@ -365,15 +378,60 @@ def test_blocks_backward(rng: np.random.Generator, steps: int, width: int, size:
     expected = [gradient(lambda: np.sum(dy * naive.blocks(h, a, w1, w2)), x) for x in (a, h, w1, w2)]
     pairs, asleep = pairs_of(a, size), ~awake.any(0)
     w1[asleep] = w2[asleep] = np.nan
-    blocks.blocks_forward(h, a, w1, w2, *pairs, np.zeros_like(h))
+    blocks.blocks_forward(h, a, plain(w1), w2, *pairs, *work(h, size), np.zeros_like(h))
     da, dh, dw1, dw2 = blank(*a.shape), before.copy(), blank(*w1.shape), blank(*w2.shape)
-    blocks.blocks_backward(dy, a, w1, w2, *pairs, blank(size, width + 2), blank(steps, size), da, dh, dw2)
+    blocks.blocks_backward(dy, a, plain(w1), w2, *pairs, work(h, size)[1], da, dh, dw2)
     blocks.blocks_w1_backward(h, *pairs[:3], dw1)
     same(da, np.where(awake, expected[0], 0))
     same(dh, before + expected[1])
     same(dw1[~asleep], expected[2][~asleep])
     same(dw2[~asleep], expected[3][~asleep])
     assert np.isnan(dw1[asleep]).all() and np.isnan(dw2[asleep]).all(), "left as they were"
+
+
+def int8(rng: np.random.Generator, *shape: int) -> tuple[Array, Array, Array]:
+    """Numbers around 128, their scales, and the float64 that they mean."""
+    q = rng.integers(1, 256, shape).astype(np.uint8)
+    scale = rng.uniform(0.001, 0.01, (*shape[:-1], shape[-1] // 32)).astype(np.float32)
+    return q, scale, (q - 128.0) * scale.repeat(32, -1)
+
+
+@pytest.mark.parametrize("steps", [1, 16, 21])
+def test_blocks_of_integers(rng: np.random.Generator, steps: int) -> None:
+    size, width = 6, 64
+    h, a, _, w2 = block_inputs(rng, steps, width, size, np.float32)
+    q, scale, w1 = int8(rng, 7, size, width)
+    found = []
+    for given in ((np.zeros((0, size, width), np.float32), q, scale), plain(w1.astype(np.float32))):
+        pairs, out = pairs_of(a, size), [blank(*x.shape, dtype=np.float32) for x in (a, h, w2)]
+        out[1][:] = 0
+        y = np.zeros_like(h)
+        blocks.blocks_forward(h, a, given, w2, *pairs, *work(h, size), y)
+        blocks.blocks_backward(h, a, given, w2, *pairs, work(h, size)[1], *out)
+        found.append([y, *out])
+    for integers_, floats in zip(*found, strict=True):
+        np.testing.assert_allclose(integers_, floats, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 16, 21])
+@pytest.mark.parametrize(("rows", "width"), [(5, 32), (35, 96), (80, 64)])
+def test_products_with_integers(rng: np.random.Generator, steps: int, rows: int, width: int) -> None:
+    q, scale, w = int8(rng, rows, width)
+    x, y = many(rng, (steps, width), (steps, rows), dtype=np.float32)
+    room = np.full(dense.room_for(steps, width), np.nan, np.float32)
+    along, over = blank(steps, rows, dtype=np.float32), blank(steps, width, dtype=np.float32)
+    dense.product_along_rows(x, q, scale, room, along)
+    dense.product_over_rows(y, q, scale, room, over)
+    np.testing.assert_allclose(along, x @ w.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(over, y @ w, rtol=1e-4, atol=1e-4)
+
+
+def test_widen_blocks(rng: np.random.Generator) -> None:
+    q, scale, w = int8(rng, 4, 3, 64)
+    out, used = np.zeros((4, 3, 64), np.float32), np.array([True, False, True, True])
+    integers.widen_blocks(q, scale, used, out)
+    np.testing.assert_allclose(out, np.where(used[:, None, None], w, 0), rtol=1e-6)
+    assert (np.asarray(Int8Matrix(q, scale))[used] == out[used]).all(), "to the last bit"
 
 
 @pytest.mark.parametrize("size", [1, 1000])
@@ -422,6 +480,15 @@ def test_pulled_step(rng: np.random.Generator, dtype: type) -> None:
     optim.pulled_step(grad, base, used, rates, dtype(0.01), weight)
     expected = naive.pulled_step(grad, base, rates[:, None], 0.01, before)
     same(weight, np.where(used[:, None], expected, before))
+
+
+def test_pulled_step_to_a_base_of_integers(rng: np.random.Generator) -> None:
+    (grad, weight), (q, scale, _) = many(rng, (3, 96), (3, 96), dtype=np.float32), int8(rng, 3, 96)
+    used, rates, pull = np.array([True, False, True]), rng.random(3).astype(np.float32), np.float32(0.01)
+    expected = weight.copy()
+    optim.pulled_step(grad, np.asarray(Int8Matrix(q, scale)), used, rates, pull, expected)
+    optim.pulled_step_int8(grad, q, scale, blank(96, dtype=np.float32), used, rates, pull, weight)
+    assert (weight == expected).all(), "to the last bit"
 
 
 @pytest.mark.parametrize("size", [0, 1e-12, 1e-3, 1, 1e6])

@@ -27,8 +27,9 @@ def compile_kernels(triple: str, cpu: str, features: str) -> tuple[bytes, list[s
     """The object file and the symbols it offers; once in a process, since numba keeps what it compiled."""
     context = generate_for(triple, cpu, features)
     points = entries()
-    for module in {point.function.__module__ for point in points}:
-        for function in vars(sys.modules[module]).values():
+    # Those that offer no entry point too: others call what is in them.
+    for module in [module for name, module in sys.modules.items() if name.startswith("edgelm.kernels.")]:
+        for function in vars(module).values():
             if isinstance(function, Dispatcher):
                 function.targetoptions |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
                 # On disk are those that were compiled for this machine.
