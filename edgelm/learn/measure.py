@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgelm.learn.fast_memory import FastMemory
     from edgelm.learn.replay import Life
 
-PART = 256
+PART = 64
 """Tokens of one run of the graph while measuring: its logits are PART x V."""
 
 OnTokens = Callable[[int], None]

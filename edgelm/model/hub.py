@@ -33,9 +33,9 @@ Array = np.ndarray
 FORMAT = 1
 BUNDLED = Path(__file__).parent.parent / "models"
 DEFAULT = "small"
-FIXED_BYTES, BYTES_PER_PARAMETER = 130_000_000, 10
-"""What a process takes without a model (Python, ONNX Runtime, the fast memory), and for each number of it (float32, the
-base and the gradients of what adapts): 236 MB for ``small``, of which ``adapt`` was seen to take 234."""
+FIXED_BYTES, BYTES_PER_PARAMETER = 130_000_000, 8
+"""What a process takes without a model (Python, ONNX Runtime, the fast memory), and for each number of it (for answers
+and for learning): 215 MB for ``small``, of which ``adapt`` was seen to take 207."""
 WEIGHTS = "weights.safetensors"
 FILES = ("tokenizer.json", WEIGHTS, "learning.safetensors", "step.onnx")
 INTEGER_GRAPH = "step.int8.onnx"
