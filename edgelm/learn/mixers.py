@@ -15,7 +15,7 @@ from edgelm.kernels import decay as decay_kernels
 from edgelm.kernels import norm as norm_kernels
 from edgelm.kernels import slope as slope_kernels
 from edgelm.learn.products import Product
-from edgelm.model.packing import Operands
+from edgelm.model.packing import Operands, plain
 from edgelm.model.reference import State, decay_rates, slope_decays
 from edgelm.model.weights import Weights
 
@@ -208,7 +208,7 @@ class PublishedMixerPass:
         passing: Weights,
     ) -> None:
         self.config, self.layer, self.prefix, self.grads = config, layer, f"layers.{layer}.mixer.", grads
-        self.w = {name: np.asarray(weights[self.prefix + name]) for name in ("norm", "w_in", "w_out")}
+        self.w = {name: plain(weights[self.prefix + name], name) for name in ("norm", "w_in", "w_out")}
         dtype = self.w["norm"].dtype
         self.eps, self.slope_decay = dtype.type(config.norm_eps), slope_decays(config).astype(dtype)
         self.inverse = np.zeros(max_steps, dtype)

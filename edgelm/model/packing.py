@@ -21,12 +21,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Int8Matrix:
-    """A matrix as integers; numpy takes it for its float32 numbers [..., n].
+    """A matrix as integers; numpy takes it for its float32 numbers [..., n], the axis that a product sums over last.
 
     Attributes
     ----------
     q : ndarray [..., n] of uint8
-        Around 128, the axis that a product sums over last.
+        Around 128.
     scale : ndarray [..., n / 32] of float32
     """
 
@@ -135,6 +135,14 @@ def operand(packed: Mapping[str, Array], name: str) -> Tensor:
         return unpack_one(packed, name)
     q, scale = packed[name + ".q"], packed[name + ".scale"]
     return Int8Matrix(q.copy() if q.dtype == np.uint8 else q.view(np.uint8) ^ np.uint8(128), scale.astype(np.float32))
+
+
+def plain(tensor: Tensor, name: str) -> Array:
+    """What ``operand`` gave as float32, of the shape that the model's equations give it; a float32 one as it is."""
+    if not isinstance(tensor, Int8Matrix):
+        return tensor
+    values = np.asarray(tensor)
+    return np.ascontiguousarray(values.T) if sums_over_first(name) else values
 
 
 def check_packed(packed: Weights, config: ModelConfig, source: str) -> None:

@@ -15,6 +15,7 @@ from edgelm.errors import DivergenceError
 from edgelm.learn.learner import Learner, measure_grad_rms
 from edgelm.learn.network import Network
 from edgelm.model.guard import Guard
+from edgelm.model.packing import Int8Matrix, operand, pack, shift, unpack
 from edgelm.model.reference import State, forward
 from edgelm.model.weights import Weights, adaptable_names, shapes
 from edgelm.text.tokenizer import document_ids
@@ -59,6 +60,49 @@ def test_losses_are_those_before_the_update(mixer: str) -> None:
     np.testing.assert_allclose(losses, np.concatenate(expected), rtol=1e-4, atol=1e-4)
     assert losses.shape == (len(ids) - 1,) and len(seen) == len(expected) + 1
     assert not any(identical(a, b) for a, b in pairwise(seen))
+
+
+WIDE = {
+    "d_model": 64, "block_size": 32, "value_dim": 16, "slope_dim": 32, "shared_size": 32, "vocab_size": 64,
+    "n_channels": 2,
+}  # fmt: skip
+"""Sizes of which a model file makes integers."""
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_learning_from_integers_is_learning_from_what_they_mean(mixer: str) -> None:
+    changes = WIDE if mixer == "mcsd_g" else WIDE | {"slope_dim": 64}
+    config, weights = random_model(mixer, **changes)
+    packed, names = pack(weights), adaptable_names(config)
+    shift(packed)
+    integers = {name: operand(packed, name) for name in shapes(config)}
+    floats = unpack(packed)
+    kept = {name.rsplit(".")[-1] for name, tensor in integers.items() if isinstance(tensor, Int8Matrix)}
+    assert kept >= {"embed", "w1", "w2", "w_out", "shared_w1", "shared_w2"} | ({"w_in"} if mixer == "mcsd_g" else set())
+    base = {name: integers[name] if isinstance(integers[name], Int8Matrix) else floats[name].copy() for name in names}
+    rms = {name: np.full(1, 0.1, np.float32) for name in names}
+    found = []
+    for operands in (integers | {name: floats[name].copy() for name in names}, floats):
+        learner = Learner(config, operands, base, rms, LearnConfig(rate=5, pull=0.1, segment=SEGMENT))
+        found.append((learner.learn(text(config)), learner.weights))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+    for name in names:
+        assert (found[0][1][name] != np.asarray(base[name])).any(), name
+        np.testing.assert_allclose(found[0][1][name], found[1][1][name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_a_base_of_integers_is_scored_as_what_it_means() -> None:
+    """As the gate does: even what the neurons write is integers, and nothing of it is made float32 for good."""
+    config, weights = random_model(**WIDE)
+    packed = pack(weights)
+    integers = {name: operand(packed, name) for name in shapes(config)}
+    ids, losses = text(config), []
+    for operands in (integers, unpack(packed)):
+        network, state = Network(config, operands, (), SEGMENT), State.empty(config)
+        losses.append(
+            [network.forward(ids[i : i + SEGMENT], ids[i + 1 : i + 1 + SEGMENT], state) for i in (0, SEGMENT)]
+        )
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 def test_scoring_changes_nothing() -> None:
