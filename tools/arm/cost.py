@@ -84,13 +84,13 @@ class Emulator:
         ]
         return _slope(counts)
 
-    def instructions_per_learned_token(self) -> float:
-        """Of scoring, then learning."""
+    def instructions_per_learned_token(self, precision: str) -> float:
+        """Of scoring, then learning, where answers are computed with that precision."""
         counts = []
         for n_bytes in (SHORT, LONG):
             path = self._folder / f"{n_bytes}.txt"
             path.write_text(general_text()[:n_bytes], encoding="utf-8")
-            counts.append(self._count("evaluate", str(path), "--learn", "--threads", "1"))
+            counts.append(self._count("evaluate", str(path), "--learn", "--threads", "1", precision=precision))
         return _slope(counts)
 
     def memory(self, precision: str, *options: str) -> float:
@@ -115,7 +115,7 @@ class Emulator:
             watcher.join()
         return largest
 
-    def _count(self, *args: str, precision: str = "float32") -> tuple[int, int]:
+    def _count(self, *args: str, precision: str) -> tuple[int, int]:
         """Tokens that a command handles, and instructions that it executes."""
         command, environment = self._edgelm(*args, "--json", qemu=["-plugin", str(self._plugin)])
         environment |= {"EDGELM_GRAPH": precision, "EDGELM_HOME": str(self._folder / "counted")}
@@ -163,9 +163,12 @@ def main(room: Path, cpu: str) -> None:
         for precision, kind in (("float32", FLOAT), ("int8", PRECISIONS["int8"])):
             n_bytes = bytes_per_token(config, config.n_layers * config.max_awake, kind)
             _row(f"decoded, {precision}", board, emulator.instructions_per_token(precision), n_bytes)
-        # A segment of 32 tokens reads the weights forward and backward, and writes those that it changes.
-        n_bytes = 3 * bytes_per_token(config, config.n_layers * config.n_blocks) / 32
-        _row("learned", board, emulator.instructions_per_learned_token(), n_bytes)
+        # What adapts is float32 either way: 4 bytes a number, not 1 and a 32nd of its scale.
+        n_adapting = config.n_layers * config.n_blocks * config.d_model * config.block_size
+        for precision, kind, wider in (("float32", FLOAT, 0.0), ("int8", PRECISIONS["int8"], 2.875 * n_adapting)):
+            # A segment of 32 tokens reads the weights forward and backward, and writes those that it changes.
+            n_bytes = 3 * (bytes_per_token(config, config.n_layers * config.n_blocks, kind) + wider) / 32
+            _row(f"learned, {precision}", board, emulator.instructions_per_learned_token(precision), n_bytes)
         for precision in ("float32", "int8"):
             for what, options in (("answering", ["--no-learn"]), ("learning", [])):
                 print(f"{what}, {precision}: {emulator.memory(precision, *options):.1f} MB", flush=True)
