@@ -50,7 +50,8 @@ def lowered(emit: Callable[..., None], literals: int) -> Callable[[F], F]:
     nothing."""
 
     def decorate(function: F) -> F:
-        if _compile is None:
+        # With NUMBA_DISABLE_JIT functions come back as they are, but an intrinsic could not be called.
+        if _compile is None or _compile(function) is function:
             return function
         from numba.core import types
         from numba.extending import intrinsic
