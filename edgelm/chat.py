@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgelm.config import SampleConfig
 from edgelm.engine.generate import reply
 from edgelm.errors import InputError
+from edgelm.interrupt import held_back
 from edgelm.learn.entry import CHAT, FIX, GOOD
 from edgelm.learn.worker import Job
 from edgelm.runtime import LEAST_TOKENS, Runtime
@@ -136,9 +137,11 @@ class Chat:
             turn.seconds = time.perf_counter() - begun
 
     def _tell(self, turn: Turn, kind: str, text: str, parent: int | None = None) -> Job:
-        entry = self.runtime.adaptation.tell(kind, text, conversation=self.conversation, parent=parent)
-        turn.entry_ids.append(entry.id)
-        return self.runtime.worker.learn(entry, report=kind == CHAT)
+        # What is in the log is learned, whenever the person has had enough.
+        with held_back():
+            entry = self.runtime.adaptation.tell(kind, text, conversation=self.conversation, parent=parent)
+            turn.entry_ids.append(entry.id)
+            return self.runtime.worker.learn(entry, report=kind == CHAT)
 
     def _last(self) -> Turn:
         self._must_learn()

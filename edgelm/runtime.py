@@ -17,6 +17,7 @@ from edgelm.config import LearnConfig, ModelConfig, data_dir
 from edgelm.engine.opening import open_session, precision_of
 from edgelm.errors import InputError
 from edgelm.heat import Heat
+from edgelm.interrupt import held_back
 from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.entry import TEXT
 from edgelm.learn.measure import reminder_text
@@ -203,8 +204,10 @@ class Runtime:
                     on_tokens(len(self.tokenizer.encode_document_lines(piece)))
                     continue
                 progress, before = f"{sha256}:{conversation}:{number + 1}", learned
-                entry = self.adaptation.tell(TEXT, piece, conversation=conversation, progress=progress)
-                self.worker.learn(entry, on_tokens=count).result()
+                with held_back():
+                    entry = self.adaptation.tell(TEXT, piece, conversation=conversation, progress=progress)
+                    job = self.worker.learn(entry, on_tokens=count)
+                job.result()
                 if learned - saved >= SAVE_TOKENS:
                     self.worker.call(lambda _: self.adaptation.settle()).result()
                     saved = learned

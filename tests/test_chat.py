@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from edgelm.chat import Chat
 from edgelm.config import SampleConfig
 from edgelm.errors import InputError
 from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, Entry
+from edgelm.learn.profile import Profile
 from edgelm.runtime import Runtime, RuntimeOptions
 from tests.model_folder import contents
 
@@ -49,6 +53,33 @@ def _told(chat: Chat) -> list[tuple[str, str]]:
 
 def _entries(chat: Chat) -> list[Entry]:
     return chat.runtime.adaptation.entries
+
+
+@pytest.mark.parametrize("place", ["COMMIT", "BEGIN"])
+def test_an_interrupt_while_a_turn_is_written_down(open_: Open, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = open_()
+    _say(chat, "Hello")
+    written = Profile._writing
+
+    @contextmanager
+    def interrupted(profile: Profile) -> Iterator[sqlite3.Connection]:
+        if place == "BEGIN":
+            signal.raise_signal(signal.SIGINT)
+        with written(profile) as database:
+            yield database
+        if place == "COMMIT":
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Profile, "_writing", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            _say(chat, "Are you there?")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    chat.close()
+    assert _told(chat) == [(CHAT, "Hello"), (CHAT, "Are you there?")]
+    assert _entries(chat)[-1].kind == CHECKPOINT, "what was written down is learned, and the session ended"
+    sha256 = chat.runtime.adaptation.sha256
+    assert open_().runtime.adaptation.sha256 == sha256
 
 
 def test_a_turn_is_in_the_log_before_it_is_answered(open_: Open) -> None:

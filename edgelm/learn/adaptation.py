@@ -12,6 +12,7 @@ import numpy as np
 
 from edgelm.config import LearnConfig
 from edgelm.errors import ProfileError
+from edgelm.interrupt import held_back
 from edgelm.learn.change import apply_change, digest, misfit
 from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, IMPORT, PAIRED, UNLOGGED, Entry
 from edgelm.learn.profile import Profile
@@ -192,7 +193,7 @@ class Adaptation:
         """Puts words into the log. They are durable when this returns; ``learn`` is to follow."""
         if self.profile is None:
             return Entry(0, self._clock(), kind, text, conversation, parent)
-        with self._order:
+        with held_back(), self._order:
             entry = self.profile.append(
                 kind, text, time=self._clock(), conversation=conversation, parent=parent, progress=progress
             )

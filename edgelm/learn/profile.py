@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from edgelm.errors import ModelFileError, ProfileError
+from edgelm.interrupt import held_back
 from edgelm.learn.entry import GOOD, PAIRED, WORDLESS, Entry
 from edgelm.learn.folder import check_name, files_of, hold
 from edgelm.model import tensorfile
@@ -207,7 +208,7 @@ class Profile:
         ProfileError
             The disk is full or fails; the log and the older checkpoint are as they were.
         """
-        with self._reporting("cannot be written; nothing was lost") as database:
+        with held_back(), self._reporting("cannot be written; nothing was lost") as database:
             # The ids of what was removed are not given again.
             row = database.execute("SELECT value FROM meta WHERE key = 'removed'").fetchone()
             last = max(self.entries[-1].id if self.entries else 0, int(row[0]) if row else 0)
