@@ -161,9 +161,8 @@ class Profile:
         if version != FORMAT:
             raise ProfileError(f"{self.path}: profile format {version}, this edgelm reads {FORMAT}")
         if (check := database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise ProfileError(
-                f"{self.path}: damaged ({check.splitlines()[-1]}); move the file away, or bring a copy back"
-            )
+            problem = check.splitlines()[-1]
+            raise ProfileError(f"{self.path}: damaged ({problem}); move the file away, or bring a copy back")
         meta = dict(database.execute("SELECT key, value FROM meta"))
         self.base, self.base_name = meta.get("base", ""), meta.get("base_name", "")
         columns = "id, time, kind, text, conversation, parent, amount, note, digest"
