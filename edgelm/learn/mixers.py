@@ -59,13 +59,7 @@ class GatedMixerPass:
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        weights: Operands,
-        layer: int,
-        grads: Weights,
-        max_steps: int,
-        passing: Weights,
+        self, config: ModelConfig, weights: Operands, layer: int, grads: Weights, max_steps: int, passing: Weights
     ) -> None:
         c = self.config = config
         self.layer, self.prefix, self.grads = layer, f"layers.{layer}.mixer.", grads
@@ -199,13 +193,7 @@ class PublishedMixerPass:
     """``mcsd``: the published block; vector states with fixed decays, block-diagonal projections."""
 
     def __init__(
-        self,
-        config: ModelConfig,
-        weights: Operands,
-        layer: int,
-        grads: Weights,
-        max_steps: int,
-        passing: Weights,
+        self, config: ModelConfig, weights: Operands, layer: int, grads: Weights, max_steps: int, passing: Weights
     ) -> None:
         self.config, self.layer, self.prefix, self.grads = config, layer, f"layers.{layer}.mixer.", grads
         self.w = {name: plain(weights[self.prefix + name], name) for name in ("norm", "w_in", "w_out")}

@@ -28,13 +28,7 @@ class BlockFfnPass:
     """Router, blocks and the shared block of one layer."""
 
     def __init__(
-        self,
-        config: ModelConfig,
-        weights: Operands,
-        layer: int,
-        grads: Weights,
-        max_steps: int,
-        passing: Weights,
+        self, config: ModelConfig, weights: Operands, layer: int, grads: Weights, max_steps: int, passing: Weights
     ) -> None:
         c = self.config = config
         self.prefix, self.grads = f"layers.{layer}.ffn.", grads
@@ -157,10 +151,8 @@ class Network:
         self.hidden, self.dx = np.zeros((2, max_steps, config.d_model), dtype)
         self.inverse, self.losses = np.zeros((2, max_steps), dtype)
         self.logits = np.zeros((max_steps, config.vocab_size), dtype)
-        self.embed, self.final_norm = (
-            Product(weights["embed"], passing["room"], turned=True),
-            np.asarray(weights["final_norm"]),
-        )
+        self.embed = Product(weights["embed"], passing["room"], turned=True)
+        self.final_norm = np.asarray(weights["final_norm"])
 
     def forward(self, ids: Array, targets: Array, state: State) -> Array:
         """Losses in nats [T] of ``targets`` [T] after ``ids`` [T]; ``state`` is updated in place."""
