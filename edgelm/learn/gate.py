@@ -38,12 +38,7 @@ class Gate:
     """
 
     def __init__(
-        self,
-        model: ModelConfig,
-        tokenizer: Tokenizer,
-        weights: Operands,
-        base: Operands,
-        config: LearnConfig,
+        self, model: ModelConfig, tokenizer: Tokenizer, weights: Operands, base: Operands, config: LearnConfig
     ) -> None:
         self._model, self._weights, self._base, self._config = model, weights, base, config
         ids = tokenizer.encode(general_text())

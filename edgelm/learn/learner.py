@@ -132,7 +132,8 @@ class Learner:
         network.backward()
         awake = network.awake
         used = [_ALL if tensor.layer is None else awake[tensor.layer] for tensor in self._rows]
-        # Where a gradient of w2 is not finite, that of log_gamma is not: a sum over the same products.
+        # What is not finite on its way back shows in the gains and in log_gamma; w2 need not be read for it. Finite
+        # numbers whose product is not would show in the next loss.
         total = sum(float(sum_of_squares(t.grad, _ALL)) for t in self._rows if t.layer is None)
         if not np.isfinite(total):
             raise DivergenceError("a gradient is not finite; the text was not learned")

@@ -240,6 +240,24 @@ def test_a_broken_gradient_is_refused(bad: float, monkeypatch: pytest.MonkeyPatc
     assert identical(learner.weights, before)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_what_breaks_on_its_way_back_is_refused(layer: int, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_learner(base=1)
+    ffn, before = learner.network.ffns[layer], copied(learner.weights)
+    backward = ffn.backward
+
+    def broken(dy: np.ndarray, dx: np.ndarray) -> None:
+        dy[0, 0] = bad
+        backward(dy, dx)
+
+    monkeypatch.setattr(ffn, "backward", broken)
+    with np.errstate(all="ignore"), pytest.raises(DivergenceError, match="gradient"):
+        learner.learn(text(learner.model))
+    assert not np.isfinite(learner.network.grads[f"layers.{layer}.ffn.w2"]).all()
+    assert identical(learner.weights, before)
+
+
 def test_divergence_keeps_what_was_learned_before() -> None:
     learner, other = make_learner(), make_learner()
     ids = text(learner.model)
