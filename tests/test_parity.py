@@ -253,7 +253,6 @@ def test_blocks_asleep_are_not_learned(mixer: str) -> None:
         changed = weights[name] != array
         if name.endswith(".w2"):
             sleeping = asleep[int(name.split(".")[1])]
-            assert not learner.network.grads[name][sleeping].any()
             assert not changed[sleeping].any()
             assert changed[~sleeping].all()
         else:

@@ -11,7 +11,8 @@ import numpy as np
 from edgelm.kernels.emit import LANES
 from edgelm.kernels.jit import entry, kernel
 from edgelm.kernels.norm import ONE, ZERO, exp, sigmoid
-from edgelm.kernels.signature import F1, F2, F3, I1, U3, F, I
+from edgelm.kernels.optim import step
+from edgelm.kernels.signature import F1, F2, F3, I1, U2, U3, F, I
 from edgelm.kernels.tile import RUN, product, product_across, turn, widen
 
 
@@ -78,7 +79,7 @@ def group_pairs(a, starts, tokens):  # type: ignore[no-untyped-def]
 
 def room_for(n_steps: int, size: int, width: int) -> int:
     """Numbers of room that the passes of blocks of B = ``size`` and D = ``width`` work in."""
-    return size * width + 2 * n_steps * width + n_steps * size
+    return 2 * size * width + 2 * n_steps * width + n_steps * size
 
 
 @entry(F2, F2, (F3, U3, F3), F3, I1, I1, F2, F2, F2, F1, F2)
@@ -117,12 +118,11 @@ def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, plain, room, y):
         _scatter(room, out, tokens, first, n, y)
 
 
-@entry(F2, F2, (F3, U3, F3), F3, I1, I1, F2, F2, F1, F2, F2, F3)
-def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh, dw2):  # type: ignore[no-untyped-def]
-    """Gradients of ``blocks_forward``.
+@entry(F2, F2, (F3, U3, F3), F3, I1, I1, F2, F2, F1, F2, F2)
+def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh):  # type: ignore[no-untyped-def]
+    """Gradients of ``blocks_forward``, but for those of the weights.
 
-    da [T,M] overwritten (0 where asleep); dh [T,D] added to; dw2 of the blocks that are awake in the
-    segment overwritten, of the others left as it is; slope is replaced by the gradient of h W1'.
+    da [T,M] overwritten (0 where asleep); dh [T,D] added to; slope is replaced by the gradient of h W1'.
     """
     n_blocks, width, size = w2.shape
     tile = size * width
@@ -139,14 +139,14 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh, 
         for p in range(n):
             # dL/dhidden without the strength gives da; with it, the gradient of h W1'.
             strength = a[tokens[first + p], i]
+            # A sum apart from what is stored: beside a store it is vectorised or not by where the arrays lie, and
+            # rounded so. What is learned must be the same to the last bit.
             dot = ZERO
             for b in range(size):
-                g = room[act + p * size + b]
-                dot += g * hidden[first + p, b]
-                slope[first + p, b] *= g * strength
-                room[act + p * size + b] = hidden[first + p, b] * strength
+                dot += room[act + p * size + b] * hidden[first + p, b]
             da[tokens[first + p], i] = dot
-        product_across(room, rows, width, room, act, dw2, i * tile, width, size, n)
+            for b in range(size):
+                slope[first + p, b] *= room[act + p * size + b] * strength
         if w1[0].shape[0]:
             product(slope, first * size, size, w1[0], i * tile, width, LANES, room, out, width, n, width, size)
         else:
@@ -155,6 +155,42 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh, 
                     widen(w1[1], (i * size + b) * width + j, w1[2][i, b, j // RUN], room, j * size + b * LANES)
             product(slope, first * size, size, room, 0, LANES, size * LANES, room, out, width, n, width, size)
         _scatter(room, out, tokens, first, n, dh)
+
+
+@entry(F2, F2, I1, I1, F2, F1, F3)
+def blocks_w2_backward(dy, a, starts, tokens, hidden, room, dw2):  # type: ignore[no-untyped-def]
+    """dw2 [M,D,B] of the blocks that are awake in the segment overwritten, of the others left as it is.
+
+    dy, a, starts, tokens, hidden and room as for ``blocks_backward``.
+    """
+    n_blocks, width, size = dw2.shape
+    for i in range(n_blocks):
+        if starts[i] < starts[i + 1]:
+            _w2_gradient(dy, a, i, starts, tokens, hidden, room, dw2, i * width * size)
+
+
+@entry(F2, F2, I1, I1, F2, (F2, U2, F2), F1, F, F1, F2)
+def blocks_w2_step(dy, a, starts, tokens, hidden, base, rate, pull, room, w2):  # type: ignore[no-untyped-def]
+    """w2 <- w2 - rate dw2 + pull (base - w2) of the blocks that are awake in the segment.
+
+    The gradient of a block is made, used and forgotten where it stays in cache. w2 [M,D B]; base float32 of that
+    shape, or none and uint8 around 128 with scales [M,D B/32]; rate [M]; the others as for ``blocks_w2_backward``.
+    """
+    n_blocks, tile = w2.shape
+    given = room[len(room) - tile :]
+    for i in range(n_blocks):
+        if starts[i] == starts[i + 1]:
+            continue
+        _w2_gradient(dy, a, i, starts, tokens, hidden, room, room, 0)
+        # Either base goes through the same loop: of two loops the compiler may round one otherwise.
+        if base[0].shape[0]:
+            row = base[0][i]
+            for j in range(tile):
+                given[j] = row[j]
+        else:
+            for j in range(0, tile, LANES):
+                widen(base[1], i * tile + j, base[2][i, j // RUN], given, j)
+        step(room[:tile], given, rate[i], pull, w2[i])
 
 
 @entry(F2, I1, I1, F2, F3)
@@ -174,6 +210,20 @@ def blocks_w1_backward(h, starts, tokens, dz, dw1):  # type: ignore[no-untyped-d
                 g = dz[p, b]
                 for j in range(width):
                     dw1[i, b, j] += g * row[j]
+
+
+@kernel
+def _w2_gradient(dy, a, i, starts, tokens, hidden, room, out, base):  # type: ignore[no-untyped-def]
+    """The gradient of W2 [D,B] of block i at out[base:]; room is overwritten after the first D B numbers."""
+    first, n, width, size = starts[i], starts[i + 1] - starts[i], dy.shape[1], hidden.shape[1]
+    rows = width * size
+    act = rows + n * width
+    _gather(dy, tokens, first, n, room, rows)
+    for p in range(n):
+        strength = a[tokens[first + p], i]
+        for b in range(size):
+            room[act + p * size + b] = hidden[first + p, b] * strength
+    product_across(room, rows, width, room, act, out, base, width, size, n)
 
 
 @kernel

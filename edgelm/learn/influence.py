@@ -15,8 +15,8 @@ from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.entry import CHAT, PAIRED, Entry
 from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.learner import Learner
+from edgelm.learn.network import Network
 from edgelm.learn.replay import memory_ids
-from edgelm.model.reference import State
 from edgelm.model.weights import Weights
 from edgelm.text.conversation import user_turn
 from edgelm.text.tokenizer import DOC_ID
@@ -49,7 +49,8 @@ def influences(adaptation: Adaptation, before: str, answer: str) -> list[Influen
     head, tail = [DOC_ID, *encode(before)], encode(answer)
     ids = np.array([*head, *tail])
     p = np.exp(-learner.score(ids).astype(np.float64))[len(head) - 1 :]
-    of_answer = _gradients(learner, ids, len(head))
+    network = Network(learner.model, learner.weights, learner.names, learner.config.segment)
+    of_answer = _gradients(learner, network, ids, len(head))
     with_all = np.log2(memory.predict(ids, len(head), p, as_reply=True)).sum()
     found = []
     for entry in _candidates(entries, set(ids.tolist()), adaptation):
@@ -60,7 +61,7 @@ def influences(adaptation: Adaptation, before: str, answer: str) -> list[Influen
         without.rebuild(memory_ids(others, befores, adaptation.model.tokenizer))
         fast = float(with_all - np.log2(without.predict(ids, len(head), p, as_reply=True)).sum())
         text = user_turn(entry.text) if entry.kind == CHAT or entry.kind in PAIRED else entry.text
-        own = _gradients(learner, np.array([DOC_ID, *encode(text)]), 1)
+        own = _gradients(learner, network, np.array([DOC_ID, *encode(text)]), 1)
         slow = sum((float((learner.steps(name) * own[name] * array).sum()) for name, array in of_answer.items()), 0.0)
         found.append(Influence(entry, slow / float(np.log(2)), fast))
     return sorted(found, key=lambda item: -item.bits)
@@ -76,9 +77,9 @@ def _candidates(entries: list[Entry], wanted: set[int], adaptation: Adaptation) 
     return sorted(entries, key=lambda entry: (-score[entry.id], -entry.id))[:CANDIDATES]
 
 
-def _gradients(learner: Learner, ids: np.ndarray, first: int) -> Weights:
+def _gradients(learner: Learner, network: Network, ids: np.ndarray, first: int) -> Weights:
     """Sum of the gradients of the losses of ids[first:], by tensor."""
-    network, state = learner.network, State.empty(learner.model, learner.network.dtype.type)
+    state = learner.new_state()
     total = {name: np.zeros_like(learner.weights[name]) for name in learner.names}
     for start in range(0, len(ids) - 1, network.max_steps):
         targets = ids[start + 1 : start + network.max_steps + 1]

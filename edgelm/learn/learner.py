@@ -16,10 +16,10 @@ import numpy as np
 
 from edgelm.config import LearnConfig, ModelConfig
 from edgelm.errors import DivergenceError
-from edgelm.kernels.optim import pulled_step, pulled_step_int8, sum_of_squares
+from edgelm.kernels.optim import pulled_step
 from edgelm.learn.network import Network
 from edgelm.model.guard import Guard
-from edgelm.model.packing import Int8Matrix, Operands, Tensor
+from edgelm.model.packing import Operands
 from edgelm.model.reference import State
 from edgelm.model.weights import Weights, adaptable_names, shapes
 
@@ -53,24 +53,29 @@ class Learner:
         self.model, self.weights, self.base, self.config = model, weights, base, config
         self._guard = guard or Guard(model)
         self.names = adaptable_names(model)
-        self.network = Network(model, weights, self.names, config.segment)
+        # The gradient of w2 is never whole: each block's is made when it is written.
+        self.network = Network(model, weights, (), config.segment)
         self._dtype = self.network.dtype.type
-        grads = self.network.grads
-        self._rows = [_Rows(name, grads[name], base[name], np.asarray(weights[name])) for name in self.names]
-        self._room = np.zeros(max(tensor.weight.shape[1] for tensor in self._rows), self._dtype)
+        self._blocks = [f"layers.{i}.ffn.w2" for i in range(model.n_layers)]
         # Gradients are sums over the segment; its mean is what grad_rms was measured on. A short segment is
         # worth its tokens.
         rate = config.rate * 1e-3 / config.segment
-        self._rates = [
-            np.broadcast_to((rate / (np.float64(grad_rms[t.name]) + 1e-12)).astype(self._dtype), len(t.weight)).copy()
-            for t in self._rows
+        self._rates: dict[str, Array] = {}
+        for name in self.names:
+            rates = (rate / (np.float64(grad_rms[name]) + 1e-12)).astype(self._dtype)
+            self._rates[name] = np.broadcast_to(rates, model.n_blocks if name in self._blocks else 1).copy()
+        grads = self.network.grads
+        self._small = [
+            (*(np.asarray(t[name]).reshape(-1) for t in (grads, base, weights)), self._rates[name][0])
+            for name in self.names
+            if name not in self._blocks
         ]
 
     def steps(self, name: str) -> Array:
         """By how much a unit of the gradient of a segment's summed loss moves each row of a tensor; to be
         broadcast over its gradient."""
-        rates = self._rates[self.names.index(name)]
-        return rates.reshape(-1, 1, 1) if self.network.grads[name].ndim == 3 else rates
+        rates = self._rates[name]
+        return rates.reshape(-1, 1, 1) if name in self._blocks else rates
 
     def new_state(self) -> State:
         """The state before a document."""
@@ -81,10 +86,11 @@ class Learner:
         zero = np.zeros(1, np.int64)
         self.network.forward(zero, zero, self.new_state())
         self.network.backward()
-        spare, none = np.zeros((1, 1), self._dtype), np.zeros(1, np.bool_)
-        sum_of_squares(spare, none)
-        pulled_step(spare, spare, none, spare[0], self._dtype(0), spare)
-        pulled_step_int8(spare, spare.astype(np.uint8), spare, spare[0], none, spare[0], self._dtype(0), spare)
+        spare, nothing = np.zeros(1, self._dtype), self._dtype(0)
+        pulled_step(spare, spare, nothing, nothing, spare)
+        ffn, block = self.network.ffns[0], self._blocks[0]
+        ffn.starts[:] = 0  # nobody is awake, nothing is written
+        ffn.step_w2(self.base[block], self._rates[block], nothing)
 
     def score(self, ids: Sequence[int] | Array) -> Array:
         """Losses in nats of ids[1:], each after all before it; nothing is learned."""
@@ -130,39 +136,16 @@ class Learner:
         if not np.isfinite(losses).all() or losses.mean() > MAX_LOSS:
             raise DivergenceError(f"loss {losses.mean():.1f} nats per token; the text was not learned")
         network.backward()
-        awake = network.awake
-        used = [_ALL if tensor.layer is None else awake[tensor.layer] for tensor in self._rows]
         # What is not finite on its way back shows in the gains and in log_gamma; w2 need not be read for it. Finite
         # numbers whose product is not would show in the next loss.
-        total = sum(float(sum_of_squares(t.grad, _ALL)) for t in self._rows if t.layer is None)
-        if not np.isfinite(total):
+        if not all(np.isfinite(np.vdot(grad, grad)) for grad, *_ in self._small):
             raise DivergenceError("a gradient is not finite; the text was not learned")
         pull = self._dtype(self.config.pull * n_steps / self.config.segment)
-        with self._guard.writing(awake):
-            for t, rows, rates in zip(self._rows, used, self._rates, strict=True):
-                if isinstance(t.base, Int8Matrix):
-                    base = t.base
-                    pulled_step_int8(t.grad, base.q, base.scale, self._room, rows, rates, pull, t.weight)
-                else:
-                    pulled_step(t.grad, t.base, rows, rates, pull, t.weight)
-
-
-class _Rows:
-    """A tensor, its base and its gradient as rows that are updated or not: neuron blocks, or all in one [1, N]."""
-
-    def __init__(self, name: str, grad: Array, base: Tensor, weight: Array) -> None:
-        blocks = weight.ndim == 3
-        self.name, self.layer = name, int(name.split(".")[1]) if blocks else None
-        n = len(weight) if blocks else 1
-        self.grad, self.weight = grad.reshape(n, -1), weight.reshape(n, -1)
-        self.base: Tensor
-        if isinstance(base, Int8Matrix):
-            self.base = Int8Matrix(base.q.reshape(n, -1), base.scale.reshape(n, -1))
-        else:
-            self.base = base.reshape(n, -1)
-
-
-_ALL = np.ones(1, np.bool_)
+        with self._guard.writing(network.awake):
+            for grad, base, weight, rate in self._small:
+                pulled_step(grad, base, rate, pull, weight)
+            for ffn, name in zip(network.ffns, self._blocks, strict=True):
+                ffn.step_w2(self.base[name], self._rates[name], pull)
 
 
 def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[Sequence[int]], segment: int) -> Weights:

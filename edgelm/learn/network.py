@@ -17,7 +17,7 @@ from edgelm.kernels.integers import widen_blocks
 from edgelm.kernels.loss import cross_entropy
 from edgelm.learn.mixers import GatedMixerPass, PublishedMixerPass, make_buffers
 from edgelm.learn.products import Product, rows_of
-from edgelm.model.packing import Int8Matrix, Operands
+from edgelm.model.packing import Int8Matrix, Operands, Tensor
 from edgelm.model.reference import State
 from edgelm.model.weights import Weights, is_quantizable, shapes
 
@@ -34,8 +34,9 @@ class BlockFfnPass:
         self.prefix, self.grads = f"layers.{layer}.ffn.", grads
         self.w = {name: np.asarray(weights[self.prefix + name]) for name in (*_FFN_SMALL, "router")}
         dtype, (w1, w2) = self.w["norm"].dtype, (weights[self.prefix + name] for name in ("w1", "w2"))
-        none = np.zeros((0, c.block_size, c.d_model), np.uint8), np.zeros((0, c.block_size, c.d_model), dtype)
-        self.w1 = (none[1], w1.q, w1.scale) if isinstance(w1, Int8Matrix) else (w1, *none)
+        empty = (0, c.block_size, c.d_model)
+        none = self._none = np.zeros(empty, dtype), np.zeros(empty, np.uint8), np.zeros(empty, dtype)
+        self.w1 = (none[0], w1.q, w1.scale) if isinstance(w1, Int8Matrix) else (w1, *none[1:])
         # Of the base model, whose w2 nobody changes, what is awake is made float32 for each segment.
         self.fixed = w2 if isinstance(w2, Int8Matrix) else None
         self.w2 = passing.setdefault("w2", np.empty(w2.q.shape, dtype)) if isinstance(w2, Int8Matrix) else w2
@@ -43,6 +44,7 @@ class BlockFfnPass:
         self.dtype, self.eps = dtype, dtype.type(c.norm_eps)
         widths = {"h": c.d_model, "dh": c.d_model, "part": c.d_model, "a0": c.n_blocks, "a1": c.n_blocks}
         widths |= {"a": c.n_blocks, "da": c.n_blocks, "s": c.shared_size, "ds": c.shared_size, "shared": c.shared_size}
+        widths["y_grad"] = c.d_model
         self.buffers = make_buffers(widths, max_steps, dtype, passing)
         self.b = self.buffers
         self.inverse, self.a_inverse = np.zeros(max_steps, dtype), np.zeros(max_steps, dtype)
@@ -75,7 +77,10 @@ class BlockFfnPass:
         y += self.shared[1].forward(b["shared"], b["part"])
 
     def backward(self, dy: Array, dx: Array) -> None:
-        """dy, dx [T,D]; dx is added to. Gradients of blocks asleep all segment are left as they are."""
+        """dy, dx [T,D]; dx is added to. Gradients of blocks asleep all segment are left as they are.
+
+        That of w2 is made only if it is wanted; what ``step_w2`` makes it of is kept.
+        """
         w, b, grads, prefix = self.w, self.b, self.grads, self.prefix
         for name in _FFN_SMALL:
             if prefix + name in grads:
@@ -88,9 +93,10 @@ class BlockFfnPass:
             np.dot(b["h"].T, b["ds"], out=grads[prefix + "shared_w1"])
         dh = self.shared[0].backward(b["ds"], b["dh"])
         pairs = (self.starts, self.tokens, self.slope, self.hidden)
-        block_kernels.blocks_backward(
-            dy, b["a"], self.w1, self.w2, *pairs, self.room, b["da"], dh, grads[prefix + "w2"]
-        )
+        block_kernels.blocks_backward(dy, b["a"], self.w1, self.w2, *pairs, self.room, b["da"], dh)
+        b["y_grad"][:] = dy
+        if prefix + "w2" in grads:
+            block_kernels.blocks_w2_backward(*self._of_w2(), self.room, grads[prefix + "w2"])
         if prefix + "w1" in grads:
             block_kernels.blocks_w1_backward(b["h"], self.starts, self.tokens, self.slope, grads[prefix + "w1"])
         block_kernels.route_backward(
@@ -101,6 +107,17 @@ class BlockFfnPass:
             np.dot(b["h"].T, b["a0"], out=grads[prefix + "router"])
         dh += np.dot(b["a0"], w["router"].T, out=b["part"])
         norm_kernels.rms_backward(dh, self.x, w["norm"], self.inverse, dx, grads[prefix + "norm"])
+
+    def step_w2(self, base: Tensor, rates: Array, pull: np.floating) -> None:
+        """Moves w2 of the blocks that are awake against the gradient that ``backward`` saw last, and to ``base``."""
+        float_, *integers = self._none
+        parts = (base, *integers) if isinstance(base, np.ndarray) else (float_, base.q, base.scale)
+        rows = tuple(part.reshape(len(part), part[0].size if len(part) else 0) for part in parts)
+        w2 = self.w2.reshape(len(self.w2), -1)
+        block_kernels.blocks_w2_step(*self._of_w2(), rows, rates, pull, self.room, w2)
+
+    def _of_w2(self) -> tuple[Array, Array, Array, Array, Array]:
+        return self.b["y_grad"], self.b["a"], self.starts, self.tokens, self.hidden
 
     @property
     def awake(self) -> Array:
@@ -117,8 +134,7 @@ class Network:
     weights : dict of ndarray
         Shared, not copied: a change is seen by the next segment. Matrices may be integers.
     wanted : iterable of str
-        Names of the matrices whose gradients are wanted; those of w2 of the blocks, of gains and of biases
-        always are.
+        Names of the matrices whose gradients are wanted; those of gains and of biases always are.
     max_steps : int
         Longest segment.
 
@@ -135,7 +151,7 @@ class Network:
         self.grads: Weights = {
             name: np.zeros(shape, dtype)
             for name, shape in shapes(config).items()
-            if name in wanted or name.endswith(".w2") or not (is_quantizable(name) or name.endswith("router"))
+            if name in wanted or not (is_quantizable(name) or name.endswith("router"))
         }
         self.dtype, self.eps = dtype, dtype.type(config.norm_eps)
         make = GatedMixerPass if config.mixer == "mcsd_g" else PublishedMixerPass

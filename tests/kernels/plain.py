@@ -88,13 +88,9 @@ def _loss(name: str) -> list[Any]:
     return [RNG.integers(0, V, T), *floats((T, V), (T,))]
 
 
-def _optim(name: str) -> list[Any]:
-    grad, base, weight, rate = floats((3, 101), (3, 101), (3, 101), (3,))
-    used = np.array([True, False, True])
-    if name == "pulled_step_int8":
-        (grad, weight, room), (q, scale) = floats((3, 96), (3, 96), (96,)), int8(3, 96)
-        return [grad, q, scale, room, used, rate, np.float32(0.01), weight]
-    return [grad, used] if name == "sum_of_squares" else [grad, base, used, rate, np.float32(0.01), weight]
+def _optim(_: str) -> list[Any]:
+    grad, base, weight = floats((101,), (101,), (101,))
+    return [grad, base, np.float32(0.2), np.float32(0.01), weight]
 
 
 def _dense(name: str) -> list[Any]:
@@ -119,12 +115,16 @@ def _blocks(name: str) -> list[Any]:
     pairs = [starts, tokens, slope, hidden]
     plain, room, dh, dw1, dw2 = floats((B, D), (blocks.room_for(T, B, D),), (T, D), (M, B, D), (M, D, B))
     w1 = (w1, np.zeros((0, B, D), np.uint8), w1[:0])
+    base = ((w2 + 1).reshape(M, -1), np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.float32))
+    of_w2 = [y, a, starts, tokens, hidden]
     return {
         "route_forward": [a0, bias, log_gamma, 3, EPS, a1, inverse, da],
         "route_backward": [da * (a > 0), a1, log_gamma, inverse, a, a0, bias],
         "group_pairs": [a, np.zeros(M + 1, np.int64), np.zeros(a.size, np.int64)],
         "blocks_forward": [h, a, w1, w2, *pairs, plain, room, y],
-        "blocks_backward": [y, a, w1, w2, *pairs, room, da, dh, dw2],
+        "blocks_backward": [y, a, w1, w2, *pairs, room, da, dh],
+        "blocks_w2_backward": [*of_w2, room, dw2],
+        "blocks_w2_step": [*of_w2, base, np.full(M, np.float32(0.2)), np.float32(0.01), room, w2.reshape(M, -1)],
         "blocks_w1_backward": [h, *pairs[:3], dw1],
     }[name]
 

@@ -16,7 +16,7 @@ Array = np.ndarray
 STEPS = 18
 """More than one chunk of the decay kernel."""
 EPS = 3e-6
-DENSE = ("embed", ".w_in", ".w_out", ".router", ".w1", ".shared_w1", ".shared_w2")
+DENSE = ("embed", ".w_in", ".w_out", ".router", ".w1", ".w2", ".shared_w1", ".shared_w2")
 """Matrices whose gradients are computed when wanted."""
 
 
