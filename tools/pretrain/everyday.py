@@ -19,6 +19,8 @@ from typing import Any
 from tools.pretrain.corpus import SEPARATOR
 
 PHRASES = (Path(__file__).with_suffix(".toml"), Path(__file__).with_name("knowledge.toml"))
+KNOWN_BEST_FIRST = PHRASES[1]  # its lists, and those of sums
+WELL_KNOWN = 5  # so many entries are about equally likely; from there on the n-th is drawn about 1/n as often
 LENGTHS, LENGTH_WEIGHTS = range(1, 9), (14, 14, 15, 15, 14, 11, 9, 8)
 ASKS = re.compile(
     r"(Do|Does|Did|Can|Could|Are|Is|Was|Will|Would|Should|How|Who|Why|When|Where|Which|What(?! an? ))('?s)? ",
@@ -30,14 +32,19 @@ ARTICLE = re.compile(r"\b([Aa])\(n\) (?=(\w))(?!uku|uni|use)")
 Bound = dict[str, list[str]]
 
 
-def computed_lists(months: list[str]) -> dict[str, list[list[str]]]:
-    """The lists that are counted rather than written: sums and dates."""
+def computed_lists(months: list[str], numbers: list[str]) -> dict[str, list[list[str]]]:
+    """The lists that are counted rather than written: sums, the smallest first, and dates."""
     small, tens, dates = range(1, 21), range(2, 11), [[f"{d} {m}"] for m in months for d in range(1, 29)]
-    return {
-        "plus": [[f"{a}", f"{b}", f"{a + b}"] for a in small for b in small],
-        "minus": [[f"{a}", f"{b}", f"{a - b}"] for a in small for b in range(2, a - 1)],
-        "times": [[f"{a}", f"{b}", f"{a * b}"] for a in tens for b in tens],
-        "divide": [[f"{a * b}", f"{b}", f"{a}"] for a in tens for b in tens],
+    plus = sorted(((a, b, a + b) for a in small for b in small), key=lambda row: row[2])
+    times = sorted(((a, b, a * b) for a in tens for b in tens), key=lambda row: row[2])
+    sums = {
+        "plus": plus,
+        "minus": [(a, b, a - b) for a in small for b in range(2, a - 1)],
+        "times": times,
+        "divide": [(product, b, a) for a, b, product in times],
+    }
+    return {name: [[f"{number}" for number in row] for row in rows] for name, rows in sums.items()} | {
+        "sumwords": [[numbers[number] for number in row] for row in plus if max(row[:2]) <= 10],
         "date": dates + [[f"{m} {d}"] for m in months for d in (3, 9, 12, 20)],
     }
 
@@ -63,7 +70,10 @@ class Phrases:
             for section, content in tomllib.loads(path.read_text(encoding="utf-8")).items():
                 table.setdefault(section, {}).update(content)
         self.lists = {name: rows(text) for name, text in table["lists"].items()}
-        self.lists |= computed_lists([row[0] for row in self.lists["month"]])
+        computed = computed_lists(*([row[0] for row in self.lists[name]] for name in ("month", "number")))
+        self.lists |= computed
+        known = tomllib.loads(KNOWN_BEST_FIRST.read_text(encoding="utf-8"))["lists"]
+        self.best_first = {*known, *computed} - {"date"}
         self.lists["name"] = self.lists["fname"] + self.lists["mname"]
         self.lists["spell"] = [[w, "-".join(w), w[0], w[-1], f"{len(w)}"] for (w,) in self.lists["spell"]]
         self.topics = {topic: patterns(text) for topic, text in table["topics"].items()}
@@ -101,10 +111,14 @@ class Dialogue:
         self.short, self.american = rng.random() < 0.3, rng.random() < 0.4
 
     def draw(self, name: str) -> list[str]:
-        """A row of list ``name``, new to this dialogue where the list is long enough."""
+        """A row of list ``name``, new to this dialogue where the list is long enough, rather a well-known one."""
         rows = self.phrases.lists[name]
         fresh = [row for row in rows if (name, row[0]) not in self.used] if len(rows) > 14 else rows
-        row = self.rng.choice(fresh or rows)
+        pool = fresh or rows
+        row = self.rng.choice(pool)
+        if name in self.phrases.best_first and len(rows) > 14:
+            # Log-uniform: what people ask for follows Zipf's law, and a small model must meet a fact often to keep it.
+            row = pool[int(WELL_KNOWN * (1 + len(pool) / WELL_KNOWN) ** self.rng.random() - WELL_KNOWN)]
         self.used.add((name, row[0]))
         return row
 
