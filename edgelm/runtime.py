@@ -15,6 +15,7 @@ import numpy as np
 from edgelm import ports
 from edgelm.config import LearnConfig, ModelConfig, data_dir
 from edgelm.engine.opening import open_session, precision_of
+from edgelm.engine.session import OrtSession
 from edgelm.errors import InputError
 from edgelm.heat import Heat
 from edgelm.interrupt import held_back
@@ -81,6 +82,8 @@ class Runtime:
         Opens a profile of another model, to rebase it.
     idle_seconds : float, optional
         After so long without anything to learn, what was told is consolidated.
+    fixed : bool
+        Nothing is learned once ``session`` was asked for, which then may be faster.
 
     Raises
     ------
@@ -93,7 +96,7 @@ class Runtime:
     def __init__(
         self, options: RuntimeOptions, learn: LearnConfig | None = None, *, writable: bool = False,
         max_awake: int | None = None, use_profile: bool = True, any_base: bool = False,
-        idle_seconds: float | None = None,
+        idle_seconds: float | None = None, fixed: bool = False,
     ) -> None:  # fmt: skip
         needed = hub.memory_needed(options.model, models_dir())
         ports.check_memory(needed, options.model or hub.DEFAULT, ports.detect())
@@ -105,8 +108,9 @@ class Runtime:
             self._rebuild(replace(self.config, max_awake=max_awake))
         self.tokenizer, self.guard = self.model.tokenizer, self.model.guard
         self.precision = precision_of(self.model)
-        self.session = open_session(self.model, options.threads, self.precision)
-        self.model.release()
+        self._threads, self._fixed = options.threads, fixed
+        if not fixed:
+            self.session  # noqa: B018  before what learning takes
         self._idle_seconds = idle_seconds
         self.rng = np.random.default_rng(options.seed or None)
         # The profile comes last: whatever fails, nothing is left held.
@@ -128,6 +132,14 @@ class Runtime:
         self.model.graph = build_graph(config)
         if self.model.integer_graph is not None:
             self.model.integer_graph = build_graph(config, None, PRECISIONS["int8"])
+
+    @cached_property
+    def session(self) -> OrtSession:
+        """What answers; a fixed one only where nothing of the log waits to be learned."""
+        fixed = self._fixed and not self.adaptation.pending
+        session = open_session(self.model, self._threads, self.precision, fixed=fixed)
+        self.model.release()
+        return session
 
     @property
     def weights(self) -> Weights:

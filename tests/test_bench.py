@@ -161,8 +161,9 @@ def test_figures_and_what_follows_from_them(runtime: Runtime) -> None:
     assert fields["bytes_per_token"] == bytes_per_token(runtime.config, pairs, VARIANTS[main])
     expected = (fields["bytes_per_token"] / 3e6 + 1e-3) * 200
     assert fields["roofline_ratio"] == pytest.approx(expected, abs=1e-4)
-    plain, int8, int4 = fields["variants"]
-    assert [row["name"] for row in fields["variants"]] == list(VARIANTS)
+    plain, int8, int4, fixed = fields["variants"]
+    assert [row["name"] for row in fields["variants"]] == [*VARIANTS, "fixed"]
+    assert fixed["decode_tokens_per_s"] == fields["decode_fixed_tokens_per_s"] == 200
     (chosen,) = (row for row in fields["variants"] if row["name"] == main)
     assert chosen.items() <= {**fields, "name": main}.items()
     assert int8["bytes_per_token"] == bytes_per_token(runtime.config, speeds.pairs_per_token["int8"], VARIANTS["int8"])
@@ -171,9 +172,10 @@ def test_figures_and_what_follows_from_them(runtime: Runtime) -> None:
 
 def test_against_a_peer() -> None:
     ours = {"decode_tokens_per_s": 300.0, "prefill_tokens_per_s": 900.0, "learn_tokens_per_s": 100.0}
+    ours["decode_fixed_tokens_per_s"] = 450.0
     theirs = {"decode_tokens_per_s": 100.0, "decode_compiled_tokens_per_s": 150.0, "learn_eager_tokens_per_s": 20.0}
     assert report.against("torch", ours, theirs) == {
-        "torch": theirs, "decode_vs_torch": 2.0, "learn_vs_torch_eager": 5.0,
+        "torch": theirs, "decode_vs_torch": 2.0, "decode_fixed_vs_torch": 3.0, "learn_vs_torch_eager": 5.0,
     }  # fmt: skip
     more = {**theirs, "learn_compiled_tokens_per_s": 40.0}
     assert report.against("torch", ours, more)["learn_vs_torch_compiled"] == 2.5

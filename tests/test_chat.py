@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgelm.chat import Chat
@@ -53,6 +54,29 @@ def _told(chat: Chat) -> list[tuple[str, str]]:
 
 def _entries(chat: Chat) -> list[Entry]:
     return chat.runtime.adaptation.entries
+
+
+def test_what_waits_in_the_log_is_seen_by_a_session_that_was_to_be_fixed(
+    open_: Open, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGELM_GRAPH", "int8")
+    chat = open_()
+    chat.runtime.adaptation.tell(
+        CHAT, "The ferry waits in the fog, and a baker brings warm rolls. " * 5, conversation=1
+    )
+    chat.runtime.close()
+    options, ids = RuntimeOptions(str(tiny_model)), np.arange(9)
+    found = []
+    for is_first in (True, False):
+        with Runtime(options, fixed=True) as runtime:
+            assert len(runtime.adaptation.pending) == 1
+            if is_first:
+                before = runtime.session.run(ids).copy()
+            runtime.adaptation.catch_up()
+            runtime.session.reset()
+            found.append(runtime.session.run(ids))
+    assert (before != found[0]).any()
+    assert np.abs(found[1] - found[0]).mean() < np.abs(before - found[0]).mean()
 
 
 @pytest.mark.parametrize("place", ["COMMIT", "BEGIN"])

@@ -18,16 +18,20 @@ from edgelm.runtime import Runtime
 MEASURED_ON = ("numpy", "onnxruntime", "numba")
 _RATES = {
     "decode_tokens_per_s": "decode",
+    "decode_fixed_tokens_per_s": "decode_fixed",
     "prefill_tokens_per_s": "prefill",
     "learn_tokens_per_s": "learn",
     "decode_while_learning_tokens_per_s": "decode_while_learning",
     "learn_while_decoding_tokens_per_s": "learn_while_decoding",
     "forward_tokens_per_s": "forward",
 }
+_FIXED = "fixed"
+"""Name of the variant that answers here, all of its weights constants."""
 _LIMITS = ("bytes_per_token", "bandwidth_gb_s", "overhead_ms", "roofline_ratio")
 """What the fields of the normal path are called, as those of every variant."""
 _RATIOS = {
     "decode_vs": ("decode_tokens_per_s", ("decode_tokens_per_s", "decode_compiled_tokens_per_s")),
+    "decode_fixed_vs": ("decode_fixed_tokens_per_s", ("decode_tokens_per_s", "decode_compiled_tokens_per_s")),
     "prefill_vs": ("prefill_tokens_per_s", ("prefill_tokens_per_s",)),
 }
 
@@ -63,7 +67,8 @@ def speeds(runtime: Runtime, measured: Speeds) -> dict[str, Any]:
     main = measured.main
     samples = measured.samples | {"decode": measured.samples[f"decode.{main}"]}
     rates = {field: median(samples[name]) for field, name in _RATES.items()}
-    variants = {name: _variant(runtime, measured, name) for name in VARIANTS}
+    variants = {name: _variant(runtime, measured, name, f"decode.{name}") for name in VARIANTS}
+    variants[_FIXED] = _variant(runtime, measured, main, "decode_fixed") | {"name": _FIXED}
     pairs = measured.pairs_per_token[main]
     position_ratio = [late / early for late, early in zip(samples["decode.late"], samples["decode"], strict=True)]
     overhead_ms = [1e3 / per_s for per_s in samples[f"narrow.{main}"]]
@@ -82,13 +87,13 @@ def speeds(runtime: Runtime, measured: Speeds) -> dict[str, Any]:
     return fields | {"variants": list(variants.values()), "ranges": ranges}
 
 
-def _variant(runtime: Runtime, measured: Speeds, name: str) -> dict[str, Any]:
+def _variant(runtime: Runtime, measured: Speeds, name: str, decode_name: str) -> dict[str, Any]:
     """A graph's speed against what its bytes and its nodes alone would take.
 
     One thread reads ``bytes_per_token`` at ``bandwidth_gb_s``; a ratio near 1 says that decoding is at that limit.
     """
     n_bytes = bytes_per_token(runtime.config, measured.pairs_per_token[name], VARIANTS[name])
-    decode, best = measured.median(f"decode.{name}"), max(measured.samples[f"read_rate.{name}"])
+    decode, best = measured.median(decode_name), max(measured.samples[f"read_rate.{name}"])
     overhead = 1 / measured.median(f"narrow.{name}")
     return {
         "name": name,

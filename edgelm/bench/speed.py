@@ -14,6 +14,7 @@ import numpy as np
 
 from edgelm.bench.limit import narrow, read_rate, weights_per_token
 from edgelm.bench.timing import rate
+from edgelm.engine.opening import open_session
 from edgelm.engine.session import PREFILL_STEPS, OrtSession, Snapshot
 from edgelm.export.step import build_graph
 from edgelm.model.quantize import PRECISIONS
@@ -76,10 +77,12 @@ class Speeds:
             },
             self.main: runtime.session,
         }
+        fixed = open_session(runtime.model, threads, self.main, fixed=True)
         early = {name: self._read_beginning(session) for name, session in sessions.items()}
         self.pairs_per_token = {name: self._pairs_per_token(session) for name, session in sessions.items()}
         self.late_position, late = self._read_far(runtime.session, early[self.main])
         self.slices: dict[str, Slice] = {
+            "decode_fixed": partial(self._decode, fixed, early[self.main]),
             "decode.late": partial(self._decode, runtime.session, late),
             "prefill": self._prefill,
             "learn": self._learn,

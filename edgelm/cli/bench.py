@@ -17,6 +17,7 @@ from edgelm.runtime import Runtime
 
 _LINES = (
     ("decode", "decode_tokens_per_s", "tokens/s"),
+    ("decode, nothing learned", "decode_fixed_tokens_per_s", "tokens/s"),
     ("prefill", "prefill_tokens_per_s", "tokens/s"),
     ("learn", "learn_tokens_per_s", "tokens/s"),
     ("decode while learning", "decode_while_learning_tokens_per_s", "tokens/s"),

@@ -50,7 +50,9 @@ def chat(no_learn: bool, system: str, temperature: float, max_tokens: int, commo
     """Talk with a model that learns from what you write while it answers."""
     sampling = SampleConfig(temperature=temperature, max_tokens=max_tokens)
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not common.json
-    with Runtime(common.runtime, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS) as runtime:
+    with Runtime(
+        common.runtime, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS, fixed=no_learn
+    ) as runtime:
         talk = Chat(runtime, sampling, learn=not no_learn, system=system, patient=not in_terminal)
         if in_terminal:
             if runtime.profile is not None and runtime.profile.problem:

@@ -100,7 +100,7 @@ def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, suite: str
     if not paths:
         raise click.UsageError("Missing argument 'PATH...'")
     texts = read_paths(paths, sys.stdin.buffer)
-    with Runtime(common.runtime, max_awake=blocks) as runtime:
+    with Runtime(common.runtime, max_awake=blocks, fixed=not learn) as runtime:
         total = sum(len(runtime.tokenizer.encode_document_lines(item.text)) for item in texts)
         catch_up(runtime, common)
         if learn:

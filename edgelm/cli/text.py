@@ -23,7 +23,7 @@ from edgelm.text.tokenizer import DOC_ID
 def complete(text: str, n_tokens: int, temperature: float, common: Common) -> None:
     """Continue TEXT."""
     sampling = SampleConfig(temperature=temperature, max_tokens=n_tokens)
-    with Runtime(common.runtime) as runtime:
+    with Runtime(common.runtime, fixed=True) as runtime:
         catch_up(runtime, common)
         tokenizer, pieces = runtime.tokenizer, []
         ids, decoder = [DOC_ID, *tokenizer.encode(text)], tokenizer.stream()
@@ -41,7 +41,7 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
 @common
 def suggest(text: str, n_words: int, common: Common) -> None:
     """The likeliest next words after TEXT, with their probabilities."""
-    with Runtime(common.runtime) as runtime:
+    with Runtime(common.runtime, fixed=True) as runtime:
         catch_up(runtime, common)
         ids = [DOC_ID, *runtime.tokenizer.encode(text.rstrip())]
         words = suggest_words(runtime.session, runtime.tokenizer, ids, n_words, runtime.mix)
@@ -58,7 +58,7 @@ def choose(prompt: str, candidates: tuple[str, ...], as_reply: bool, common: Com
     """Rank the given continuations of PROMPT by total log-probability."""
     if not all(candidate.strip() for candidate in candidates):
         raise InputError("a candidate (-c) is empty; give each some text")
-    with Runtime(common.runtime) as runtime:
+    with Runtime(common.runtime, fixed=True) as runtime:
         catch_up(runtime, common)
         if as_reply:
             asked = user_turn(prompt) + reply_prompt()

@@ -15,7 +15,8 @@ from edgelm.errors import ModelFileError
 DOMAINS = ("", "ai.onnx", "com.microsoft")
 # Field numbers of onnx.proto3.
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_SPARSE = 1, 5, 11, 15
+_INPUT_NAME = 1
 _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 5, 6, 11
 _TENSOR_SIZES, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 13, 14
@@ -41,14 +42,32 @@ def check_graph(blob: bytes) -> None:
 
 
 def declare(graph: bytes, tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The graph with initialisers of these names, shapes and types (float32 or uint8), which it names and lacks.
+    """The graph with initialisers of these names, shapes and types (float32 or uint8), which it names and lacks, or has
+    as inputs.
 
     Their data is said to lie elsewhere: whoever loads the graph has to give it
     (``SessionOptions.add_external_initializers``). Protobuf merges what follows into the message before it, so this is
     the graph and a few bytes for each tensor.
     """
     parts = [_field(_GRAPH_INITIALIZER, _declaration(name, array)) for name, array in tensors.items()]
-    return graph + _field(_MODEL_GRAPH, b"".join(parts))
+    return _without_inputs(graph, set(tensors)) + _field(_MODEL_GRAPH, b"".join(parts))
+
+
+def _without_inputs(graph: bytes, names: set[str]) -> bytes:
+    def is_dropped(number: int, value: bytes | int) -> bool:
+        return number == _GRAPH_INPUT and _text(_message(value), _INPUT_NAME) in names
+
+    parts = []
+    for number, value in _fields(graph):
+        if number == _MODEL_GRAPH:
+            fields = [field for field in _fields(_message(value)) if not is_dropped(*field)]
+            value = b"".join(_number(n, x) if isinstance(x, int) else _field(n, x) for n, x in fields)
+        parts.append(_number(number, value) if isinstance(value, int) else _field(number, value))
+    return b"".join(parts)
+
+
+def _text(message: bytes, field: int) -> str:
+    return next((_message(x).decode("utf-8", "replace") for n, x in _fields(message) if n == field), "")
 
 
 def _declaration(name: str, array: np.ndarray) -> bytes:

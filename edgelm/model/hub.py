@@ -53,8 +53,6 @@ class Model:
         ``sha256`` identifies weights, tokenizer and sizes together.
     config : ModelConfig
     tokenizer : Tokenizer
-    adaptable : dict of ndarray
-        float32; what learning changes, in place.
     guard : Guard
         Held while ``adaptable`` is written or read.
     grad_rms : dict of ndarray
@@ -73,7 +71,6 @@ class Model:
     sha256: str
     config: ModelConfig
     tokenizer: Tokenizer
-    adaptable: Weights
     grad_rms: Weights
     graph: bytes
     integer_graph: bytes | None
@@ -87,8 +84,7 @@ class Model:
 
     @property
     def packed(self) -> Mapping[str, Array]:
-        """The tensors of the file, but for those that are ``adaptable`` as they are; read as they are asked for, once
-        they were released.
+        """The tensors of the file; read as they are asked for, once they were released.
 
         Raises
         ------
@@ -103,18 +99,29 @@ class Model:
         return tensorfile.TensorFile(path)
 
     @cached_property
+    def adaptable(self) -> Weights:
+        """float32; what learning changes, in place."""
+        packed = self.packed
+        return {name: np.array(unpack_one(packed, name)) for name in adaptable_names(self.config)}
+
+    def now(self, name: str) -> Array:
+        """One tensor in float32, with what was learned."""
+        learns = name in adaptable_names(self.config) and "adaptable" in self.__dict__
+        return self.adaptable[name] if learns else unpack_one(self.packed, name)
+
+    @cached_property
     def weights(self) -> Weights:
         """All tensors in float32, for learning; those of ``adaptable`` are the same arrays."""
-        packed, frozen = self.packed, {}
+        adaptable, packed, frozen = self.adaptable, self.packed, {}
         for name in shapes(self.config):
-            if name not in self.adaptable:
+            if name not in adaptable:
                 frozen[name] = unpack_one(packed, name)
             if self._packed is not None:
                 # The two forms of all tensors are never held at once.
                 for part in ("", ".q", ".scale", ".zero"):
                     self._packed.pop(name + part, None)
         self._packed = None
-        return frozen | self.adaptable
+        return frozen | adaptable
 
     @cached_property
     def operands(self) -> dict[str, Tensor]:
@@ -202,7 +209,7 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
     for problem in damaged(folder, manifest):
         raise ModelFileError(problem)
     config = manifest.config
-    packed, adaptable = _read_weights(folder / WEIGHTS, config)
+    packed = _read_weights(folder / WEIGHTS, config)
     grad_rms = _read_grad_rms(folder / "learning.safetensors", config)
     tokenizer = Tokenizer(folder / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
@@ -212,8 +219,7 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
     graph = (folder / "step.onnx").read_bytes()
     integer_graph = (folder / INTEGER_GRAPH).read_bytes() if INTEGER_GRAPH in manifest.digests else None
     model = Model(
-        manifest.name, folder, manifest.sha256, config, tokenizer, adaptable, grad_rms, graph, integer_graph,
-        manifest.card,
+        manifest.name, folder, manifest.sha256, config, tokenizer, grad_rms, graph, integer_graph, manifest.card,
     )  # fmt: skip
     model._packed = packed
     return model
@@ -303,14 +309,11 @@ def _damage(path: Path, manifest: Manifest) -> str:
     return ""
 
 
-def _read_weights(path: Path, config: ModelConfig) -> tuple[Weights, Weights]:
-    """The tensors of the file, and those that learning changes in float32."""
+def _read_weights(path: Path, config: ModelConfig) -> Weights:
     packed, _ = tensorfile.read(path)
     check_packed(packed, config, str(path))
     shift(packed)
-    adaptable = {name: unpack_one(packed, name) for name in adaptable_names(config)}
-    # What the file has in float32 is changed in its place.
-    return {name: array for name, array in packed.items() if name not in adaptable}, adaptable
+    return packed
 
 
 def _read_grad_rms(path: Path, config: ModelConfig) -> Weights:

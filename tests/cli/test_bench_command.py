@@ -45,7 +45,7 @@ def test_all_is_measured_and_the_profile_stays(cli: Cli, home: Path, monkeypatch
     assert 10 < fields["rss_mb"] < fields["learn_rss_mb"] < 4000
     for name, (low, high) in fields["ranges"].items():
         assert low <= fields[name] <= high
-    assert [row["name"] for row in fields["variants"]] == ["float32", "int8", "int4"]
+    assert [row["name"] for row in fields["variants"]] == ["float32", "int8", "int4", "fixed"]
 
 
 @pytest.mark.jit_only

@@ -37,6 +37,15 @@ def test_tensors_are_declared_as_onnx_has_them() -> None:
     assert joined == onnx.load_from_string(plain) == onnx.load_from_string(declare(plain, {}))
 
 
+def test_an_input_that_is_declared_is_none_any_more() -> None:
+    plain = onnx.load_from_string(build_graph(PRESETS["nano"]))
+    name = plain.graph.input[-1].name
+    joined = onnx.load_from_string(declare(plain.SerializeToString(), {name: np.zeros(3, np.float32)}))
+    assert [tensor.name for tensor in joined.graph.initializer if tensor.external_data] == [name]
+    assert [item.name for item in joined.graph.input] == [item.name for item in plain.graph.input[:-1]]
+    assert joined.graph.node == plain.graph.node and joined.metadata_props == plain.metadata_props
+
+
 def test_external_data_is_refused() -> None:
     tensor = numpy_helper.from_array(np.ones(1, np.float32), "w")
     tensor.data_location = TensorProto.EXTERNAL

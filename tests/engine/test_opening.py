@@ -60,6 +60,23 @@ def test_what_was_learned_before_it_was_opened_is_seen(model: hub.Model) -> None
     assert off(model, open_session(model, 1, "int8").run(ids, 0), ids) < 0.06
 
 
+@pytest.mark.parametrize("written", [False, True])
+def test_a_fixed_one_has_all_weights_as_constants(model: hub.Model, written: bool) -> None:
+    if written:
+        with model.guard.writing():
+            for array in model.adaptable.values():
+                array *= 1.5
+    session, ids = open_session(model, 1, "int8", fixed=True), random_ids(model.config, 20)
+    assert ("adaptable" in model.__dict__) == written, "float32 that nobody needs"
+    before = session.run(ids, 0)
+    assert off(model, before, ids) < 0.06
+    with model.guard.writing():
+        for array in model.adaptable.values():
+            array *= 0
+    session.reset()
+    np.testing.assert_array_equal(session.run(ids, 0), before)
+
+
 def test_blocks_that_were_not_written_are_left_alone(model: hub.Model) -> None:
     blocks = IntegerBlocks(model)
     q, scale = blocks.arrays[W2 + ".q"], blocks.arrays[W2 + ".scale"]

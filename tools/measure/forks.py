@@ -206,7 +206,10 @@ def set_least_tokens(n_tokens: int) -> None:
 
 
 def _copy(model: hub.Model) -> hub.Model:
-    return replace(model, adaptable={name: array.copy() for name, array in model.adaptable.items()})
+    copied = replace(model)
+    for name, array in model.adaptable.items():
+        copied.adaptable[name][:] = array
+    return copied
 
 
 def read_log(home: Path, model: hub.Model) -> tuple[list[Entry], str]:
