@@ -1,8 +1,9 @@
 """Asks a model the forty prompts of ``prompts.txt``, each in a new chat, and prints its answers as a table.
 
-    python -m tools.measure.talk [--model NAME|PATH] [--seed 1]
+    python -m tools.measure.talk [--model NAME|PATH] [--prompts FILE] [--seed 1]
 
-The prompts are kept out of all training text (``tools.pretrain.data --never``). Whether an answer is grammatical and
+The prompts are kept out of all training text (``tools.pretrain.data --never``); those of ``prompts_later.txt`` were
+written when nobody could write dialogues for them any more. Whether an answer is grammatical and
 on the topic is for a reader to say; counted are the answers that repeat themselves.
 """
 

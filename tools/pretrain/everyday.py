@@ -1,6 +1,6 @@
 """Writes short everyday dialogues, composed from the phrases of ``everyday.toml`` and ``knowledge.toml``.
 
-    python -m tools.pretrain.everyday OUT.txt --dialogues 40000 --seed 0
+    python -m tools.pretrain.everyday OUT.txt --dialogues 60000 --seed 1
 
 A dialogue chains exchanges on related topics. Facts that the user tells are kept, so that later questions
 about them are answered from the same dialogue, corrections hold, and what was never told is not known.
@@ -325,7 +325,7 @@ def compose(phrases: Phrases, rng: random.Random) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--dialogues", type=int, default=40_000)
+    parser.add_argument("--dialogues", type=int, default=60_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     phrases, rng = Phrases(), random.Random(args.seed)
