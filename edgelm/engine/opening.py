@@ -65,7 +65,7 @@ def open_session(model: Model, threads: int = 1, precision: str | None = None, *
 def _frozen(model: Model) -> Weights:
     """What the integer graph of a model names and does not hold."""
     frozen: Weights = {}
-    for name in set(shapes(model.config)) - set(adaptable_names(model.config)):
+    for name in sorted(set(shapes(model.config)) - set(adaptable_names(model.config))):
         if divides(name, model.config):
             frozen[name + ".q"], frozen[name + ".scale"] = integers(model.packed, name)
         else:
