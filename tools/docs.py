@@ -25,8 +25,9 @@ measures the one at hand.
 Speeds are medians of rounds in which all figures take turns, a short slice each, so that what else the machine does
 falls on all of them; the smallest and the largest stand behind. *Decode* feeds one token at a time through the
 graph, as `chat` does, without the sampling; *nothing learned* and the graph *fixed* have all weights as constants, as
-`complete` and `chat --no-learn` do; *learn* scores and learns segments of 32 with one thread; *first token* is the first
-byte of `edgelm complete hi -n 1`, a process of its own; *memory* is the most that a chat has needed after one turn.
+`complete` and `chat --no-learn` do; *learn* scores and learns segments of 32 with one thread; *first token* is the
+first byte of `edgelm complete hi -n 1`, a process of its own; *memory* is the most that a chat has needed after one
+turn.
 
 *MB/token* are the weights that a token must read, of the neuron blocks only those that are awake, and the state, read
 and written. *GB/s* is the best rate at which one thread reads a set of that size over and over, from a cache if it fits
