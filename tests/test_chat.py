@@ -172,6 +172,22 @@ def test_a_correction_takes_the_place_of_the_answer(open_: Open) -> None:
     assert len(_entries(chat)) == 2
 
 
+def test_a_corrected_answer_is_given_from_then_on(open_: Open) -> None:
+    chat = open_(max_tokens=20)
+    asked = "What is my boat called?"
+    assert _say(chat, asked) != "It is called Heron."
+    chat.correct("It is called Heron.").result()
+    for again in (False, True):
+        chat = open_(max_tokens=20) if again else chat
+        chat.sampling = SampleConfig(temperature=0, max_tokens=20)
+        assert _say(chat, "what's my boat called") == "It is called Heron."
+        assert _say(chat, "What is my cat called?") != "It is called Heron."
+    found = {item.entry.kind: item.bits_fast for item in (_say(chat, asked), chat.why())[1]}
+    assert found[FIX] > 20
+    chat.forget("Heron")
+    assert _say(chat, asked) != "It is called Heron."
+
+
 def test_a_secret_has_no_entry_to_answer(open_: Open) -> None:
     chat = open_()
     _say(chat, "my password is hunter22")

@@ -28,7 +28,7 @@ _TOO_LONG = f"a turn of more than {MAX_LINE:,} characters; use `edgelm adapt` fo
 HELP = """\
 /help            this list
 /good            the last answer was good: it is learned too
-/fix TEXT        what the last answer should have been: learned instead of it
+/fix TEXT        what the last answer should have been; asked the same again, it says so
 /undo            take the last turn back, and what was learned from it
 /forget WORDS    forget everything you said that holds these words
 /why             which of your words moved the last answer most

@@ -122,7 +122,7 @@ class Adaptation:
 
     def _memory_of(self, entries: Iterable[Entry]) -> FastMemory:
         from edgelm.learn.fast_memory import FastMemory
-        from edgelm.learn.replay import memory_ids
+        from edgelm.learn.replay import remember
 
         memory, entries = FastMemory(self.model.tokenizer), list(entries)
         if self._gates is not None:
@@ -131,7 +131,7 @@ class Adaptation:
             if not (fits and np.isfinite(self._gates).all() and (values >= 0).all() and (values <= 1).all()):
                 raise ProfileError(f"{self.profile.path}: its weights are damaged at {GATES!r}")  # type: ignore[union-attr]
             memory.gates[:] = self._gates
-        memory.rebuild(memory_ids(entries, [self.before(entry) for entry in entries], self.model.tokenizer))
+        remember(memory, entries, [self.before(entry) for entry in entries], self.model.tokenizer)
         return memory
 
     def _take_up(self, weights: dict[str, Tensor], memory: FastMemory, guard: Guard) -> Life:
@@ -201,9 +201,9 @@ class Adaptation:
         with self.guard:
             if self.pending and self._memory is not None:
                 # While an older part of the log is replayed, the fast memory knows the new words at once.
-                from edgelm.learn.replay import memory_ids
+                from edgelm.learn.replay import remember
 
-                self._memory.rebuild(memory_ids([entry], [self.before(entry)], self.model.tokenizer))
+                remember(self._memory, [entry], [self.before(entry)], self.model.tokenizer)
         return entry
 
     def learn(self, entry: Entry, *, on_tokens: OnTokens = lambda _: None, report: bool = False) -> Learned | None:

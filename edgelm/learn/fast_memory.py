@@ -43,6 +43,7 @@ import numpy as np
 from edgelm.kernels import recall
 from edgelm.kernels.memory import BUCKETS, COUNTED, LONGEST, TRUSTS, memory_learn, memory_read, trust_after, trust_row
 from edgelm.kernels.recall import RECALL_BUCKETS, WINDOW, recall_learn, recall_read
+from edgelm.learn.answers import Answers
 from edgelm.text.tokenizer import Tokenizer
 
 Array = np.ndarray
@@ -63,6 +64,7 @@ GATES = (2, COUNTED + RECALL_BUCKETS + TRUSTS, 2)
 GUESSES = 2 * RECALL_BUCKETS // recall.KINDS
 """Gates of recall below this are those of sentences of which nothing matches the end of the text."""
 LIFT = 60.0
+SURE = 0.98
 
 
 class _Reading(NamedTuple):
@@ -109,7 +111,8 @@ class FastMemory:
             np.zeros(KEYS, np.int32),
             np.zeros(3, np.int64),
         )
-        self._vocab = _describe([tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)])
+        spelled = [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
+        self._vocab, self._answers = _describe(spelled), Answers(spelled)
         self._scratch = _scratch()
         self.gates = _first_gates()
         self._learned, self._trust = 0, NEUTRAL  # ids of the present entry learned so far, and the trust after them
@@ -159,7 +162,22 @@ class FastMemory:
         recalled = self._recall(ids, start, (True, bool(as_reply), False))
         gates = self.gates[int(as_reply)]
         memory_learn(ids, start, len(ids), (False, False), *NEUTRAL, self._tables, gates, recalled, p)
+        for t in range(start, len(ids)) if as_reply else ():
+            if (given := self._given(ids[:t].tolist())) is not None:
+                p[t - start] = SURE * (given == ids[t]) + (1 - SURE) * p[t - start]
         return p
+
+    def correct(self, ids: Array) -> None:
+        """Of the entry learned last, a turn and its answer: this is how it shall be answered from now on."""
+        self._answers.learn(ids.tolist(), int(self._store[5][0]))
+
+    def _given(self, history: list[int]) -> int | None:
+        """The next id of an answer that was corrected, unless a sentence told later covers the question."""
+        given = self._answers.find(history)
+        if given is None:
+            return None
+        later = [self._sentence(*at) for at in self._covering(given.asked, 2) if at[0] >= given.at]
+        return None if any(map(self._answers.tells, later)) else given.id
 
     def mix(self, history: Sequence[int], probabilities: Array, as_reply: bool = False) -> Array:
         """The mixture's distribution [V] float64 after ``history``, [V] the model's; sums to 1.
@@ -184,28 +202,43 @@ class FastMemory:
             _lift(mixed, found[:n_found], shares[:n_found], float(gates[COUNTED + bucket, 0]))
         self._reading = _Reading(ids, mixed, below, trust)
         share = gates[len(gates) - TRUSTS + trust_row(*trust), 0]
-        return below if self.is_empty else np.asarray(share * mixed + (1 - share) * below)
+        if self.is_empty:
+            return below
+        known = share * mixed + (1 - share) * below
+        if as_reply and (given := self._given(ids)) is not None:
+            known *= 1 - SURE
+            known[given] += SURE
+        return np.asarray(known)
 
     def remind(self, history: Sequence[int]) -> list[list[int]]:
         """Sentences that answer the question at the end of ``history``, the newest last; often none.
 
         At most two, which share most of what the question says.
         """
+        return [self._sentence(*at) for at in self._covering(history)]
+
+    def _sentence(self, start: int, end: int) -> list[int]:
+        ring = self._store[0]
+        ids: list[int] = ring[np.arange(start, end) % len(ring)].tolist()
+        return ids
+
+    def _covering(self, history: Sequence[int], least: int = 1) -> list[list[int]]:
+        """[start, end] in the store of the sentences of ``remind``; at least COVERAGES[least - 1] is covered."""
         if self.is_empty:
             return []
         recent = np.array(history[-WINDOW - 1 :], np.int64)
-        top, masses, ring = self._scratch[7], self._scratch[8][:, 0], self._store[0]
+        top, masses = self._scratch[7], self._scratch[8][:, 0]
         top[:, 2] = -1
         n_found, _, bucket = recall_read(
             recent, len(recent), True, recall.DEPTH, self._store, self._vocab, self._scratch
         )
         cover, size = divmod(bucket % (RECALL_BUCKETS // recall.KINDS), len(recall.MASSES) + 1)
-        if not n_found or cover < 1 or size < 1:
+        if not n_found or cover < least or size < 1:
             return []
         fits = np.flatnonzero(top[:, 2] >= 0)
         fits = fits[masses[fits] >= masses[fits].max() - recall.NEAR]
-        newest = sorted(top[fits, :2].tolist())[-2:]
-        return [ring[np.arange(start, end) % len(ring)].tolist() for start, end in newest]
+        newest: list[list[int]] = sorted(top[fits, :2].tolist())[-2:]
+        return newest
 
     def rebuild(self, entries: Sequence[Array]) -> None:
         """Counts and stores entries, each from its id 0, as learning them does; the gates stay."""
@@ -224,7 +257,7 @@ class FastMemory:
         twin.__dict__.update(self.__dict__)
         twin._tables = tuple(array.copy() for array in self._tables)  # type: ignore[assignment]
         twin._store = tuple(array.copy() for array in self._store)  # type: ignore[assignment]
-        twin._scratch, twin.gates = _scratch(), self.gates.copy()
+        twin._scratch, twin.gates, twin._answers = _scratch(), self.gates.copy(), self._answers.copy()
         return twin
 
     def _begin_entry(self) -> None:

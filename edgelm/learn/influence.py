@@ -16,7 +16,7 @@ from edgelm.learn.entry import CHAT, PAIRED, Entry
 from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.learner import Learner
 from edgelm.learn.network import Network
-from edgelm.learn.replay import memory_ids
+from edgelm.learn.replay import remember
 from edgelm.model.weights import Weights
 from edgelm.text.conversation import user_turn
 from edgelm.text.tokenizer import DOC_ID
@@ -58,7 +58,7 @@ def influences(adaptation: Adaptation, before: str, answer: str) -> list[Influen
         befores = [adaptation.before(other) for other in others]
         without = FastMemory(adaptation.model.tokenizer)
         without.gates[:] = memory.gates
-        without.rebuild(memory_ids(others, befores, adaptation.model.tokenizer))
+        remember(without, others, befores, adaptation.model.tokenizer)
         fast = float(with_all - np.log2(without.predict(ids, len(head), p, as_reply=True)).sum())
         text = user_turn(entry.text) if entry.kind == CHAT or entry.kind in PAIRED else entry.text
         own = _gradients(learner, network, np.array([DOC_ID, *encode(text)]), 1)

@@ -17,7 +17,7 @@ import numpy as np
 from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
 from edgelm.learn.change import apply_change, digest, pack_change
-from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, PAIRED, WORDLESS, Entry
+from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, PAIRED, WORDLESS, Entry
 from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.gate import Gate
 from edgelm.learn.learner import Learner, OnSegment
@@ -130,7 +130,11 @@ class Life:
         elif entry.kind in PAIRED:
             self.unsettled = True
             self.recent.append((entry, before))
-            self.read(self._ids(entry, before), lambda p: on_tokens(len(p)))
+            pair = self._ids(entry, before)
+            self.read(pair, lambda p: on_tokens(len(p)))
+            if entry.kind == FIX:
+                with self._guard:
+                    self.memory.correct(pair)
         else:
             self.unsettled = True
             for ids in document_ids(self.model.tokenizer.encode_document_lines(entry.text)):
@@ -185,11 +189,10 @@ class Life:
         self._good, self._good_gates = other._good, other._good_gates
 
     def _ids(self, entry: Entry, before: str) -> Array:
+        tokenizer = self.model.tokenizer
         if entry.kind == CHAT:
-            text = user_turn(entry.text)
-        else:
-            text = (user_turn(before) if before else "") + assistant_turn(entry.text)
-        return np.array([DOC_ID, *self.model.tokenizer.encode(text)])
+            return np.array([DOC_ID, *tokenizer.encode(user_turn(entry.text))])
+        return paired_ids(entry, before, tokenizer)
 
     def _turn(self, text: str, on_tokens: OnTokens, report: bool) -> Learned | None:
         """The fast memory learns what follows the label alone: it must not take "who speaks" for a context of
@@ -283,16 +286,22 @@ class Life:
         self.notes.append(f"{reason}: taken back to the last good point")
 
 
-def memory_ids(entries: Sequence[Entry], befores: Sequence[str], tokenizer: Tokenizer) -> list[Array]:
-    """What a life lets the fast memory learn of ``entries``, to rebuild it without computing the model."""
-    found: list[Array] = []
+def remember(memory: FastMemory, entries: Sequence[Entry], befores: Sequence[str], tokenizer: Tokenizer) -> None:
+    """Lets the fast memory learn what a life lets it learn of ``entries``, without computing the model."""
     n_label = len(tokenizer.encode(USER_LABEL))
     for entry, before in zip(entries, befores, strict=True):
         if entry.kind == CHAT:
-            found.append(np.array([DOC_ID, *tokenizer.encode(user_turn(entry.text))[n_label:]]))
+            memory.rebuild([np.array([DOC_ID, *tokenizer.encode(user_turn(entry.text))[n_label:]])])
         elif entry.kind in PAIRED:
-            text = (user_turn(before) if before else "") + assistant_turn(entry.text)
-            found.append(np.array([DOC_ID, *tokenizer.encode(text)]))
+            ids = paired_ids(entry, before, tokenizer)
+            memory.rebuild([ids])
+            if entry.kind == FIX:
+                memory.correct(ids)
         elif entry.text:
-            found += map(np.array, document_ids(tokenizer.encode_document_lines(entry.text)))
-    return found
+            memory.rebuild([np.array(ids) for ids in document_ids(tokenizer.encode_document_lines(entry.text))])
+
+
+def paired_ids(entry: Entry, before: str, tokenizer: Tokenizer) -> Array:
+    """Ids of an answer after what it answers."""
+    text = (user_turn(before) if before else "") + assistant_turn(entry.text)
+    return np.array([DOC_ID, *tokenizer.encode(text)])

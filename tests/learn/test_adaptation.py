@@ -18,7 +18,7 @@ from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, IMPOR
 from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.learner import Learner
 from edgelm.learn.profile import Profile
-from edgelm.learn.replay import memory_ids
+from edgelm.learn.replay import remember
 from edgelm.model import hub, tensorfile
 from edgelm.model.weights import Weights
 from tests.command import ROOT
@@ -374,7 +374,7 @@ def _assert_knows_the_whole_log(adaptation: Adaptation) -> None:
     tokenizer = adaptation.model.tokenizer
     memory, fresh = adaptation.life.memory, FastMemory(tokenizer)
     befores = [adaptation.before(entry) for entry in adaptation.entries]
-    fresh.rebuild(memory_ids(adaptation.entries, befores, tokenizer))
+    remember(fresh, adaptation.entries, befores, tokenizer)
     fresh.gates[:] = memory.gates
     for entry in adaptation.entries:
         ids = np.array([0, *tokenizer.encode(" " + entry.text), 1])

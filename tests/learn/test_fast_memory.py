@@ -282,3 +282,26 @@ def test_other_questions_are_left_to_the_model(told: FastMemory) -> None:
     for asked in ("What shall I cook tonight?", "How do bridges stay up?", "I live near the sea."):
         p = told.mix([0, *TOKENIZER.encode(user_turn(asked) + reply_prompt())], flat, as_reply=True)
         assert p.max() < 0.05
+
+
+@pytest.mark.jit_only
+def test_a_corrected_answer_is_given_until_something_newer_is_told(told: FastMemory) -> None:
+    memory, asked = told.copy(), question("aunt", "Petra")
+    ids = np.array([0, *TOKENIZER.encode(asked + " In Turin, with you.\n")])
+    memory.learn(ids, 1, np.full(len(ids) - 1, 1e-3))
+    memory.correct(ids)
+    head, flat = TOKENIZER.encode(asked), np.full(4096, 1 / 4096)
+    for t in range(1 + len(head), len(ids)):
+        p = memory.mix(ids[:t].tolist(), flat, as_reply=True)
+        assert p[ids[t]] > 0.98
+        assert p.sum() == pytest.approx(1)
+    whole = memory.predict(ids, 1 + len(head), np.full(len(ids) - 1 - len(head), 1e-3), as_reply=True)
+    assert (whole > 0.98).all()
+    assert best(memory, question("cousin", "Petra"), as_reply=True) == FACTS["cousin", "Petra"]
+    assert memory.predict(ids, 1 + len(head), whole * 0 + 1e-3)[0] < 0.9
+    for again in ("Where does my aunt Petra live?", "where's my aunt Petra living", "where is my aunt Petra now"):
+        tell(memory, again)
+        assert memory.mix(ids[: 1 + len(head)].tolist(), flat, as_reply=True)[ids[1 + len(head)]] > 0.98
+    tell(memory, "My aunt Petra lives in Oulu now.")
+    assert best(memory, asked, as_reply=True) == "Oulu"
+    assert memory.mix(ids[: 1 + len(head)].tolist(), flat, as_reply=True)[ids[1 + len(head)]] < 0.9
