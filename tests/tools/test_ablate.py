@@ -17,7 +17,7 @@ from edgelm.config import CONV_WIDTH, PRESETS, ModelConfig  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID, Tokenizer  # noqa: E402
 from tests.tools.tiny_run import kept_signals  # noqa: E402
 from tools.ablate import run as tool  # noqa: E402
-from tools.ablate.variants import VARIANTS, build  # noqa: E402
+from tools.ablate.variants import VARIANTS, build, sized  # noqa: E402
 from tools.pretrain import chunked, model  # noqa: E402
 
 CONFIG = ModelConfig(40, 64, 2, 2, 8, 16, 32, 8, 16, 8, 16)
@@ -46,7 +46,7 @@ def logits(made: Any, ids: np.ndarray) -> Any:
 
 def made_of(name: str) -> Any:
     torch.manual_seed(0)
-    made = build(name, CONFIG, WINDOW, 0.25)
+    made = build(name, sized(name, CONFIG), WINDOW, 0.25)
     with torch.no_grad():
         made.embed.mul_(10)  # so that differences show
     return made
@@ -60,7 +60,8 @@ def random_ids(rows: int, steps: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", set(VARIANTS) - LARGER)
 def test_variants_have_the_parameters_of_the_model(name: str) -> None:
-    sizes = [sum(p.numel() for p in build(n, PRESETS["nano"], 256, 0.22).parameters()) for n in (name, "mcsd-g")]
+    made = [build(n, sized(n, PRESETS["nano"]), 256, 0.22) for n in (name, "mcsd-g")]
+    sizes = [sum(p.numel() for p in each.parameters()) for each in made]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
 
 

@@ -22,7 +22,7 @@ import torch
 
 from edgelm.config import CONV_WIDTH, PRESETS
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
-from tools.ablate.variants import VARIANTS, build
+from tools.ablate.variants import VARIANTS, build, sized
 from tools.pretrain.corpus import read_mixture
 from tools.pretrain.model import Model, document_masks
 from tools.pretrain.parallel import Group
@@ -66,7 +66,7 @@ def read_texts(paths: list[Path], tokenizer: Tokenizer, n_bytes: int) -> dict[st
 
 def train_variant(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """One row of the table."""
-    config = dataclasses.replace(PRESETS[args.preset], vocab_size=args.vocab_size)
+    config = sized(name, dataclasses.replace(PRESETS[args.preset], vocab_size=args.vocab_size))
     target = args.target_awake if VARIANTS[name].is_sparse else 1.0
     if target == 1:
         config = dataclasses.replace(config, max_awake=config.n_blocks)

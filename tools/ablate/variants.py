@@ -230,10 +230,11 @@ def _exchanged(
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One row of the table: what it is, and whether its blocks are put to sleep by pressure."""
+    """One row of the table: what it is, whether pressure puts its blocks to sleep, how many times as wide they are."""
 
     title: str
     is_sparse: bool = True
+    widening: int = 1
 
 
 VARIANTS = {
@@ -246,9 +247,20 @@ VARIANTS = {
     "dense": Variant("dense feed-forward, same total size", is_sparse=False),
     "dense-awake": Variant("dense feed-forward of the awake size (fewer parameters)", is_sparse=False),
     "top-k": Variant("top-k softmax router, as many blocks awake", is_sparse=False),
+    "wide-blocks": Variant("blocks twice as wide, half as many", widening=2),
+    "widest-blocks": Variant("blocks four times as wide, a quarter as many", widening=4),
     "n-gram": Variant("hashed n-gram rows added (more parameters)"),
     "transformer": Variant("Transformer: RoPE, SwiGLU, RMSNorm", is_sparse=False),
 }
+
+
+def sized(name: str, config: ModelConfig) -> ModelConfig:
+    """The sizes of a variant, where those of its blocks differ from ``config``."""
+    wider = VARIANTS[name].widening
+    return dataclasses.replace(
+        config, block_size=wider * config.block_size, n_blocks=config.n_blocks // wider,
+        max_awake=math.ceil(config.max_awake / wider),
+    )  # fmt: skip
 
 
 def build(name: str, config: ModelConfig, window: int, share: float) -> Model:
@@ -259,7 +271,7 @@ def build(name: str, config: ModelConfig, window: int, share: float) -> Model:
     name : str
         A key of ``VARIANTS``.
     config : ModelConfig
-        The sizes of ``mcsd-g``; the others take theirs from its number of parameters.
+        What ``sized`` gives for ``mcsd-g``; the others take theirs from its number of parameters.
     window : int
         Tokens of a segment.
     share : float
@@ -271,7 +283,7 @@ def build(name: str, config: ModelConfig, window: int, share: float) -> Model:
         "no-decay": without_decay,
         "no-delta": GatedMixer,
     }
-    if name in ("mcsd-g", "all-awake"):
+    if name in ("mcsd-g", "all-awake", "wide-blocks", "widest-blocks"):
         return Model(config)
     if name in mixers:
         return _exchanged(config, mixers[name])
