@@ -18,18 +18,21 @@ from edgelm.text.tokenizer import DOC_ID
 REACH = 512
 """Tokens of a question and its answer that are looked at, at most."""
 _ASSISTANT, _USER = b"\nAssistant:", "User:"
-_SHORT_FORMS = {"n't": " not", "'s": " is", "'re": " are", "'m": " am", "'ve": " have", "'ll": " will", "'d": " would"}
+_SHORT_FORMS = {"can't": "can not", "cannot": "can not", "won't": "will not", "n't": " not", "'s": " is", "'re": " are"}
+_SHORT_FORMS |= {"'m": " am", "'ve": " have", "'ll": " will", "'d": " would"}
 _ASKS = {"what", "who", "whom", "whose", "where", "when", "why", "how", "which", "is", "are", "am", "was", "were"}
 _ASKS |= {"do", "does", "did", "can", "could", "will", "would", "tell"}
 _SHORT = re.compile("|".join(_SHORT_FORMS) + r"\b")
 
 
 class Given(NamedTuple):
-    """What follows in an answer that is known: the next id, where it was learned, and the tokens before the reply."""
+    """What follows in an answer that is known: the next id, where it was learned, the tokens before the reply, and the
+    words of the turn that it answers."""
 
     id: int
     at: int
     asked: Sequence[int]
+    words: str
 
 
 class Answers:
@@ -67,12 +70,15 @@ class Answers:
         answer, at = self._known.get(words, ([], 0))
         if len(reply) >= len(answer) or answer[: len(reply)] != reply:
             return None
-        return Given(answer[len(reply)], at, asked)
+        return Given(answer[len(reply)], at, asked, words)
 
-    def tells(self, ids: Sequence[int]) -> bool:
-        """Whether a sentence tells something, rather than asking: people often leave the question mark out."""
-        words = _words(b"".join(self._spelled[i] for i in ids).decode(errors="replace")).split()
-        return words[:1] != [] and words[0] not in _ASKS
+    def tells(self, ids: Sequence[int], asked: str) -> bool:
+        """Whether a sentence tells something, rather than asking, or saying the words ``asked`` another way.
+
+        People often leave the question mark out.
+        """
+        words = _words(b"".join(self._spelled[i] for i in ids).decode(errors="replace"))
+        return words not in ("", asked) and words.split()[0] not in _ASKS
 
     def _split(self, ids: Sequence[int]) -> tuple[list[int], list[int], str] | None:
         """(ids up to the reply, ids of the reply, words of the turn before it)."""

@@ -177,7 +177,7 @@ class FastMemory:
         if given is None:
             return None
         later = [self._sentence(*at) for at in self._covering(given.asked, 2) if at[0] >= given.at]
-        return None if any(map(self._answers.tells, later)) else given.id
+        return None if any(self._answers.tells(ids, given.words) for ids in later) else given.id
 
     def mix(self, history: Sequence[int], probabilities: Array, as_reply: bool = False) -> Array:
         """The mixture's distribution [V] float64 after ``history``, [V] the model's; sums to 1.

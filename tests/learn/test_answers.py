@@ -68,6 +68,18 @@ def test_the_last_correction_holds(answers: Answers) -> None:
     assert answered(answers, "What's my job?") == " You are a doctor.\n"
 
 
+@pytest.mark.parametrize("said", ["I can't see it.", "i cannot see it", "I can not see it!"])
+def test_a_remark_in_another_form_tells_nothing_new(answers: Answers, said: str) -> None:
+    learn(answers, "I can't see it.", "Look again.")
+    assert answered(answers, said) == " Look again.\n"
+    given = answers.find([DOC_ID, *TOKENIZER.encode(user_turn(said) + reply_prompt())])
+    assert given is not None
+    assert not answers.tells(TOKENIZER.encode(f" {said}\n"), given.words)
+    assert not answers.tells(TOKENIZER.encode("\n"), given.words)
+    assert not answers.tells(TOKENIZER.encode("can you see it\n"), given.words)
+    assert answers.tells(TOKENIZER.encode("Now I can see it.\n"), given.words)
+
+
 def test_an_answer_to_nothing_answers_nothing() -> None:
     answers = Answers(SPELLED)
     learn(answers, "", "You are a doctor.")
