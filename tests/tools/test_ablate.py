@@ -158,6 +158,20 @@ def test_bits_per_byte_counts_every_token_once() -> None:
     assert bits == pytest.approx(203 * math.log2(CONFIG.vocab_size) / 500)
 
 
+def test_what_remembers_gains_where_it_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, ids = made_of("mcsd-g"), np.random.default_rng(3).integers(1, CONFIG.vocab_size, 10 * WINDOW)
+    assert tool.recall_gain(made, ids[: 3 * WINDOW - 1], WINDOW) is None
+    gain = tool.recall_gain(made, ids, WINDOW)
+    assert gain is not None and 0 < abs(gain) < 0.5
+    with_breaks = np.insert(ids, [5, 40, 100], DOC_ID)
+    assert tool.recall_gain(made, with_breaks, WINDOW) == gain
+    whole, empty = made.forward, made.initial_state(3)
+    monkeypatch.setattr(
+        made, "forward", lambda ids, starts, same, states, awake: whole(ids, starts, same, empty, awake)
+    )
+    assert tool.recall_gain(made, ids, WINDOW) == 0
+
+
 @pytest.mark.jit_only
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_tool_trains_scores_and_continues(
@@ -178,7 +192,7 @@ def test_tool_trains_scores_and_continues(
             tool.main()
     rows = tool.read_rows(tmp_path / "out")
     assert [row["variant"] for row in rows] == ["transformer", "top-k"]
-    assert all(0 < row["texts"]["text"] < 9 for row in rows)
+    assert all(0 < row["texts"]["text"] < 9 and abs(row["recall_gain"]) < 1 for row in rows)
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["run", "--table", str(tmp_path / "out")])
     tool.main()

@@ -54,6 +54,30 @@ def bits_per_byte(model: Model, ids: np.ndarray, n_bytes: int, window: int) -> t
     return total / math.log(2) / n_bytes, statistics.mean(awake)
 
 
+@torch.no_grad()
+def recall_gain(model: Model, ids: np.ndarray, window: int) -> float | None:
+    """By which share a passage costs less where it was read before, with a window of other text between.
+
+    Passages A, B and C are consecutive windows; compared are the costs of A in A B A and in C B A. None if the text
+    is too short.
+    """
+    ids = ids[ids != DOC_ID]
+    if len(ids) < 3 * window:
+        return None
+    rows = min(ROWS, len(ids) // (3 * window))
+    a, b, c = torch.from_numpy(ids[: rows * 3 * window].reshape(rows, 3, window)).unbind(1)
+    begin, costs = torch.full((rows, 1), DOC_ID), []
+    for text in (torch.cat([begin, c, b, a], 1), torch.cat([begin, a, b, a], 1)):
+        states, carried = model.initial_state(rows), torch.ones(rows, CONV_WIDTH - 1, dtype=torch.bool)
+        for start in range(0, 3 * window, window):
+            part = text[:, start : start + window]
+            starts, same_doc, carried = document_masks(part, DOC_ID, carried)
+            hidden, states, _ = model(part, starts, same_doc, states, model.config.max_awake)
+        logits, targets = (hidden @ model.embed.t()).flatten(0, 1), text[:, 2 * window + 1 :]
+        costs.append(float(torch.nn.functional.cross_entropy(logits, targets.flatten())))
+    return 1 - costs[1] / costs[0]
+
+
 def read_texts(paths: list[Path], tokenizer: Tokenizer, n_bytes: int) -> dict[str, tuple[np.ndarray, int]]:
     """The first ``n_bytes`` of each text, up to a line end: token ids and bytes."""
     texts = {}
@@ -89,14 +113,16 @@ def train_variant(name: str, seed: int, args: argparse.Namespace) -> dict[str, A
     model.load_state_dict(trainer.ema, strict=False)
     model.cpu()
     (run_dir / "checkpoint.pt").unlink()
-    scores, awake = {}, []
+    scores, awake, gains = {}, [], []
     for text, (ids, n_bytes) in read_texts(args.texts, Tokenizer(args.tokenizer), args.text_bytes).items():
         scores[text], share = bits_per_byte(model, ids, n_bytes, args.window)
         awake.append(share)
+        gains.append(recall_gain(model, ids, args.window))
     return {
         "variant": name, "seed": seed, "lr": args.lr, "tokens": trainer.tokens, "seconds": round(trainer.seconds),
         "parameters": sum(p.numel() for p in model.parameters()), "awake": round(statistics.mean(awake), 3),
         "bits_per_byte": round(statistics.mean(scores.values()), 4),
+        "recall_gain": round(statistics.mean(known), 4) if (known := [g for g in gains if g is not None]) else None,
         "texts": {text: round(score, 4) for text, score in scores.items()},
     }  # fmt: skip
 
@@ -115,8 +141,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     own = [row["bits_per_byte"] for row in rows if row["variant"] == "mcsd-g"]
     base = statistics.mean(own) if own else math.nan
     lines = [
-        "| variant | parameters | awake | bits per byte, by seed | mean | against MCSD-G | ms a token |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| variant | parameters | awake | bits per byte, by seed | mean | against MCSD-G | read again | ms a token |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     means = {key: statistics.mean(row["bits_per_byte"] for row in group) for key, group in groups.items()}
     for key in sorted(groups, key=lambda key: means[key]):
@@ -125,9 +151,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         seeds = ", ".join(f"{row['bits_per_byte']:.4f}" for row in group)
         awake = statistics.mean(row["awake"] for row in group)
         time = statistics.mean(row["seconds"] / row["tokens"] * 1e3 for row in group)
+        gains = [row["recall_gain"] for row in group if row.get("recall_gain") is not None]
+        gain = f"{-statistics.mean(gains):+.2%}" if gains else ""
         lines.append(
             f"| {title} | {group[0]['parameters'] / 1e6:.2f} M | {awake:.0%} | {seeds} | {means[key]:.4f} "
-            f"| {means[key] / base - 1:+.2%} | {time:.2f} |"
+            f"| {means[key] / base - 1:+.2%} | {gain} | {time:.2f} |"
         )
     return "\n".join(lines)
 
