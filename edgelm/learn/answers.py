@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from edgelm.text.conversation import USER_LABEL, reply_prompt
 from edgelm.text.tokenizer import DOC_ID
 
-REACH = 512
-"""Tokens of a question and its answer that are looked at, at most."""
-_ASSISTANT, _USER = b"\nAssistant:", "User:"
+REACHES = (64, 512)
+"""Tokens of a question and its answer that are looked at: mostly the first number is enough, and this is done for every
+token of an answer."""
+_REPLY = f"\n{reply_prompt()}".encode()
 _SHORT_FORMS = {"can't": "can not", "cannot": "can not", "won't": "will not", "n't": " not", "'s": " is", "'re": " are"}
 _SHORT_FORMS |= {"'m": " am", "'ve": " have", "'ll": " will", "'d": " would"}
 _ASKS = {"what", "who", "whom", "whose", "where", "when", "why", "how", "which", "is", "are", "am", "was", "were"}
@@ -82,16 +84,16 @@ class Answers:
 
     def _split(self, ids: Sequence[int]) -> tuple[list[int], list[int], str] | None:
         """(ids up to the reply, ids of the reply, words of the turn before it)."""
-        ids = list(ids[-REACH:])
-        spelled = [self._spelled[i] for i in ids]
-        text = b"".join(spelled)
-        label = text.rfind(_ASSISTANT)
-        ends = list(accumulate(map(len, spelled)))
-        if label < 0 or (end := label + len(_ASSISTANT)) not in ends:
-            return None
-        n_asked = ends.index(end) + 1
-        _, user, turn = text[:label].decode(errors="replace").rpartition(_USER)
-        return (ids[:n_asked], ids[n_asked:], _words(turn)) if user else None
+        for reach in REACHES:
+            last = list(ids[-reach:])
+            spelled = [self._spelled[i] for i in last]
+            asked, label, _ = b"".join(spelled).rpartition(_REPLY)
+            _, user, turn = asked.decode(errors="replace").rpartition(USER_LABEL)
+            ends = list(accumulate(map(len, spelled)))
+            if label and user and (end := len(asked) + len(label)) in ends:
+                n_asked = ends.index(end) + 1
+                return last[:n_asked], last[n_asked:], _words(turn)
+        return None
 
 
 def _words(turn: str) -> str:

@@ -65,6 +65,7 @@ GUESSES = 2 * RECALL_BUCKETS // recall.KINDS
 """Gates of recall below this are those of sentences of which nothing matches the end of the text."""
 LIFT = 60.0
 SURE = 0.98
+"""Share of the distribution that the next id of a corrected answer gets."""
 
 
 class _Reading(NamedTuple):

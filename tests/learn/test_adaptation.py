@@ -376,6 +376,7 @@ def _assert_knows_the_whole_log(adaptation: Adaptation) -> None:
     befores = [adaptation.before(entry) for entry in adaptation.entries]
     remember(fresh, adaptation.entries, befores, tokenizer)
     fresh.gates[:] = memory.gates
+    assert memory._answers._known == fresh._answers._known
     for entry in adaptation.entries:
         ids = np.array([0, *tokenizer.encode(" " + entry.text), 1])
         for as_reply in (False, True):

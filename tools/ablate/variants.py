@@ -243,12 +243,11 @@ VARIANTS = {
     "no-slope": Variant("without slope section"),
     "no-decay": Variant("without decay section"),
     "no-delta": Variant("gated, without delta rule"),
-    "all-awake": Variant("all blocks awake", is_sparse=False),
+    "all-awake": Variant("no pressure on the router", is_sparse=False),
     "dense": Variant("dense feed-forward, same total size", is_sparse=False),
     "dense-awake": Variant("dense feed-forward of the awake size (fewer parameters)", is_sparse=False),
     "top-k": Variant("top-k softmax router, as many blocks awake", is_sparse=False),
     "wide-blocks": Variant("blocks twice as wide, half as many", widening=2),
-    "widest-blocks": Variant("blocks four times as wide, a quarter as many", widening=4),
     "n-gram": Variant("hashed n-gram rows added (more parameters)"),
     "transformer": Variant("Transformer: RoPE, SwiGLU, RMSNorm", is_sparse=False),
 }
@@ -283,7 +282,7 @@ def build(name: str, config: ModelConfig, window: int, share: float) -> Model:
         "no-decay": without_decay,
         "no-delta": GatedMixer,
     }
-    if name in ("mcsd-g", "all-awake", "wide-blocks", "widest-blocks"):
+    if name in ("mcsd-g", "all-awake", "wide-blocks"):
         return Model(config)
     if name in mixers:
         return _exchanged(config, mixers[name])

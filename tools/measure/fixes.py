@@ -2,8 +2,8 @@
 
     python -m tools.measure.fixes [--model NAME|PATH] [--temperature 0.5]
 
-Each of the pairs is asked, corrected and asked again; all are asked once more when the last is corrected, and by
-a new process.
+Each of the pairs is asked, corrected and asked again; all are asked once more when the last is corrected, and when
+the profile was closed and opened again.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
         with Runtime(options, LearnConfig(), writable=True) as runtime:
             runtime.adaptation.catch_up()
             chat = Chat(runtime, sampling, learn=True)
-            counts["by a new process"] = n_right(chat)
+            counts["opened again"] = n_right(chat)
             chat.close()
     print("; ".join(f"{when} {count}" for when, count in counts.items()), "of", len(PAIRS))
 

@@ -9,6 +9,7 @@ after the early state and one after the late in turns; seconds are those of the 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import time
 from pathlib import Path
@@ -44,7 +45,7 @@ def seconds(session: OrtSession, state: Snapshot, ids: np.ndarray) -> float:
 def resident_mb() -> float:
     """What this process holds in memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
+    return pages * resource.getpagesize() / 1e6
 
 
 def main() -> None:
