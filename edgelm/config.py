@@ -115,9 +115,9 @@ class ModelConfig:
 
 
 PRESETS = {
-    "nano": ModelConfig(512, 192, 6, 4, 32, 32, 96, 32, 32, 11, 64),
-    "small": ModelConfig(4096, 256, 8, 4, 32, 64, 128, 48, 32, 16, 64),
-    "base": ModelConfig(8192, 384, 10, 6, 32, 64, 192, 64, 32, 22, 128),
+    "nano": ModelConfig(512, 192, 6, 2, 64, 64, 96, 32, 32, 11, 64),
+    "small": ModelConfig(4096, 256, 8, 2, 64, 64, 256, 48, 32, 16, 64),
+    "base": ModelConfig(8192, 384, 10, 3, 64, 64, 384, 64, 32, 22, 128),
 }
 
 

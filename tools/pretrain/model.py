@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from types import ModuleType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,6 +39,17 @@ def l2_norm(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
 
 
+def _first_taps(c: ModelConfig) -> Tensor:
+    """Taps [F, 4] at the start: the present token, and the token before for the keys, so that a key and the value that
+    is written with it describe two tokens that follow each other."""
+    taps = torch.randn(c.conv_dim, CONV_WIDTH) * 0.1
+    keys = slice(c.slope_dim + c.n_heads * c.key_dim, c.slope_dim + 2 * c.n_heads * c.key_dim)
+    taps[:, -1] += 1.0
+    taps[keys, -1] -= 1.0
+    taps[keys, -2] += 1.0
+    return taps
+
+
 class Mixer(nn.Module):
     """Slope and decay sections (MODEL: mixer ``mcsd_g``)."""
 
@@ -50,14 +62,14 @@ class Mixer(nn.Module):
         projected = c.conv_dim + c.mix_dim + 2 * c.n_heads
         self.norm = nn.Parameter(torch.ones(c.d_model))
         self.w_in = nn.Parameter(torch.randn(c.d_model, projected) / math.sqrt(c.d_model))
-        conv = torch.randn(c.conv_dim, CONV_WIDTH) * 0.1
-        conv[:, -1] += 1.0
-        self.conv = nn.Parameter(conv)
-        self.decay_bias = nn.Parameter(torch.zeros(c.n_heads))
-        self.write_bias = nn.Parameter(torch.zeros(c.n_heads))
-        # Half-lives 1/A from 8192 tokens (head 0) down to 16, spaced geometrically: exp(g) = 2^-A at the start.
-        step = math.log(8192 / 16) / max(1, c.n_heads - 1)
-        self.decay_base = nn.Parameter(torch.tensor([math.log(1 / 8192) - step]))
+        self.conv = nn.Parameter(_first_taps(c))
+        # Decision 9: a write is rare, so that what was written lasts; the gate can empty a head within a token, and
+        # keeps half of what it holds for 32 to 512 tokens at the start. exp(g) = exp(-rate softplus(bias)).
+        rates, half_lives = np.geomspace(2, 8, c.n_heads), np.geomspace(512, 32, c.n_heads)
+        step = math.log(4) / max(1, c.n_heads - 1)
+        self.decay_bias = nn.Parameter(torch.from_numpy(np.log(np.expm1(math.log(2) / half_lives / rates))).float())
+        self.write_bias = nn.Parameter(torch.full((c.n_heads,), -2.0))
+        self.decay_base = nn.Parameter(torch.tensor([math.log(2) - step]))
         self.decay_step = nn.Parameter(torch.full((c.n_heads,), math.log(math.expm1(step))))
         self.head_norm = nn.Parameter(torch.ones(c.value_dim))
         self.w_out = nn.Parameter(torch.randn(c.mix_dim, c.d_model) / math.sqrt(c.mix_dim * 2 * c.n_layers))

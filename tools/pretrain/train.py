@@ -2,6 +2,7 @@
 
     python -m tools.pretrain.train SHARDS RUN_DIR --preset small --minutes 100
     python -m tools.pretrain.train SHARDS RUN_DIR --resume
+    python -m tools.pretrain.train SHARDS RUN_DIR --begin-from small --lr 2.5e-3 --minutes 100
     python -m tools.pretrain.train SHARDS RUN_DIR --device cuda --batch-size 64 --window 512 --tokens 2e9
     torchrun --nproc-per-node 8 -m tools.pretrain.train SHARDS RUN_DIR --device cuda ...
 
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from edgelm.config import CONV_WIDTH, PRESETS, ModelConfig
+from edgelm.model import hub
 from edgelm.text.tokenizer import DOC_ID
 from tools.pretrain.corpus import read_mixture
 from tools.pretrain.data import Streams
@@ -33,6 +35,7 @@ from tools.pretrain.head import head_loss
 from tools.pretrain.model import Model, document_masks
 from tools.pretrain.optim import make_optimizers
 from tools.pretrain.parallel import Group
+from tools.pretrain.start import begin_from
 
 MIXTURE = Path(__file__).with_name("mixture.toml")
 FIELDS = [
@@ -56,6 +59,7 @@ class Plan:
     locality: float
     ema: float
     seed: int
+    begun_from: str = ""
 
     def progress(self, tokens: int, seconds: float) -> float:
         """How far the run is, 0 to 1, by tokens or by training time, whichever the plan limits."""
@@ -67,7 +71,9 @@ class Plan:
         return self.lr * min(1.0, (step + 1) / 100) * max(0.02, 1 - progress)
 
     def awake_target(self, progress: float) -> float:
-        """Dense for a tenth of the run, then down to the target share by 35 %."""
+        """Dense for a tenth of the run, then down to the target share by 35 %; a model taken up is sparse already."""
+        if self.begun_from:
+            return self.target_awake
         return 1 + (self.target_awake - 1) * min(1.0, max(0.0, (progress - 0.1) / 0.25))
 
 
@@ -100,6 +106,17 @@ class Trainer:
         self.stop_asked = False
         self.awake_by_block = torch.ones(plan.config.n_layers, plan.config.n_blocks, device=self.device)
 
+    def begin_from(self, name: str) -> None:
+        """Takes up the weights of a model, by its name or folder; see ``tools.pretrain.start``."""
+        other = hub.load(name)
+        weights = {tensor: torch.from_numpy(array) for tensor, array in other.weights.items()}
+        lacking = begin_from(self.model, self.plan.config, weights, other.config)
+        for tensor, parameter in self.model.named_parameters():
+            self.ema[tensor].copy_(parameter.detach())
+        print(
+            f"begun from {name}; anew: {', '.join(sorted({part.split('.', 2)[-1] for part in lacking})) or 'nothing'}"
+        )
+
     def progress(self) -> float:
         return self.plan.progress(self.tokens, self.seconds)
 
@@ -117,7 +134,8 @@ class Trainer:
         starts, same_doc, self.carried = document_masks(ids, DOC_ID, self.carried)
         target = plan.awake_target(progress)
         # The cap comes once the router is nearly sparse by itself.
-        max_awake = plan.config.max_awake if progress > 0.3 else plan.config.n_blocks
+        is_dense = progress <= 0.3 and not plan.begun_from
+        max_awake = plan.config.n_blocks if is_dense else plan.config.max_awake
         with torch.autocast(batch.device.type, dtype=torch.bfloat16):
             hidden, states, activations = self.model(ids, starts, same_doc, self.states, max_awake)
             loss = head_loss(hidden, self.model.embed, targets)
@@ -305,7 +323,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
         config = dataclasses.replace(config, vocab_size=args.vocab_size)
     return Plan(
         config, read_mixture(args.mixture or MIXTURE), args.batch_size, args.window, args.lr, args.weight_decay,
-        args.minutes, args.tokens, args.target_awake, args.locality, args.ema, args.seed,
+        args.minutes, args.tokens, args.target_awake, args.locality, args.ema, args.seed, args.begin_from or "",
     )  # fmt: skip
 
 
@@ -329,6 +347,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-steps", type=int, default=0, help="stop after this step, to continue later")
     parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument("--begin-from", metavar="MODEL", help="a model whose weights the run begins with")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--no-compile", action="store_true")
     args = parser.parse_args()
@@ -348,6 +367,8 @@ def main() -> None:
     trainer = Trainer(plan, args.shards, args.run_dir, group)
     if saved:
         trainer.load(saved)
+    elif args.begin_from:
+        trainer.begin_from(args.begin_from)
     if not args.no_compile:
         for layer in trainer.model.layers:
             layer.compile()
