@@ -13,6 +13,7 @@ from edgelm.errors import InputError
 from edgelm.interrupt import held_back
 from edgelm.learn.entry import CHAT, FIX, GOOD
 from edgelm.learn.worker import Job
+from edgelm.memory.answering import MODEL_ALONE, Plan
 from edgelm.runtime import LEAST_TOKENS, Runtime
 from edgelm.text.conversation import assistant_turn, reply_prompt, system_text, user_turn
 from edgelm.text.secrets import without_secrets
@@ -39,6 +40,7 @@ class Turn:
     entry_ids: list[int] = field(default_factory=list)
     learning: Job | None = None
     secrets_skipped: int = 0
+    plan: Plan = MODEL_ALONE
 
     @property
     def learned(self) -> Learned | None:
@@ -82,6 +84,7 @@ class Chat:
         self.runtime, self.sampling, self.learn = runtime, sampling, learn
         self.system, self.patient = system, patient
         self.turns: list[Turn] = []
+        runtime.bank_being_made  # noqa: B018  while the person writes the first turn
         self.reset()
 
     def reset(self) -> None:
@@ -114,8 +117,24 @@ class Chat:
                 turn.learning.begun_well.wait(SEGMENT_SECONDS)
         self.turns.append(turn)
         self._said.append(turn)
-        asked = user_turn(text) + reply_prompt()
-        ids = [*self._unread, *runtime.tokenizer.encode(runtime.reminder(asked, [t.text for t in self._said]) + asked)]
+        asked, begun = user_turn(text) + reply_prompt(), time.perf_counter()
+        if not runtime.is_corrected(asked):
+            turn.plan = runtime.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
+        if turn.plan.text is not None:
+            turn.reply = turn.plan.text
+            said = runtime.tokenizer.encode(assistant_turn(turn.reply))
+            self._unread = [*self._unread, *runtime.tokenizer.encode(user_turn(text)), *said]
+            turn.tokens, turn.seconds = len(said), time.perf_counter() - begun
+            yield turn.reply
+            return
+        yield from self._generate(turn, asked)
+
+    def _generate(self, turn: Turn, asked: str) -> Generator[str, None, None]:
+        """The model's own answer, in pieces."""
+        runtime = self.runtime
+        read = "".join(user_turn(e.said) + assistant_turn(e.reply) for e in turn.plan.exchanges)
+        reminded = runtime.reminder(asked, [t.text for t in self._said])
+        ids = [*self._unread, *runtime.tokenizer.encode(read + reminded + asked)]
         begun = time.perf_counter()
         pieces: list[str] = []
         finished = False
@@ -212,6 +231,14 @@ class Chat:
             if self.patient:
                 replay.result()
         return removed
+
+    def sources(self) -> list[str]:
+        """What the last answer rests on, a line each: what the person told, or an exchange of the bank."""
+        plan = self._said[-1].plan if self._said else MODEL_ALONE
+        told = [f"told: {'' if s.entry_id is None else f'#{s.entry_id} '}{s.text}" for s, *_ in plan.told]
+        verb = "read" if plan.text is None else "from"
+        own = [(e, "the bank" if e.entry_id is None else f"#{e.entry_id}") for e in plan.exchanges]
+        return told + [f"{verb} {where}: {e.said} - {e.reply}" for e, where in own]
 
     def why(self) -> list[Influence]:
         """Which entries of the log moved the last answer most."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +21,14 @@ from edgelm.errors import InputError
 from edgelm.heat import Heat
 from edgelm.interrupt import held_back
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.entry import TEXT
+from edgelm.learn.entry import CHAT, PAIRED, TEXT
 from edgelm.learn.measure import reminder_text
 from edgelm.learn.profile import Profile
 from edgelm.learn.worker import Worker
+from edgelm.memory.answering import Answering, Plan
+from edgelm.memory.bank import Bank, Exchange, read_exchanges
+from edgelm.memory.meaning import Meaning
+from edgelm.memory.statements import Statement, Statements, told_in
 from edgelm.model import hub
 from edgelm.model.reference import State, forward
 from edgelm.model.weights import Weights
@@ -57,12 +62,18 @@ class RuntimeOptions:
     profile : str
     threads, seed : int
         ``seed`` 0 draws a new one.
+    profiles : Path or None
+        Where profiles are kept; default: ``profiles_dir()``.
+    bank : bool
+        Whether answers may come from the bank of exchanges.
     """
 
     model: str | None = None
     profile: str = "default"
     threads: int = 1
     seed: int = 0
+    profiles: Path | None = None
+    bank: bool = True
 
 
 class Runtime:
@@ -98,6 +109,7 @@ class Runtime:
         max_awake: int | None = None, use_profile: bool = True, any_base: bool = False,
         idle_seconds: float | None = None, fixed: bool = False,
     ) -> None:  # fmt: skip
+        self.options = options
         needed = hub.memory_needed(options.model, models_dir())
         ports.check_memory(needed, options.model or hub.DEFAULT, ports.detect())
         self.model = hub.load(options.model, models_dir())
@@ -116,7 +128,8 @@ class Runtime:
         # The profile comes last: whatever fails, nothing is left held.
         self.profile: Profile | None = None
         if use_profile:
-            self.profile = Profile(profiles_dir(), options.profile, self.model, writable=writable, any_base=any_base)
+            folder = options.profiles or profiles_dir()
+            self.profile = Profile(folder, options.profile, self.model, writable=writable, any_base=any_base)
         try:
             self.adaptation = Adaptation(self.model, self.profile, learn or LearnConfig(), time.time)
         except BaseException:
@@ -176,6 +189,55 @@ class Runtime:
             return ""
         with self.guard:
             return reminder_text(memory, self.tokenizer, asked, said)
+
+    @cached_property
+    def meaning(self) -> Meaning:
+        """The word vectors that come with edgelm."""
+        return Meaning()
+
+    @property
+    def bank(self) -> Bank:
+        """The exchanges that come with edgelm; empty with ``--no-bank``."""
+        return self.bank_being_made.result()
+
+    @cached_property
+    def bank_being_made(self) -> Future[Bank]:
+        """The bank, made by a thread of its own: to be asked for before the first turn, so that nobody waits for it."""
+        maker = ThreadPoolExecutor(1, "bank")
+        made = maker.submit(lambda: Bank(self.meaning, read_exchanges() if self.options.bank else ()))
+        maker.shutdown(wait=False)
+        return made
+
+    def plan(self, turn: str, said: Sequence[str] = (), own_entries: Sequence[int] = ()) -> Plan:
+        """Where the answer to ``turn`` comes from.
+
+        Parameters
+        ----------
+        turn : str
+        said : sequence of str
+            The person's turns before it in the present conversation.
+        own_entries : sequence of int
+            The log's entries of ``turn`` itself, which are no answer to it.
+        """
+        known = (entry for entry in self.adaptation.entries if entry.id not in own_entries)
+        statements, exchanges, logged = [], [], set()
+        for entry in known:
+            if entry.kind == CHAT:
+                statements += [Statement(text, entry.id) for text in told_in(entry.text)]
+                logged.add(entry.text)
+            elif entry.kind in PAIRED and (before := self.adaptation.before(entry)):
+                exchanges.append(Exchange(before, entry.text, entry.id))
+        statements += [Statement(text, None) for t in said if t not in logged for text in told_in(t)]
+        answering = Answering(self.meaning, [Bank(self.meaning, exchanges, self.bank), self.bank])
+        return answering.plan(turn, Statements(self.meaning, statements), len(said))
+
+    def is_corrected(self, asked: str) -> bool:
+        """Whether the person said, word for word, how ``asked`` (a turn and the label after it) shall be answered."""
+        memory = self.adaptation.memory
+        if memory is None:
+            return False
+        with self.guard:
+            return memory.has_answer([DOC_ID, *self.tokenizer.encode(asked)])
 
     def close(self) -> None:
         """Ends the learning thread and lets other processes use the profile."""

@@ -42,17 +42,17 @@ A line that ends in \\ goes on in the next. Ctrl+C stops an answer."""
 
 @click.command()
 @click.option("--no-learn", is_flag=True, help="Answer only; the profile is read, not changed.")
+@click.option("--no-bank", is_flag=True, help="Answer without the bank of exchanges that comes with edgelm.")
 @click.option("--system", default="", help="A text that stands before the conversation.")
 @click.option("--temperature", type=float, default=0.5, show_default=True, help="0: always the likeliest.")
 @click.option("--max-tokens", type=int, default=120, show_default=True, help="Tokens of an answer at most.")
 @common
-def chat(no_learn: bool, system: str, temperature: float, max_tokens: int, common: Common) -> None:
+def chat(no_learn: bool, no_bank: bool, system: str, temperature: float, max_tokens: int, common: Common) -> None:
     """Talk with a model that learns from what you write while it answers."""
     sampling = SampleConfig(temperature=temperature, max_tokens=max_tokens)
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not common.json
-    with Runtime(
-        common.runtime, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS, fixed=no_learn
-    ) as runtime:
+    options = replace(common.runtime, bank=not no_bank)
+    with Runtime(options, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS, fixed=no_learn) as runtime:
         talk = Chat(runtime, sampling, learn=not no_learn, system=system, patient=not in_terminal)
         if in_terminal:
             if runtime.profile is not None and runtime.profile.problem:
@@ -200,8 +200,10 @@ def _removed(ids: list[int], what: str) -> None:
 
 
 def _why(talk: Chat) -> None:
+    for line in talk.sources():
+        click.echo(line)
     rows = [item for item in talk.why() if abs(item.bits) >= 0.05][:5]
-    if not rows:
+    if not rows and not talk.sources():
         click.echo("Nothing that you said moved this answer; it is the model's own.")
     for item in rows:
         said = " ".join(item.entry.text.split())[:60]

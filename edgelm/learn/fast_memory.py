@@ -172,6 +172,10 @@ class FastMemory:
         """Of the entry learned last, a turn and its answer: this is how it shall be answered from now on."""
         self._answers.learn(ids.tolist(), int(self._store[5][0]))
 
+    def has_answer(self, history: list[int]) -> bool:
+        """Whether the turn at the end of ``history``, the label of the reply after it, has a corrected answer."""
+        return self._given(history) is not None
+
     def _given(self, history: list[int]) -> int | None:
         """The next id of an answer that was corrected, unless a sentence told later covers the question."""
         given = self._answers.find(history)

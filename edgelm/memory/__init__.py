@@ -1,0 +1,1 @@
+"""What is recalled by meaning: word vectors, statements of the person, a bank of exchanges, and how they answer."""

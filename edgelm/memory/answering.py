@@ -1,0 +1,139 @@
+"""Where the answer to a turn comes from: what the person told, the bank of exchanges, or the model.
+
+1. A question for what was told (``Meaning.asks``): the statement that answers it is said back in the second person; of
+   several that may, the likeliest two; where none does, the answer is that it was not told. Nothing is made up.
+2. Anything else: the nearest exchanges of the bank, their nouns exchanged where they differ, are candidates; how near
+   they are decides whether one is given as it is, or whether the model answers after reading them.
+
+The person's own exchanges (``/fix``, ``/good``) come before those that came with edgelm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from edgelm.memory.bank import Bank, Exchange, Near
+from edgelm.memory.meaning import Meaning
+from edgelm.memory.rewriting import adapted_reply
+from edgelm.memory.statements import Found, Statements, is_question
+from edgelm.text.person import second_person
+
+NOT_TOLD = "You have not told me that."
+UNSURE, ALSO = "I am not sure, but you told me this: {}", "And this: {}"
+ASKS, ASKS_OF_ME, MAY_ASK = 1.0, 0.2, -0.6
+"""Logit from which on a question asks for something told; from which on one with I, my or we in it does; and from
+which on it is worth a look whether something told answers it."""
+SURE, FAIR, LIKELY = 0.4, 0.15, 0.07
+"""Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
+meant, to any question that the bank has no answer to, and to one with I, my or we in it."""
+CALIBRATION = (-2.91, 1.67, 2.57, -0.75, 0.37)
+"""Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of the
+word of the question that it leaves open, and of the logit that the turn asks; a logistic regression over told and asked
+turns of the training dialogues, among others (docs/experiments.md)."""
+GIVEN, READ = 1.9, 1.4
+"""Score of an exchange from which on its reply is given, and from which on the model reads it."""
+OWN = 0.25
+"""What an exchange of the person's own is ahead by."""
+CONTEXT_WORDS = 3
+"""A turn of fewer words leans on what was said before; the bank, which knows single exchanges, does not answer it."""
+BY_CHANCE = 1.0
+"""Score that the next best of many statements has: in a short log too, none leads by more than over this."""
+_OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
+_ADVICE = re.compile(r"\b(?:should|shall|may) (?:i|we)\b|\bdo i do\b|\bdo you\b", re.IGNORECASE)
+
+
+class Plan(NamedTuple):
+    """How a turn shall be answered.
+
+    Attributes
+    ----------
+    text : str or None
+        The answer; None: the model makes it.
+    told : tuple of Found
+        Statements that the answer rests on, or that the model reads.
+    exchanges : tuple of Exchange
+        The exchange whose reply is given, or those that the model reads, the nearest last.
+    """
+
+    text: str | None
+    told: tuple[Found, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
+
+
+MODEL_ALONE = Plan(None)
+"""The model answers, with nothing before the turn but the conversation."""
+
+
+class Answering:
+    """Plans answers.
+
+    Parameters
+    ----------
+    meaning : Meaning
+    banks : sequence of Bank
+        The person's own first.
+    """
+
+    def __init__(self, meaning: Meaning, banks: Sequence[Bank] = ()) -> None:
+        self._meaning, self._banks = meaning, list(banks)
+
+    def plan(self, turn: str, statements: Statements, n_before: int = 0) -> Plan:
+        """The plan for ``turn``, with ``n_before`` turns before it in this conversation."""
+        asks = self._meaning.asks(turn)
+        found = statements.find(turn) if asks > MAY_ASK or is_question(turn) else []
+        chance = answer_chance(found, asks) if found else 0.0
+        if chance > SURE:
+            return Plan(second_person(found[0].statement.text), (found[0],))
+        plan = self._from_banks(turn, n_before)
+        of_me = asks > ASKS_OF_ME or (asks > MAY_ASK and _OF_ME.search(turn) is not None)
+        if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
+            return Plan(_unsure(found[:2]), tuple(found[:2]))
+        if plan.text is None and asks_for_told(turn, asks):
+            return Plan(NOT_TOLD)
+        return plan
+
+    def _from_banks(self, turn: str, n_before: int) -> Plan:
+        leans = n_before > 0 and len(turn.split()) < CONTEXT_WORDS
+        found = [near for bank in self._banks for near in (() if leans else bank.nearest(turn, 8))]
+        ranked = [(near.score + (OWN if near.exchange.entry_id is not None else 0.0), near) for near in found]
+        ranked.sort(key=lambda item: -item[0])
+        for score, near in ranked:
+            if score < GIVEN:
+                break
+            reply = self._reply(near, turn)
+            if reply is not None:
+                return Plan(reply, (), (near.exchange,))
+        read = [near.exchange for score, near in ranked[:2] if score >= READ]
+        return Plan(None, (), tuple(reversed(read)))
+
+    def _reply(self, near: Near, turn: str) -> str | None:
+        """The reply of an exchange as one to ``turn``; an answer to a question is never changed into another one."""
+        if not (is_question(near.exchange.said) or is_question(turn)):
+            return adapted_reply(near.exchange, turn, self._meaning)
+        return None if near.differs else near.exchange.reply
+
+
+def _unsure(found: Sequence[Found]) -> str:
+    """What may be meant, the likelier first."""
+    said = [second_person(one.statement.text) for one in found]
+    return " ".join(form.format(text) for form, text in zip((UNSURE, ALSO), said, strict=False))
+
+
+def asks_for_told(turn: str, asks: float) -> bool:
+    """Whether a turn asks for what only the person can have told; ``asks`` is the logit of that."""
+    if not is_question(turn) or _ADVICE.search(turn):
+        return False
+    return asks > ASKS or (asks > ASKS_OF_ME and _OF_ME.search(turn) is not None)
+
+
+def answer_chance(found: Sequence[Found], asks: float) -> float:
+    """Chance that the first statement answers the question."""
+    best, second = found[0].score, max([BY_CHANCE, *(f.score for f in found[1:])])
+    bias, by_score, by_lead, by_missing, by_asks = CALIBRATION
+    logit = bias + by_score * best + by_lead * (best - second) + by_missing * found[0].missing
+    logit += by_asks * min(asks, 5.0)
+    return float(1 / (1 + np.exp(-logit)))

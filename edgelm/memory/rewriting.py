@@ -1,0 +1,120 @@
+"""Makes the reply of an exchange one to another remark: nouns that differ are exchanged, or the reply is refused.
+
+A word of the reply that was said in the exchange, and is not in the remark, speaks of something that the person did not
+say. It gives way to the word of the remark that means something of the same kind ("lamp" to "vase"), or, if it is a
+name or a number, to the one name or number of the remark. Where there is none, the reply does not fit.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from edgelm.memory.bank import Exchange
+from edgelm.memory.meaning import FIRST, Lines, Meaning
+
+KIND = 0.5
+"""Cosine of their vectors in replies from which on two words are of one kind ("coffee" and "tea", not "cup")."""
+CONTENT = 2.2
+"""A word that weighs less is not one of content."""
+_NUMBERS = re.compile(
+    r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|twent|thirt|fort|"
+    r"fift|sixt|sevent|eight|ninet|hundred|thousand|first|second|third|fourth|sixth|seventh|eighth|ninth|tenth)",
+    re.IGNORECASE,
+)  # fmt: skip
+_ENDINGS = ("s", "ing", "ed", "ly", "er", "est")
+"""Two words whose endings differ are not exchanged: the sentence would not be one any more."""
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_HE = frozenset([
+    "he", "him", "his", "himself", "man", "boy", "father", "dad", "daddy", "grandfather", "grandpa", "husband",
+    "brother", "son", "uncle", "nephew", "mr", "boyfriend",
+])  # fmt: skip
+_SHE = frozenset([
+    "she", "her", "hers", "herself", "woman", "girl", "mother", "mum", "mom", "mummy", "grandmother", "grandma",
+    "granny", "nan", "wife", "sister", "daughter", "aunt", "niece", "mrs", "ms", "girlfriend",
+])  # fmt: skip
+
+
+def adapted_reply(exchange: Exchange, remark: str, meaning: Meaning) -> str | None:
+    """The reply of ``exchange`` as one to ``remark``, or None where it speaks of something else."""
+    if _clash(exchange.reply, remark) or _counts_other(exchange, remark):
+        return None
+    said, given = meaning.lines([exchange.said]), meaning.lines([remark])
+    reply = meaning.lines([exchange.reply])
+    said_stems, given_stems = set(said.stems.tolist()), set(given.stems.tolist())
+    spelled, remark_words = _WORD.findall(exchange.reply), _WORD.findall(remark)
+    if len(spelled) != len(reply.rows) or len(remark_words) != len(given.rows):
+        return exchange.reply if not _foreign(reply, said_stems, given_stems, meaning).any() else None
+    foreign = np.flatnonzero(
+        _foreign(reply, said_stems, given_stems, meaning) | _numbers(reply, spelled, said_stems, given_stems)
+    )
+    fresh = [i for i, stem in enumerate(given.stems.tolist()) if stem not in said_stems]
+    exchanged: dict[int, str] = {}
+    for i in foreign.tolist():
+        word = _counterpart(i, spelled, reply.rows, fresh, remark_words, given.rows, meaning)
+        if word is None:
+            return None
+        exchanged[i] = word
+    return _replaced(exchange.reply, exchanged) if exchanged else exchange.reply
+
+
+def _foreign(reply: Lines, said: set[int], given: set[int], meaning: Meaning) -> np.ndarray:
+    """Which words of the reply were said in the exchange and not in the remark, and carry content."""
+    stems, rows = reply.stems.tolist(), reply.rows
+    heavy = (meaning.weights(rows) >= CONTENT) | (rows < FIRST)
+    return np.array([stem in said and stem not in given for stem in stems], np.bool_) & heavy
+
+
+def _numbers(reply: Lines, spelled: list[str], said: set[int], given: set[int]) -> np.ndarray:
+    """Which words of the reply are numbers that were said in the exchange and not in the remark."""
+    stems = reply.stems.tolist()
+    return np.array(
+        [w[0].isdigit() and s in said and s not in given for w, s in zip(spelled, stems, strict=True)], np.bool_
+    )
+
+
+def _counterpart(
+    i: int,
+    spelled: list[str],
+    rows: np.ndarray,
+    fresh: list[int],
+    words: list[str],
+    given: np.ndarray,
+    meaning: Meaning,
+) -> str | None:
+    if not fresh:
+        return None
+    if rows[i] < FIRST or spelled[i][0].isdigit() or (i and spelled[i][0].isupper()):
+        # A name or a number: of those of the remark there must be one alone.
+        alike = [j for j in fresh if words[j][0].isdigit() == spelled[i][0].isdigit()]
+        alike = [j for j in alike if words[j][0].isdigit() or (words[j][0].isupper() and j and words[j] != "I")]
+        return words[alike[0]] if len(alike) == 1 else None
+    near = meaning.in_replies(rows[i : i + 1])[0] @ meaning.in_replies(given[fresh]).T
+    best = int(near.argmax())
+    word = words[fresh[best]]
+    same_form = all(word.endswith(end) == spelled[i].endswith(end) for end in _ENDINGS)
+    return word if near[best] >= KIND and same_form else None
+
+
+def _replaced(text: str, exchanged: dict[int, str]) -> str:
+    pieces, last = [], 0
+    for i, match in enumerate(_WORD.finditer(text)):
+        if (word := exchanged.get(i)) is not None:
+            upper = match[0][0].isupper()
+            pieces += [text[last : match.start()], (word[0].upper() + word[1:]) if upper else word]
+            last = match.end()
+    return "".join(pieces) + text[last:]
+
+
+def _counts_other(exchange: Exchange, remark: str) -> bool:
+    """Whether the reply takes up a number that was said in the exchange, and the remark has none."""
+    return all(map(_NUMBERS.search, (exchange.said, exchange.reply))) and not _NUMBERS.search(remark)
+
+
+def _clash(reply: str, remark: str) -> bool:
+    """Whether a reply says he of a remark about her, or she of one about him."""
+    spoken, told = set(_WORD.findall(reply.lower())), set(_WORD.findall(remark.lower()))
+    he, she = bool(spoken & {"he", "him", "his"}), bool(spoken & {"she", "her"})
+    about_him, about_her = bool(told & _HE), bool(told & _SHE)
+    return (he and not she and about_her and not about_him) or (she and not he and about_him and not about_her)

@@ -1,0 +1,104 @@
+"""What the person told, sentence by sentence, found by the meaning of a question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from edgelm.memory.meaning import Meaning
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_ASKS = frozenset([
+    "what", "who", "whom", "whose", "where", "when", "why", "how", "which", "is", "are", "am", "was", "were",
+    "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may", "tell", "remind", "say",
+    "guess",
+])  # fmt: skip
+LONGEST = 200
+"""Characters of a statement; a longer turn is cut between sentences."""
+FIT = 1.5
+"""What the fit of a statement as a reply weighs beside the match of its words (docs/experiments.md)."""
+NEAR, SAME = 0.85, 0.45
+"""Of statements whose scores are this near to the best one, as a share of it, and which share so much of the weight of
+their words with it, the newest counts: they tell the same thing, and what was said last is right."""
+
+
+class Statement(NamedTuple):
+    """Words that the person told, and the entry of the log that holds them (None: nothing is learned)."""
+
+    text: str
+    entry_id: int | None
+
+
+class Found(NamedTuple):
+    """A statement, how well it answers a question, and the weight of a word of it that the statement leaves open."""
+
+    statement: Statement
+    score: float
+    missing: float
+
+
+def is_question(sentence: str) -> bool:
+    """Whether a sentence asks; people often leave the question mark out."""
+    words = re.findall(r"[a-z']+", sentence.lower().replace("’", "'"))
+    return "?" in sentence or (bool(words) and words[0].partition("'")[0] in _ASKS)
+
+
+def told_in(text: str) -> list[str]:
+    """The statements of a turn: its sentences that do not ask, together as far as they are short."""
+    parts: list[str] = []
+    for sentence in _SENTENCE.split(" ".join(text.split())):
+        if not sentence or is_question(sentence):
+            continue
+        if parts and len(parts[-1]) + len(sentence) < LONGEST:
+            parts[-1] += " " + sentence
+        else:
+            parts.append(sentence)
+    return parts
+
+
+class Statements:
+    """The statements of a log, oldest first.
+
+    Parameters
+    ----------
+    meaning : Meaning
+    statements : sequence of Statement
+    """
+
+    def __init__(self, meaning: Meaning, statements: Sequence[Statement]) -> None:
+        self._meaning, self.statements = meaning, list(statements)
+        self._lines = meaning.lines([statement.text for statement in self.statements])
+        self._fits = meaning.sums("reply", self._lines)
+
+    def find(self, question: str, count: int = 3) -> list[Found]:
+        """The statements that answer ``question`` best, best first."""
+        if not self.statements:
+            return []
+        asked = self._meaning.sums("remark", self._meaning.lines([question]))[0]
+        matches, missing = self._meaning.match(question, self._lines)
+        scores = matches + FIT * (self._fits @ asked)
+        order = np.argsort(-scores, kind="stable").tolist()
+        best, found = order[0], []
+        alike = [i for i in order if scores[i] >= NEAR * scores[best] and self._tells_the_same(i, best)]
+        newest = max(alike)
+        rest = (i for i in order if i not in alike)
+        for i in [newest, *rest][:count]:
+            found.append(Found(self.statements[i], float(scores[best if i == newest else i]), float(missing[i])))
+        return found
+
+    def _tells_the_same(self, one: int, other: int) -> bool:
+        words = [
+            dict(
+                zip(
+                    self._lines.stems[part].tolist(),
+                    self._meaning.weights(self._lines.rows[part]).tolist(),
+                    strict=True,
+                )
+            )
+            for part in (self._lines.line(one), self._lines.line(other))
+        ]
+        shared = sum(weight for stem, weight in words[0].items() if stem in words[1])
+        return shared >= SAME * min(sum(part.values()) for part in words)

@@ -1,0 +1,87 @@
+"""Where an answer comes from: told, the bank, or the model."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgelm.memory.answering import NOT_TOLD, UNSURE, Answering, Plan
+from edgelm.memory.bank import Bank, Exchange, read_exchanges
+from edgelm.memory.meaning import Meaning
+from edgelm.memory.statements import Statement, Statements, told_in
+
+TOLD = [
+    "My dog is called Biscuit.", "I lent my drill to Marcus.", "My sister lives in Bergen.", "I hate coriander.",
+    "The spare key is under the blue pot.",
+]  # fmt: skip
+OWN = Exchange("Tell me a joke", "Two fish are in a tank.", 9)
+SHIPPED = Exchange("Tell me a joke", "What is brown and sticky? A stick.")
+
+
+@pytest.fixture(scope="module")
+def meaning() -> Meaning:
+    return Meaning()
+
+
+@pytest.fixture(scope="module")
+def answering(meaning: Meaning) -> Answering:
+    large = Bank(meaning, read_exchanges())
+    few = [SHIPPED, Exchange("I am so tired.", "Then go to bed early."), Exchange("Good night!", "Sleep well.")]
+    return Answering(meaning, [Bank(meaning, [OWN], large), Bank(meaning, few, large)])
+
+
+def plan(answering: Answering, meaning: Meaning, turn: str, told: list[str] = TOLD, n_before: int = 0) -> Plan:
+    return answering.plan(turn, Statements(meaning, [Statement(text, i) for i, text in enumerate(told, 1)]), n_before)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "entry_id"),
+    [
+        ("What is my dog called?", "Your dog is called Biscuit.", 1),
+        ("who did I lend my drill to", "You lent your drill to Marcus.", 2),
+        ("Where does my sister live?", "Your sister lives in Bergen.", 3),
+        ("Where is the spare key?", "The spare key is under the blue pot.", 5),
+    ],
+)
+def test_what_was_told_is_said_back(
+    answering: Answering, meaning: Meaning, question: str, answer: str, entry_id: int
+) -> None:
+    found = plan(answering, meaning, question)
+    assert found.text == answer
+    assert [one.statement.entry_id for one in found.told] == [entry_id]
+
+
+def test_what_was_said_last_is_right(answering: Answering, meaning: Meaning) -> None:
+    told = [*TOLD, "No, my dog is called Bella."]
+    assert plan(answering, meaning, "What is my dog called?", told).text == "Your dog is called Bella."
+
+
+def test_what_was_not_told_is_not_made_up(answering: Answering, meaning: Meaning) -> None:
+    assert plan(answering, meaning, "What is my father called?", []).text == NOT_TOLD
+    assert plan(answering, meaning, "When is my father's birthday?", []).text == NOT_TOLD
+
+
+def test_what_may_be_meant_is_said_as_that(answering: Answering, meaning: Meaning) -> None:
+    found = plan(answering, meaning, "Which herb do I avoid?", [*TOLD[:3], TOLD[4]])
+    assert found.text is None or found.text == NOT_TOLD or found.text.startswith(UNSURE.partition("{")[0])
+
+
+def test_an_exchange_is_given_where_it_fits_and_the_persons_own_first(answering: Answering, meaning: Meaning) -> None:
+    assert plan(answering, meaning, "I am so tired!").text == "Then go to bed early."
+    found = plan(answering, meaning, "Tell me a joke")
+    assert (found.text, found.exchanges) == (OWN.reply, (OWN,))
+
+
+def test_the_model_answers_where_nothing_is_near(answering: Answering, meaning: Meaning) -> None:
+    assert plan(answering, meaning, "The tractor needs a new battery.").text is None
+
+
+def test_a_short_turn_leans_on_what_was_said_before(answering: Answering, meaning: Meaning) -> None:
+    assert plan(answering, meaning, "Good night!").text == "Sleep well."
+    assert plan(answering, meaning, "Good night!", n_before=1).text is None
+
+
+def test_statements_are_the_sentences_that_do_not_ask() -> None:
+    assert told_in("Hi! My cat is ill. Who can help? She is old.") == ["Hi! My cat is ill. She is old."]
+    assert told_in("what is my name") == []
+    assert len(told_in("I like it here. " * 40)) > 1
+    assert told_in("") == []
