@@ -18,7 +18,7 @@ from edgelm.text.general import general_text
 from edgelm.text.secrets import without_secrets
 from edgelm.text.tokenizer import DOC_LINE
 
-SUITES = ("facts", "correction", "forgetting", "suggest", "author")
+SUITES = ("facts", "correction", "forgetting", "suggest", "author", "recall", "point")
 
 
 def split_holdout(texts: list[TextFile], share: float) -> tuple[TextFile, str]:
@@ -92,8 +92,12 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
 def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, suite: str | None, common: Common) -> None:
     """Bits per byte of whole files, or a measure of learning.
 
-    The suites facts and correction need no PATH: they make facts up (--seed), or read files of them.
+    The suites facts, correction and recall need no PATH: they have facts of their own, or read files of them.
+    The suite point reads remarks with their replies: dialogue files, or JSON lines.
     """
+    if suite in ("recall", "point"):
+        _evaluate_talk(suite, paths, common)
+        return
     if suite:
         _evaluate_suite(suite, paths, common)
         return
@@ -156,4 +160,26 @@ def _evaluate_suite(suite: str, paths: tuple[str, ...], common: Common) -> None:
     fields: dict[str, Any] = {"suite": suite, **(rows[0] if len(rows) == 1 else {"files": rows})}
     fields["seconds"] = round(time.perf_counter() - begun, 1)
     lines = (f"{name:32s} {value}" for row in rows for name, value in row.items())
+    common.emit(fields, "\n".join(lines))
+
+
+def _evaluate_talk(suite: str, paths: tuple[str, ...], common: Common) -> None:
+    """The measures of what is written in whole conversations."""
+    from edgelm.measure.point import on_the_point, read_pairs
+    from edgelm.measure.recall import bundled_facts, read_told, recall
+
+    begun, texts = time.perf_counter(), read_paths(paths, sys.stdin.buffer)
+    with progress_bar("asking", 0, common) as on_tokens:
+        if suite == "recall":
+            facts = [fact for item in texts for fact in read_told(item.text, item.name)]
+            fields = recall(common.runtime, facts or bundled_facts(), on_tokens)
+        else:
+            pairs = [pair for item in texts for pair in read_pairs(item.text, item.name)]
+            if not pairs:
+                raise click.UsageError("--suite point needs remarks with their replies: give a PATH")
+            with Runtime(common.runtime, use_profile=False, fixed=True) as runtime:
+                fields = on_the_point(runtime.session, runtime.tokenizer, pairs, common.runtime.seed or 1, on_tokens)
+    fields = {"suite": suite, **fields, "seconds": round(time.perf_counter() - begun, 1)}
+    lines = [f"{name:32s} {value}" for name, value in fields.items() if name != "misses"]
+    lines += [f"missed: {row['asked']} - {row['answer']} ({row['word']})" for row in fields.get("misses", [])]
     common.emit(fields, "\n".join(lines))

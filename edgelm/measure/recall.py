@@ -1,0 +1,109 @@
+"""Open recall: things told in chat between small talk, asked in other words after a restart; what is written counts."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from edgelm.chat import Chat
+from edgelm.config import SampleConfig
+from edgelm.errors import InputError
+from edgelm.learn.facts import everyday_prompts
+from edgelm.memory.answering import NOT_TOLD
+from edgelm.runtime import Runtime, RuntimeOptions
+
+BETWEEN = 2
+"""Things told before a turn of small talk stands between."""
+
+
+@dataclass(frozen=True)
+class ToldFact:
+    """What is told, how it is asked for, and the word that a right answer holds."""
+
+    told: str
+    asked: str
+    word: str
+
+
+def read_told(text: str, name: str) -> list[ToldFact]:
+    """Facts of a file, one JSON object a line with ``told``, ``asked`` and ``word``.
+
+    Raises
+    ------
+    InputError
+        A line is no such object.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+            fact = ToldFact(**{key: fields[key] for key in ("told", "asked", "word")})
+            if not all(isinstance(v, str) and v.strip() for v in (fact.told, fact.asked, fact.word)):
+                raise ValueError("every field must be a text")
+        except (ValueError, TypeError, KeyError) as exc:
+            raise InputError(f'{name}, line {number}: not a line {{"told", "asked", "word"}} ({exc})') from None
+        found.append(fact)
+    if not found:
+        raise InputError(f'{name}: nothing in it; one JSON object a line, {{"told", "asked", "word"}}')
+    return found
+
+
+def bundled_facts() -> list[ToldFact]:
+    """A hundred things that people tell, and questions for them."""
+    text = files("edgelm").joinpath("data", "recall.jsonl").read_text(encoding="utf-8")
+    return read_told(text, "recall.jsonl")
+
+
+def holds(answer: str, word: str) -> bool:
+    """Whether an answer holds a word, at the beginning of one of its own ("headache" in "headaches")."""
+    return re.search(rf"(?<!\w){re.escape(word.casefold())}", answer.casefold()) is not None
+
+
+def recall(
+    options: RuntimeOptions, facts: Sequence[ToldFact], on_told: Callable[[int], None] = lambda n: None
+) -> dict[str, Any]:
+    """Tells ``facts`` in one chat with small talk between, ends it, and asks for each in a new conversation.
+
+    Wrong is an answer that lacks the word and asserts something: neither says that it was not told, nor asks back.
+    """
+    prompts = everyday_prompts()
+    with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
+        options = replace(options, profiles=Path(folder), profile="recall", seed=options.seed or 1)
+        sampling = SampleConfig()
+        with Runtime(options, writable=True) as runtime:
+            talk = Chat(runtime, sampling, learn=True)
+            for i, fact in enumerate(facts):
+                _answer(talk, fact.told)
+                if i % BETWEEN == BETWEEN - 1:
+                    _answer(talk, prompts[i // BETWEEN % len(prompts)])
+                on_told(1)
+            talk.close()
+        rows = []
+        with Runtime(options, fixed=True) as runtime:
+            runtime.adaptation.catch_up()
+            talk = Chat(runtime, sampling, learn=False)
+            for fact in facts:
+                talk.reset()
+                rows.append((fact, _answer(talk, fact.asked)))
+    missed = [(fact, answer) for fact, answer in rows if not holds(answer, fact.word)]
+    wrong = [answer for _, answer in missed if asserts(answer)]
+    misses = [{"told": fact.told, "asked": fact.asked, "word": fact.word, "answer": answer} for fact, answer in missed]
+    return {"right": len(rows) - len(missed), "wrong": len(wrong), "asked": len(rows), "misses": misses}
+
+
+def asserts(answer: str) -> bool:
+    """Whether an answer states something: it is not only a question, and not that nothing was told."""
+    declined = NOT_TOLD.rstrip(".").casefold() in answer.casefold() or "do not know" in answer.casefold()
+    return not declined and not answer.rstrip().endswith("?")
+
+
+def _answer(talk: Chat, text: str) -> str:
+    return "".join(talk.turn(text))
