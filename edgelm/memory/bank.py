@@ -94,7 +94,7 @@ def read_exchanges() -> PackedExchanges:
     ModelFileError
         The file is damaged.
     """
-    path = files("edgelm").joinpath("data", "bank.tsv.gz")
+    path = files("edgelm").joinpath("models", "talk", "bank.tsv.gz")
     try:
         return PackedExchanges(gzip.decompress(path.read_bytes()))
     except (OSError, EOFError, ValueError) as exc:

@@ -81,7 +81,7 @@ class Meaning:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        path = path or Path(str(files("edgelm").joinpath("data", "meaning.safetensors")))
+        path = path or Path(str(files("edgelm").joinpath("models", "talk", "meaning.safetensors")))
         tensors, metadata = tensorfile.read(path)
         n = len(tensors.get("codes", ()))
         expected = {

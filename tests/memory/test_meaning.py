@@ -74,7 +74,7 @@ def test_pair_slots_depend_on_both_words_and_their_order() -> None:
 def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
     import edgelm
 
-    tensors, metadata = tensorfile.read(Path(edgelm.__file__).parent / "data" / "meaning.safetensors")
+    tensors, metadata = tensorfile.read(Path(edgelm.__file__).parent / "models" / "talk" / "meaning.safetensors")
     if damage == "kind":
         metadata = {"kind": "something else"}
     elif damage == "shape":

@@ -1,6 +1,6 @@
-"""Makes the bank of exchanges that comes with edgelm, ``edgelm/data/bank.tsv.gz``, of the project's own talk.
+"""Makes the bank of exchanges that comes with edgelm, ``edgelm/models/talk/bank.tsv.gz``, of the project's own talk.
 
-    python -m tools.pretrain.bank CORPUS edgelm/data/bank.tsv.gz
+    python -m tools.pretrain.bank CORPUS edgelm/models/talk/bank.tsv.gz
 
 The first exchange of each dialogue, for later ones lean on what was said before; a line holds what was said, a tab, and
 the reply. The plainest wording comes first where two begin with the same words.

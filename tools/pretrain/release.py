@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,20 @@ from edgelm.model.packing import check_packed, pack, unpack
 from edgelm.model.quantize import PRECISIONS
 from edgelm.text.tokenizer import document_ids
 from tools.pretrain.data import Streams
+from tools.pretrain.gpu import RUN, read_parts
 
 SEGMENT = 32
+
+
+def read_run(run_dir: Path, precision: str, *, raw: bool) -> tuple[dict[str, Any], list[Any], dict[str, np.ndarray]]:
+    """Plan, counters and packed weights of a run: of its checkpoint, or of what ``tools.pretrain.gpu`` left."""
+    if not (run_dir / "checkpoint.pt").exists() and (run_dir / RUN).exists():
+        run, packed = read_parts(run_dir)
+        return run["plan"], run["counters"], packed  # type: ignore[return-value]
+    saved = torch.load(run_dir / "checkpoint.pt", weights_only=True, map_location="cpu")
+    tensors = saved["model"] if raw else saved["ema"]
+    weights = {name: tensor.numpy() for name, tensor in tensors.items()}
+    return json.loads(saved["plan"]), saved["counters"], pack(weights, PRECISIONS[precision])
 
 
 def main() -> None:
@@ -36,19 +49,14 @@ def main() -> None:
     parser.add_argument("--precision", choices=["none", "int8", "int4"], default="int8", help="of the matrices")
     parser.add_argument("--rms-tokens", type=int, default=60_000)
     args = parser.parse_args()
-    saved = torch.load(args.run_dir / "checkpoint.pt", weights_only=True, map_location="cpu")
-    plan = json.loads(saved["plan"])
-    config = ModelConfig.from_dict(plan["config"])
-    tensors = saved["model"] if args.raw else saved["ema"]
-    weights = {name: tensor.numpy() for name, tensor in tensors.items()}
-    check_packed(weights, config, str(args.run_dir))
-    packed = pack(weights, PRECISIONS[args.precision])
-    weights = unpack(packed)
+    plan, counters, packed = read_run(args.run_dir, args.precision, raw=args.raw)
+    config, weights = ModelConfig.from_dict(plan["config"]), unpack(packed)
+    check_packed(packed, config, str(args.run_dir))
 
     # One stream, other than those of training, drawn by the same mixture.
     streams = Streams(args.shards, plan["mixture"], 1, args.rms_tokens, seed=plan["seed"] + 1000)
     grad_rms = measure_grad_rms(config, weights, document_ids(streams.next_batch()[0].tolist()), SEGMENT)
-    step, tokens, seconds, _ = saved["counters"]
+    step, tokens, seconds, _ = counters
     card = {"steps": step, "tokens": tokens, "training_seconds": round(seconds), "mixture": plan["mixture"]}
     files = {
         "tokenizer.json": args.tokenizer.read_bytes(),
