@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgelm.config import SampleConfig
-from edgelm.engine.generate import reply
+from edgelm.engine.generate import best_reply, reply
 from edgelm.errors import InputError
 from edgelm.interrupt import held_back
 from edgelm.learn.entry import CHAT, FIX, GOOD
 from edgelm.learn.worker import Job
-from edgelm.memory.answering import MODEL_ALONE, Plan
+from edgelm.memory.answering import ENOUGH, MODEL_ALONE, POOR, Plan, nothing_to_say
 from edgelm.runtime import LEAST_TOKENS, Runtime
 from edgelm.text.conversation import assistant_turn, reply_prompt, system_text, user_turn
 from edgelm.text.secrets import without_secrets
@@ -118,7 +118,8 @@ class Chat:
         self.turns.append(turn)
         self._said.append(turn)
         asked, begun = user_turn(text) + reply_prompt(), time.perf_counter()
-        if not runtime.is_corrected(asked):
+        corrected = runtime.is_corrected(asked)
+        if not corrected:
             turn.plan = runtime.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
         if turn.plan.text is not None:
             turn.reply = turn.plan.text
@@ -127,10 +128,10 @@ class Chat:
             turn.tokens, turn.seconds = len(said), time.perf_counter() - begun
             yield turn.reply
             return
-        yield from self._generate(turn, asked)
+        yield from self._generate(turn, asked, corrected=corrected)
 
-    def _generate(self, turn: Turn, asked: str) -> Generator[str, None, None]:
-        """The model's own answer, in pieces."""
+    def _generate(self, turn: Turn, asked: str, *, corrected: bool) -> Generator[str, None, None]:
+        """The model's own answer: as it comes, or, with the bank, the best of a few."""
         runtime = self.runtime
         read = "".join(user_turn(e.said) + assistant_turn(e.reply) for e in turn.plan.exchanges)
         reminded = runtime.reminder(asked, [t.text for t in self._said])
@@ -138,22 +139,49 @@ class Chat:
         begun = time.perf_counter()
         pieces: list[str] = []
         finished = False
+        chooses = runtime.options.bank and not corrected
+        try:
+            if chooses:
+                pieces.append(self._best(turn, ids))
+                yield pieces[0]
+            else:
+                for piece in self._draw(turn, ids):
+                    pieces.append(piece)
+                    yield piece
+                self._unread = []
+            finished = True
+        finally:
+            turn.reply = "".join(pieces)
+            turn.seconds = time.perf_counter() - begun
+            if chooses and not pieces:
+                self._read_again()
+            elif not chooses and not finished:
+                # A cut answer is closed by a line end, as a whole one is.
+                self._unread = runtime.tokenizer.encode("\n")
+
+    def _draw(self, turn: Turn, ids: Sequence[int], before: Sequence[int] = ()) -> Iterator[str]:
+        """A reply of the model, in pieces."""
 
         def count() -> None:
             turn.tokens += 1
 
-        try:
-            for piece in reply(
-                runtime.session, runtime.tokenizer, ids, self.sampling, runtime.rng, runtime.mix_reply, count
-            ):
-                pieces.append(piece)
-                yield piece
-            finished = True
-        finally:
-            # A cut answer is closed by a line end, as a whole one is.
-            self._unread = [] if finished else runtime.tokenizer.encode("\n")
-            turn.reply = "".join(pieces)
-            turn.seconds = time.perf_counter() - begun
+        runtime = self.runtime
+        return reply(
+            runtime.session, runtime.tokenizer, ids, self.sampling, runtime.rng, runtime.mix_reply, count, before
+        )
+
+    def _best(self, turn: Turn, ids: Sequence[int]) -> str:
+        """Of the replies that the model and the bank have, the one that fits best."""
+        runtime = self.runtime
+        text, fit = best_reply(
+            lambda prompt, before: self._draw(turn, prompt, before), runtime.session, ids,
+            lambda text: runtime.meaning.fit(turn.text, text), enough=ENOUGH, others=turn.plan.others,
+            most=1 if self.sampling.temperature == 0 else 3,
+        )  # fmt: skip
+        if fit < POOR:
+            text = nothing_to_say(turn.text, learns=self.learn)
+        self._unread = [ids[-1], *runtime.tokenizer.encode(f" {text}\n")]
+        return text
 
     def _tell(self, turn: Turn, kind: str, text: str, parent: int | None = None) -> Job:
         # What is in the log is learned, whenever the person has had enough.

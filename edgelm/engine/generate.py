@@ -29,13 +29,15 @@ def generate(
     config: SampleConfig,
     rng: np.random.Generator,
     mix: Mix = no_mix,
+    before: Sequence[int] = (),
 ) -> Iterator[int]:
-    """Token ids after ``prompt_ids``; ends at the end-of-document id.
+    """Token ids after ``prompt_ids``, where the session has read the ids ``before``; ends at the end-of-document id.
 
     Each id is fed to the session when the next one is asked for, so an id that the caller refuses by
     stopping was never read by the model.
     """
-    history = list(prompt_ids)
+    history = [*before, *prompt_ids]
+    n_prompt = len(history)
     logits = session.run(np.asarray(prompt_ids))[-1]
     for _ in range(config.max_tokens):
         if not np.isfinite(logits).all():
@@ -43,7 +45,7 @@ def generate(
         scores = log_softmax(logits)
         if mix is not no_mix:
             scores = np.log(np.maximum(mix(history, np.exp(scores)), TINY))
-        token_id = sample(scores, history[len(prompt_ids) :], config, rng)
+        token_id = sample(scores, history[n_prompt:], config, rng)
         if token_id == DOC_ID:
             return
         yield token_id
@@ -59,8 +61,9 @@ def reply(
     rng: np.random.Generator,
     mix: Mix = no_mix,
     on_token: Callable[[], None] = lambda: None,
+    before: Sequence[int] = (),
 ) -> Iterator[str]:
-    """Text of one turn after ``prompt_ids``, in pieces as they come.
+    """Text of one turn after ``prompt_ids``, in pieces as they come; the session has read the ids ``before``.
 
     The turn ends at a label on a new line, at the end-of-document id, or after ``max_tokens``. Line ends
     and spaces are held back until something follows them; ``on_token`` is called for every token read.
@@ -68,7 +71,7 @@ def reply(
     """
     decoder = tokenizer.stream()
     held, begun, line_end = "", False, False
-    for token_id in generate(session, prompt_ids, config, rng, mix):
+    for token_id in generate(session, prompt_ids, config, rng, mix, before):
         piece = decoder.feed(token_id)
         if line_end and (held + piece).rsplit("\n", 1)[-1].strip() in LABELS:
             break
@@ -84,3 +87,44 @@ def reply(
             held = held[len(settled) :]
     if not line_end:
         session.run(np.asarray(tokenizer.encode("\n")))
+
+
+def best_reply(
+    draw: Callable[[Sequence[int], Sequence[int]], Iterator[str]],
+    session: Session,
+    prompt_ids: Sequence[int],
+    judge: Callable[[str], float],
+    *,
+    enough: float,
+    others: Sequence[str] = (),
+    most: int = 3,
+) -> tuple[str, float]:
+    """Of several replies the one that ``judge`` likes best, and what it is worth.
+
+    Parameters
+    ----------
+    draw : callable
+        (ids to be read, ids that were read before) to the pieces of a reply, as ``reply`` gives them.
+    session : Session
+        Afterwards it has read the prompt alone, all but its last id.
+    prompt_ids : sequence of int
+    judge : callable
+    enough : float
+        A reply of this worth ends the search.
+    others : sequence of str
+        Replies that compete with those drawn.
+    most : int
+        Replies drawn at most.
+    """
+    prompt = list(prompt_ids)
+    if len(prompt) > 1:
+        session.run(np.asarray(prompt[:-1]))
+    state, found = session.snapshot(), [(judge(text), text) for text in others]
+    for _ in range(most):
+        text = "".join(draw(prompt[-1:], prompt[:-1]))
+        found.append((judge(text), text))
+        session.restore(state)
+        if found[-1][0] >= enough:
+            break
+    worth, text = max(found, key=lambda item: item[0])
+    return text, worth

@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgelm.learn.measure import REMEMBERED
 from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.meaning import Meaning
-from edgelm.memory.rewriting import adapted_reply
-from edgelm.memory.statements import Found, Statements, is_question
+from edgelm.memory.rewriting import adapted_reply, speaks_of_another
+from edgelm.memory.statements import SENTENCE, Found, Statements, is_question
 from edgelm.text.person import second_person
 
 NOT_TOLD = "You have not told me that."
@@ -27,6 +28,7 @@ UNSURE, ALSO = "I am not sure, but you told me this: {}", "And this: {}"
 ASKS, ASKS_OF_ME, MAY_ASK = 1.0, 0.2, -0.6
 """Logit from which on a question asks for something told; from which on one with I, my or we in it does; and from
 which on it is worth a look whether something told answers it."""
+UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
 SURE, FAIR, LIKELY = 0.4, 0.15, 0.07
 """Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
 meant, to any question that the bank has no answer to, and to one with I, my or we in it."""
@@ -34,10 +36,17 @@ CALIBRATION = (-2.91, 1.67, 2.57, -0.75, 0.37)
 """Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of the
 word of the question that it leaves open, and of the logit that the turn asks; a logistic regression over told and asked
 turns of the training dialogues, among others (docs/experiments.md)."""
-GIVEN, READ = 1.9, 1.4
-"""Score of an exchange from which on its reply is given, and from which on the model reads it."""
-OWN = 0.25
-"""What an exchange of the person's own is ahead by."""
+GIVEN, GIVEN_ALIKE, READ = 1.82, 1.7, 1.4
+"""Score of an exchange from which on its reply is given; the same where turn and exchange do not each have a word of
+content that the other lacks; and the score from which on the model reads it."""
+SAME = 2.3
+"""Score from which on a question and an exchange that does not ask mean the same ("My son asks why the sky is blue")."""
+OWN, PART = 0.25, -0.15
+"""What an exchange of the person's own is ahead by, and what one that is near to one sentence alone is behind."""
+MOST_PARTS, MOST_OTHERS = 3, 3
+"""Sentences of a turn, its last ones, that are looked up; replies that compete with the model's."""
+ENOUGH, POOR = 0.45, 0.25
+"""Fit from which on the model's reply is taken as it is, and below which none is."""
 CONTEXT_WORDS = 3
 """A turn of fewer words leans on what was said before; the bank, which knows single exchanges, does not answer it."""
 BY_CHANCE = 1.0
@@ -57,11 +66,14 @@ class Plan(NamedTuple):
         Statements that the answer rests on, or that the model reads.
     exchanges : tuple of Exchange
         The exchange whose reply is given, or those that the model reads, the nearest last.
+    others : tuple of str
+        Replies of exchanges that are not near enough to be given, and may be better than the model's.
     """
 
     text: str | None
     told: tuple[Found, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 MODEL_ALONE = Plan(None)
@@ -97,30 +109,55 @@ class Answering:
         return plan
 
     def _from_banks(self, turn: str, n_before: int) -> Plan:
-        leans = n_before > 0 and len(turn.split()) < CONTEXT_WORDS
-        found = [near for bank in self._banks for near in (() if leans else bank.nearest(turn, 8))]
-        ranked = [(near.score + (OWN if near.exchange.entry_id is not None else 0.0), near) for near in found]
-        ranked.sort(key=lambda item: -item[0])
-        for score, near in ranked:
-            if score < GIVEN:
+        """The reply of the nearest exchange of the whole turn or of one of its sentences."""
+        if n_before > 0 and len(turn.split()) < CONTEXT_WORDS:
+            return MODEL_ALONE
+        ranked = sorted(self._near(turn), key=lambda item: -item[0])
+        others: list[str] = []
+        for score, near, part in ranked:
+            if score < READ or len(others) == MOST_OTHERS:
                 break
-            reply = self._reply(near, turn)
-            if reply is not None:
+            reply = self._reply(near, part)
+            if reply is not None and score >= (GIVEN if near.differs else GIVEN_ALIKE):
                 return Plan(reply, (), (near.exchange,))
-        read = [near.exchange for score, near in ranked[:2] if score >= READ]
-        return Plan(None, (), tuple(reversed(read)))
+            others += [] if reply is None or reply in others else [reply]
+        read = [near.exchange for score, near, _ in ranked[:2] if score >= READ]
+        return Plan(None, (), tuple(reversed(read)), tuple(others))
+
+    def _near(self, turn: str) -> list[tuple[float, Near, str]]:
+        """Score, exchange and the part of the turn that it is near to."""
+        sentences = [part for part in SENTENCE.split(turn.strip()) if len(part.split()) >= CONTEXT_WORDS]
+        parts = [(turn, 0.0), *((part, PART) for part in sentences[-MOST_PARTS:] if len(sentences) > 1)]
+        return [
+            (near.score + loss + (OWN if near.exchange.entry_id is not None else 0.0), near, part)
+            for part, loss in parts
+            for bank in self._banks
+            for near in bank.nearest(part, 8)
+        ]
 
     def _reply(self, near: Near, turn: str) -> str | None:
         """The reply of an exchange as one to ``turn``; an answer to a question is never changed into another one."""
-        if not (is_question(near.exchange.said) or is_question(turn)):
-            return adapted_reply(near.exchange, turn, self._meaning)
-        return None if near.differs else near.exchange.reply
+        if is_question(turn):
+            if not is_question(near.exchange.said) and near.score < SAME:
+                return None
+            fits = not near.differs and not speaks_of_another(near.exchange, turn, self._meaning)
+            return near.exchange.reply if fits else None
+        if is_question(near.exchange.said):
+            return None
+        return adapted_reply(near.exchange, turn, self._meaning)
 
 
 def _unsure(found: Sequence[Found]) -> str:
     """What may be meant, the likelier first."""
     said = [second_person(one.statement.text) for one in found]
     return " ".join(form.format(text) for form, text in zip((UNSURE, ALSO), said, strict=False))
+
+
+def nothing_to_say(turn: str, *, learns: bool) -> str:
+    """What is answered where neither the bank nor the model has a reply that fits."""
+    if is_question(turn):
+        return UNKNOWN_ANSWER
+    return REMEMBERED if learns and _OF_ME.search(turn) else TELL_MORE
 
 
 def asks_for_told(turn: str, asks: float) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 
 from edgelm.errors import ModelFileError
 from edgelm.memory.meaning import FIRST, UNKNOWN, WIDTH, Lines, Meaning
+from edgelm.memory.statements import is_question
 
 Array = np.ndarray
 CANDIDATES = 48
@@ -31,8 +32,9 @@ WEIGHTS = (1.0, 0.4, 0.4, 1.2, 0.1)
 """a, b, c, d, e of the score; docs/experiments.md says how they were found."""
 PART = 512
 """Exchanges that are indexed at a time."""
-LIGHTEST, CONTENT = 1.5, 4.0
-"""Nats from which on a word is looked for, and from which on it is one of content."""
+LIGHTEST, CONTENT, CONTENT_ASKED = 1.5, 4.0, 1.0
+"""Nats from which on a word is looked for, and from which on it is one of content in a remark; the weight in ``match``
+from which on it is one in a question."""
 _NOTHING = (np.zeros(0, np.uint16), np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros((0, WIDTH), np.int8))
 _DENIAL = re.compile(r"n't\b|\b(?:not|no|never|nobody|nothing|without|cannot)\b", re.IGNORECASE)
 
@@ -190,7 +192,11 @@ class Bank:
         asks, denies = "?" in remark, _denies(remark)
         said = (self.exchanges[i].said for i in candidates.tolist())
         alike = [(asks == ("?" in text)) + float(denies == _denies(text)) for text in said]
-        content, other_content = weight >= CONTENT, other >= CONTENT
+        # A question for "minus" is not answered with "plus", however often both are asked for.
+        if is_question(remark):
+            content, other_content = (self._meaning.weights(r) >= CONTENT_ASKED for r in (asked.rows, rows))
+        else:
+            content, other_content = weight >= CONTENT, other >= CONTENT
         lacks = (content @ ~np.logical_or.reduceat(same, starts, axis=1)) > 0
         lacked = np.add.reduceat(other_content & ~same.any(0), starts) > 0
         return np.stack([covered, covering, shared, fits, np.array(alike)], 1).astype(np.float32), lacks & lacked

@@ -189,6 +189,11 @@ class Meaning:
             sums[part] = np.add.reduceat(weighted, lines.starts[part] - first, axis=0)
         return sums / (np.linalg.norm(sums, axis=1, keepdims=True) + np.float32(1e-9))
 
+    def fit(self, remark: str, reply: str) -> float:
+        """Cosine of a remark and a reply: about 0.2 by chance, 0.5 where the reply belongs to the remark."""
+        sides = (self.sums(side, self.lines([text]))[0] for side, text in (("remark", remark), ("reply", reply)))
+        return float(np.dot(*sides))
+
     def asks(self, text: str) -> float:
         """Logit that a turn asks for something that the person told."""
         line = self.lines([text])

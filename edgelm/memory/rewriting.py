@@ -59,6 +59,18 @@ def adapted_reply(exchange: Exchange, remark: str, meaning: Meaning) -> str | No
     return _replaced(exchange.reply, exchanged) if exchanged else exchange.reply
 
 
+def speaks_of_another(exchange: Exchange, question: str, meaning: Meaning) -> bool:
+    """Whether the reply names something of the kind of what the question asks for, and the exchange did not: "nine plus
+    four is thirteen" says nothing to "nine minus four"."""
+    asked, said, reply = (meaning.lines([text]) for text in (question, exchange.said, exchange.reply))
+    open_ = ~np.isin(asked.stems, said.stems) & (meaning.weights(asked.rows) >= CONTENT)
+    other = ~np.isin(reply.stems, asked.stems) & (meaning.weights(reply.rows) >= CONTENT)
+    if not (open_.any() and other.any()):
+        return False
+    near = meaning.in_replies(asked.rows[open_]) @ meaning.in_replies(reply.rows[other]).T
+    return bool(near.max() >= KIND)
+
+
 def _foreign(reply: Lines, said: set[int], given: set[int], meaning: Meaning) -> np.ndarray:
     """Which words of the reply were said in the exchange and not in the remark, and carry content."""
     stems, rows = reply.stems.tolist(), reply.rows

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgelm.memory.meaning import Meaning
 
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _ASKS = frozenset([
     "what", "who", "whom", "whose", "where", "when", "why", "how", "which", "is", "are", "am", "was", "were",
     "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may", "tell", "remind", "say",
@@ -49,7 +49,7 @@ def is_question(sentence: str) -> bool:
 def told_in(text: str) -> list[str]:
     """The statements of a turn: its sentences that do not ask, together as far as they are short."""
     parts: list[str] = []
-    for sentence in _SENTENCE.split(" ".join(text.split())):
+    for sentence in SENTENCE.split(" ".join(text.split())):
         if not sentence or is_question(sentence):
             continue
         if parts and len(parts[-1]) + len(sentence) < LONGEST:

@@ -1,10 +1,11 @@
-"""Asks a model the forty prompts of ``prompts.txt``, each in a new chat, and prints its answers as a table.
+"""Asks the forty prompts of ``prompts.txt``, each in a new chat, and prints the answers as a table.
 
-    python -m tools.measure.talk [--model NAME|PATH] [--prompts FILE] [--seed 1]
+    python -m tools.measure.talk [--no-bank] [--model NAME|PATH] [--prompts FILE] [--seed 1]
 
-The prompts are kept out of all training text (``tools.pretrain.data --never``); those of ``prompts_later.txt`` were
-written when nobody could write dialogues for them any more. Whether an answer is grammatical and
-on the topic is for a reader to say; counted are the answers that repeat themselves.
+The answers are those of the whole program, or with ``--no-bank`` those of the model alone; nothing is learned. The
+prompts are kept out of all training text (``tools.pretrain.data --never``); those of ``prompts_later.txt`` were written
+when nobody could write dialogues for them any more. Whether an answer is grammatical and on the topic is for a reader
+to say; counted are the answers that repeat themselves.
 """
 
 from __future__ import annotations
@@ -15,12 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgelm.chat import Chat
 from edgelm.config import SampleConfig
-from edgelm.engine.generate import reply
-from edgelm.engine.opening import open_session
-from edgelm.model import hub
-from edgelm.text.conversation import reply_prompt, user_turn
-from edgelm.text.tokenizer import DOC_ID
+from edgelm.runtime import Runtime, RuntimeOptions
 
 PROMPTS = Path(__file__).with_name("prompts.txt")
 
@@ -32,15 +30,13 @@ def repeats(text: str, run: int = 4) -> bool:
     return len(set(runs)) < len(runs)
 
 
-def ask(model: hub.Model, prompts: list[str], seed: int) -> list[tuple[str, str]]:
-    """Each prompt with the model's answer, nothing learned, a generator of the same seed for each."""
-    session = open_session(model)
-    rows = []
+def ask(runtime: Runtime, prompts: list[str], seed: int) -> list[tuple[str, str]]:
+    """Each prompt with the answer in a new chat, a generator of the same seed for each."""
+    talk, rows = Chat(runtime, SampleConfig(), learn=False), []
     for prompt in prompts:
-        session.reset()
-        ids = [DOC_ID, *model.tokenizer.encode(user_turn(prompt) + reply_prompt())]
-        parts = reply(session, model.tokenizer, ids, SampleConfig(), np.random.default_rng(seed))
-        rows.append((prompt, "".join(parts)))
+        talk.reset()
+        runtime.rng = np.random.default_rng(seed)
+        rows.append((prompt, "".join(talk.turn(prompt))))
     return rows
 
 
@@ -49,13 +45,16 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--prompts", type=Path, default=PROMPTS)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-bank", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    rows = ask(hub.load(args.model), args.prompts.read_text(encoding="utf-8").splitlines(), args.seed)
+    prompts = args.prompts.read_text(encoding="utf-8").splitlines()
+    with Runtime(RuntimeOptions(args.model, bank=not args.no_bank), use_profile=False, fixed=True) as runtime:
+        rows = ask(runtime, prompts, args.seed)
     if args.json:
         print(json.dumps([{"prompt": prompt, "answer": answer, "loop": repeats(answer)} for prompt, answer in rows]))
         return
-    print("| person | model |\n|---|---|")
+    print("| person | answer |\n|---|---|")
     for prompt, answer in rows:
         print(f"| {prompt} | {' '.join(answer.split())} |")
     print(f"\nAnswers that repeat themselves: {sum(repeats(answer) for _, answer in rows)} of {len(rows)}.")
