@@ -124,6 +124,7 @@ class Runtime:
         if not fixed:
             self.session  # noqa: B018  before what learning takes
         self._idle_seconds = idle_seconds
+        self._told: tuple[list[tuple[int, str]], Statements | None] = ([], None)
         self.rng = np.random.default_rng(options.seed or None)
         # The profile comes last: whatever fails, nothing is left held.
         self.profile: Profile | None = None
@@ -219,17 +220,27 @@ class Runtime:
         own_entries : sequence of int
             The log's entries of ``turn`` itself, which are no answer to it.
         """
-        known = (entry for entry in self.adaptation.entries if entry.id not in own_entries)
-        statements, exchanges, logged = [], [], set()
-        for entry in known:
-            if entry.kind == CHAT:
-                statements += [Statement(text, entry.id) for text in told_in(entry.text)]
-                logged.add(entry.text)
+        told, exchanges = [], []
+        for entry in self.adaptation.entries:
+            if entry.kind == CHAT and entry.id not in own_entries:
+                told.append((entry.id, entry.text))
             elif entry.kind in PAIRED and (before := self.adaptation.before(entry)):
                 exchanges.append(Exchange(before, entry.text, entry.id))
-        statements += [Statement(text, None) for t in said if t not in logged for text in told_in(t)]
+        statements, logged = self._statements(told), {text for _, text in told}
+        if here := [Statement(text, None) for t in said if t not in logged for text in told_in(t)]:
+            statements = Statements(self.meaning, here, statements)
         answering = Answering(self.meaning, [Bank(self.meaning, exchanges, self.bank), self.bank])
-        return answering.plan(turn, Statements(self.meaning, statements), len(said))
+        return answering.plan(turn, statements, len(said))
+
+    def _statements(self, told: list[tuple[int, str]]) -> Statements:
+        """The statements of turns, by the entries that hold them; what was read the last time is not read again."""
+        known, statements = self._told
+        if statements is None or told[: len(known)] != known:
+            known, statements = [], Statements(self.meaning)
+        if new := [Statement(part, i) for i, text in told[len(known) :] for part in told_in(text)]:
+            statements = Statements(self.meaning, new, statements)
+        self._told = (told, statements)
+        return statements
 
     def is_corrected(self, asked: str) -> bool:
         """Whether the person said, word for word, how ``asked`` (a turn and the label after it) shall be answered."""

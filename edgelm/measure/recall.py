@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +15,10 @@ from edgelm.chat import Chat
 from edgelm.config import SampleConfig
 from edgelm.errors import InputError
 from edgelm.learn.facts import everyday_prompts
-from edgelm.memory.answering import NOT_TOLD
+from edgelm.memory.answering import ALSO, NOT_TOLD, UNSURE
+from edgelm.memory.statements import told_in
 from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.text.person import second_person
 
 BETWEEN = 2
 """Things told before a turn of small talk stands between."""
@@ -72,7 +74,8 @@ def recall(
 ) -> dict[str, Any]:
     """Tells ``facts`` in one chat with small talk between, ends it, and asks for each in a new conversation.
 
-    Wrong is an answer that lacks the word and asserts something: neither says that it was not told, nor asks back.
+    Of the answers that lack the word, those are *beside* the question which say back something else that was told, and
+    those are *wrong* which assert anything else: they neither decline nor ask back.
     """
     prompts = everyday_prompts()
     with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
@@ -94,15 +97,30 @@ def recall(
                 talk.reset()
                 rows.append((fact, _answer(talk, fact.asked)))
     missed = [(fact, answer) for fact, answer in rows if not holds(answer, fact.word)]
-    wrong = [answer for _, answer in missed if asserts(answer)]
+    told = {second_person(part) for text in [*(f.told for f in facts), *prompts] for part in told_in(text)}
+    beside = [answer for _, answer in missed if is_said_back(answer, told)]
+    wrong = [answer for _, answer in missed if asserts(answer) and not is_said_back(answer, told)]
     misses = [{"told": fact.told, "asked": fact.asked, "word": fact.word, "answer": answer} for fact, answer in missed]
-    return {"right": len(rows) - len(missed), "wrong": len(wrong), "asked": len(rows), "misses": misses}
+    counts = {"right": len(rows) - len(missed), "wrong": len(wrong), "beside": len(beside), "asked": len(rows)}
+    return {**counts, "misses": misses}
 
 
 def asserts(answer: str) -> bool:
     """Whether an answer states something: it is not only a question, and not that nothing was told."""
     declined = NOT_TOLD.rstrip(".").casefold() in answer.casefold() or "do not know" in answer.casefold()
     return not declined and not answer.rstrip().endswith("?")
+
+
+def is_said_back(answer: str, told: Collection[str]) -> bool:
+    """Whether an answer is nothing but statements of the person's."""
+    rest = answer
+    for text in sorted(told, key=len, reverse=True):
+        rest = rest.replace(text, "")
+    return rest != answer and rest.strip() in (
+        "",
+        UNSURE.format("").strip(),
+        f"{UNSURE.format('')} {ALSO.format('')}".strip(),
+    )
 
 
 def _answer(talk: Chat, text: str) -> str:

@@ -29,7 +29,7 @@ ASKS, ASKS_OF_ME, MAY_ASK = 1.0, 0.2, -0.6
 """Logit from which on a question asks for something told; from which on one with I, my or we in it does; and from
 which on it is worth a look whether something told answers it."""
 UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
-SURE, FAIR, LIKELY = 0.4, 0.15, 0.07
+SURE, FAIR, LIKELY = 0.5, 0.15, 0.07
 """Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
 meant, to any question that the bank has no answer to, and to one with I, my or we in it."""
 CALIBRATION = (-2.91, 1.67, 2.57, -0.75, 0.37)
@@ -40,7 +40,7 @@ GIVEN, GIVEN_ALIKE, READ = 1.82, 1.7, 1.4
 """Score of an exchange from which on its reply is given; the same where turn and exchange do not each have a word of
 content that the other lacks; and the score from which on the model reads it."""
 SAME = 2.3
-"""Score from which on a question and an exchange that does not ask mean the same ("My son asks why the sky is blue")."""
+"""Score from which on a question and an exchange that does not ask mean the same ("My son asks why it is dark")."""
 OWN, PART = 0.25, -0.15
 """What an exchange of the person's own is ahead by, and what one that is near to one sentence alone is behind."""
 MOST_PARTS, MOST_OTHERS = 3, 3

@@ -65,6 +65,11 @@ class Lines(NamedTuple):
         """The words of one line."""
         return slice(int(self.starts[index]), int(self.starts[index + 1]))
 
+    def then(self, other: Lines) -> Lines:
+        """These lines and others after them."""
+        starts = np.concatenate([self.starts[:-1], other.starts + len(self.rows)])
+        return Lines(np.concatenate([self.rows, other.rows]), np.concatenate([self.stems, other.stems]), starts)
+
 
 class Meaning:
     """Vectors of words and what was learned with them.

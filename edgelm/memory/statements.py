@@ -66,12 +66,20 @@ class Statements:
     ----------
     meaning : Meaning
     statements : sequence of Statement
+    earlier : Statements, optional
+        Those that come before; they are not read again.
     """
 
-    def __init__(self, meaning: Meaning, statements: Sequence[Statement]) -> None:
+    def __init__(
+        self, meaning: Meaning, statements: Sequence[Statement] = (), earlier: Statements | None = None
+    ) -> None:
         self._meaning, self.statements = meaning, list(statements)
         self._lines = meaning.lines([statement.text for statement in self.statements])
         self._fits = meaning.sums("reply", self._lines)
+        if earlier is not None:
+            self.statements = earlier.statements + self.statements
+            self._lines = earlier._lines.then(self._lines)
+            self._fits = np.concatenate([earlier._fits, self._fits])
 
     def find(self, question: str, count: int = 3) -> list[Found]:
         """The statements that answer ``question`` best, best first."""

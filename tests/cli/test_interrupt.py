@@ -109,7 +109,7 @@ def test_a_turn_that_is_interrupted(cli: Cli, home: Path, tiny_model: Path, monk
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    args = ["chat", "--json", "--max-tokens", "1"]
+    args = ["chat", "--json", "--max-tokens", "1", "--no-bank"]
     for i, place in enumerate(("edgelm.learn.learner.Learner._update", "edgelm.engine.session.OrtSession.run")):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgelm.errors import InputError
-from edgelm.measure.recall import asserts, bundled_facts, holds, read_told, recall
+from edgelm.measure.recall import asserts, bundled_facts, holds, is_said_back, read_told, recall
 from edgelm.runtime import RuntimeOptions
 
 FACTS = [
@@ -22,7 +22,8 @@ FACTS = [
 def test_what_is_written_counts(tiny_model: Path, home: Path) -> None:
     facts = read_told("\n".join(map(json.dumps, FACTS)), "facts")
     found = recall(RuntimeOptions(str(tiny_model)), facts)
-    assert {key: found[key] for key in ("right", "wrong", "asked")} == {"right": 2, "wrong": 1, "asked": 3}
+    counts = {key: value for key, value in found.items() if key != "misses"}
+    assert counts == {"right": 2, "wrong": 0, "beside": 1, "asked": 3}
     assert [miss["asked"] for miss in found["misses"]] == [FACTS[2]["asked"]]
     assert not home.exists()
 
@@ -47,6 +48,16 @@ def test_a_word_is_held_where_it_begins_a_word(answer: str, word: str, right: bo
 )
 def test_what_asserts(answer: str, states: bool) -> None:
     assert asserts(answer) is states
+
+
+@pytest.mark.parametrize(
+    ("answer", "said_back"),
+    [("Your dog is Rex.", True), ("I am not sure, but you told me this: Your dog is Rex.", True),
+     ("I am not sure, but you told me this: Your dog is Rex. And this: You are ill.", True),
+     ("Your dog is Bella.", False), ("Your dog is Rex. You are late.", False), ("You have not told me that.", False)],
+)  # fmt: skip
+def test_what_is_nothing_but_said_back(answer: str, said_back: bool) -> None:
+    assert is_said_back(answer, {"Your dog is Rex.", "You are ill."}) is said_back
 
 
 def test_the_bundled_facts_hold_their_words() -> None:

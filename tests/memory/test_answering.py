@@ -85,3 +85,13 @@ def test_statements_are_the_sentences_that_do_not_ask() -> None:
     assert told_in("what is my name") == []
     assert len(told_in("I like it here. " * 40)) > 1
     assert told_in("") == []
+
+
+def test_statements_that_come_later_are_found_as_if_read_at_once(meaning: Meaning) -> None:
+    said = [Statement(text, i) for i, text in enumerate([*TOLD, "", "No, my dog is called Bella."])]
+    together = Statements(meaning, said)
+    bit_by_bit = Statements(meaning)
+    for statement in said:
+        bit_by_bit = Statements(meaning, [statement], bit_by_bit)
+    for question in ("What is my dog called?", "who has my drill", ""):
+        assert bit_by_bit.find(question, 6) == together.find(question, 6)
