@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class Runtime:
         if not fixed:
             self.session  # noqa: B018  before what learning takes
         self._idle_seconds = idle_seconds
-        self._told: tuple[list[tuple[int, str]], Statements | None] = ([], None)
+        self._told: tuple[list[tuple[int, int, str]], Statements | None] = ([], None)
         self.rng = np.random.default_rng(options.seed or None)
         # The profile comes last: whatever fails, nothing is left held.
         self.profile: Profile | None = None
@@ -223,21 +224,25 @@ class Runtime:
         told, exchanges = [], []
         for entry in self.adaptation.entries:
             if entry.kind == CHAT and entry.id not in own_entries:
-                told.append((entry.id, entry.text))
+                told.append((entry.id, entry.conversation, entry.text))
             elif entry.kind in PAIRED and (before := self.adaptation.before(entry)):
                 exchanges.append(Exchange(before, entry.text, entry.id))
-        statements, logged = self._statements(told), {text for _, text in told}
+        statements, logged = self._statements(told), {text for _, _, text in told}
         if here := [Statement(text, None) for t in said if t not in logged for text in told_in(t)]:
             statements = Statements(self.meaning, here, statements)
         answering = Answering(self.meaning, [Bank(self.meaning, exchanges, self.bank), self.bank])
-        return answering.plan(turn, statements, len(said))
+        return answering.plan(turn, statements, len(said), learns=bool(own_entries))
 
-    def _statements(self, told: list[tuple[int, str]]) -> Statements:
-        """The statements of turns, by the entries that hold them; what was read the last time is not read again."""
+    def _statements(self, told: list[tuple[int, int, str]]) -> Statements:
+        """The statements of turns (entry, conversation, words); what was read the last time is not read again."""
         known, statements = self._told
         if statements is None or told[: len(known)] != known:
             known, statements = [], Statements(self.meaning)
-        if new := [Statement(part, i) for i, text in told[len(known) :] for part in told_in(text)]:
+        new: list[Statement] = []
+        for (_, conversation, before), (entry_id, same, text) in pairwise([(0, -1, ""), *told][len(known) :]):
+            earlier = told_in(before)[-1:] if same == conversation else []
+            new += [Statement(part, entry_id) for part in told_in(text, *earlier)]
+        if new:
             statements = Statements(self.meaning, new, statements)
         self._told = (told, statements)
         return statements

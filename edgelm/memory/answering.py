@@ -20,7 +20,7 @@ from edgelm.learn.measure import REMEMBERED
 from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.rewriting import adapted_reply, speaks_of_another
-from edgelm.memory.statements import SENTENCE, Found, Statements, is_question
+from edgelm.memory.statements import SENTENCE, Found, Statements, corrects, is_question
 from edgelm.text.person import second_person
 
 NOT_TOLD = "You have not told me that."
@@ -28,6 +28,8 @@ UNSURE, ALSO = "I am not sure, but you told me this: {}", "And this: {}"
 ASKS, ASKS_OF_ME, MAY_ASK = 1.0, 0.2, -0.6
 """Logit from which on a question asks for something told; from which on one with I, my or we in it does; and from
 which on it is worth a look whether something told answers it."""
+ALSO_LIKELY = 0.7
+"""Share of the best score from which on a second statement is given beside it."""
 UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
 SURE, FAIR, LIKELY = 0.5, 0.15, 0.07
 """Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
@@ -93,17 +95,20 @@ class Answering:
     def __init__(self, meaning: Meaning, banks: Sequence[Bank] = ()) -> None:
         self._meaning, self._banks = meaning, list(banks)
 
-    def plan(self, turn: str, statements: Statements, n_before: int = 0) -> Plan:
-        """The plan for ``turn``, with ``n_before`` turns before it in this conversation."""
+    def plan(self, turn: str, statements: Statements, n_before: int = 0, *, learns: bool = True) -> Plan:
+        """The plan for ``turn``, with ``n_before`` turns before it in this conversation; ``learns``: it is learned."""
         asks = self._meaning.asks(turn)
         found = statements.find(turn) if asks > MAY_ASK or is_question(turn) else []
         chance = answer_chance(found, asks) if found else 0.0
         if chance > SURE:
             return Plan(second_person(found[0].statement.text), (found[0],))
+        if learns and corrects(turn) and not is_question(turn):
+            return Plan(REMEMBERED)
         plan = self._from_banks(turn, n_before)
         of_me = asks > ASKS_OF_ME or (asks > MAY_ASK and _OF_ME.search(turn) is not None)
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
-            return Plan(_unsure(found[:2]), tuple(found[:2]))
+            likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
+            return Plan(_unsure(likely), tuple(likely))
         if plan.text is None and asks_for_told(turn, asks):
             return Plan(NOT_TOLD)
         return plan

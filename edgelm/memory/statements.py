@@ -16,6 +16,12 @@ _ASKS = frozenset([
     "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may", "tell", "remind", "say",
     "guess",
 ])  # fmt: skip
+_CORRECTS = re.compile(r"(?:no|nope|actually|sorry|wait|i mean|not quite)\b[,.!: ]", re.IGNORECASE)
+_LEANS = re.compile(
+    r"(?:(?:no|nope|actually|sorry|wait|i mean|and|but|well|oh)[,.!: ]+)*"
+    r"(?:it|it's|its|he|he's|she|she's|they|they're|that|that's|this|his|her|their)\b",
+    re.IGNORECASE,
+)
 LONGEST = 200
 """Characters of a statement; a longer turn is cut between sentences."""
 FIT = 1.5
@@ -46,8 +52,16 @@ def is_question(sentence: str) -> bool:
     return "?" in sentence or (bool(words) and words[0].partition("'")[0] in _ASKS)
 
 
-def told_in(text: str) -> list[str]:
-    """The statements of a turn: its sentences that do not ask, together as far as they are short."""
+def corrects(text: str) -> bool:
+    """Whether a turn says that something said before is otherwise."""
+    return _CORRECTS.match(text) is not None
+
+
+def told_in(text: str, before: str = "") -> list[str]:
+    """The statements of a turn: its sentences that do not ask, together as far as they are short.
+
+    One that begins with a pronoun ("no, it leaves at nine") says what of only with the statement ``before`` it.
+    """
     parts: list[str] = []
     for sentence in SENTENCE.split(" ".join(text.split())):
         if not sentence or is_question(sentence):
@@ -56,6 +70,8 @@ def told_in(text: str) -> list[str]:
             parts[-1] += " " + sentence
         else:
             parts.append(sentence)
+    if parts and before and _LEANS.match(parts[0]) and len(before) + len(parts[0]) < LONGEST:
+        parts[0] = f"{before} {parts[0]}" if before[-1] in ".!?" else f"{before}. {parts[0]}"
     return parts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgelm.learn.measure import REMEMBERED
 from edgelm.memory.answering import NOT_TOLD, UNSURE, Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.meaning import Meaning
@@ -95,3 +96,15 @@ def test_statements_that_come_later_are_found_as_if_read_at_once(meaning: Meanin
         bit_by_bit = Statements(meaning, [statement], bit_by_bit)
     for question in ("What is my dog called?", "who has my drill", ""):
         assert bit_by_bit.find(question, 6) == together.find(question, 6)
+
+
+def test_a_statement_that_leans_on_the_one_before_holds_it() -> None:
+    assert told_in("No, it leaves at nine", "My flight leaves at seven") == [
+        "My flight leaves at seven. No, it leaves at nine"
+    ]
+    assert told_in("My cat is ill", "My flight leaves at seven") == ["My cat is ill"]
+    assert told_in("it leaves at nine") == ["it leaves at nine"]
+
+
+def test_a_correction_is_taken_note_of(answering: Answering, meaning: Meaning) -> None:
+    assert plan(answering, meaning, "No, it leaves at nine.").text == REMEMBERED
