@@ -13,7 +13,7 @@ from edgelm.errors import InputError
 from edgelm.interrupt import held_back
 from edgelm.learn.entry import CHAT, FIX, GOOD
 from edgelm.learn.worker import Job
-from edgelm.memory.answering import ENOUGH, MODEL_ALONE, POOR, Plan, nothing_to_say
+from edgelm.memory.answering import ENOUGH, MODEL_ALONE, POOR, Plan, nothing_to_say, reply_worth
 from edgelm.runtime import LEAST_TOKENS, Runtime
 from edgelm.text.conversation import assistant_turn, reply_prompt, system_text, user_turn
 from edgelm.text.secrets import without_secrets
@@ -172,11 +172,14 @@ class Chat:
 
     def _best(self, turn: Turn, ids: Sequence[int]) -> str:
         """Of the replies that the model and the bank have, the one that fits best."""
-        runtime = self.runtime
+        runtime, ahead = self.runtime, dict(turn.plan.others)
+
+        def worth(text: str) -> float:
+            return reply_worth(runtime.meaning, turn.text, text) + ahead.get(text, 0.0)
+
         text, fit = best_reply(
-            lambda prompt, before: self._draw(turn, prompt, before), runtime.session, ids,
-            lambda text: runtime.meaning.fit(turn.text, text), enough=ENOUGH, others=turn.plan.others,
-            most=1 if self.sampling.temperature == 0 else 3,
+            lambda prompt, before: self._draw(turn, prompt, before), runtime.session, ids, worth,
+            enough=ENOUGH, others=list(ahead), most=1 if self.sampling.temperature == 0 else 3,
         )  # fmt: skip
         if fit < POOR:
             text = nothing_to_say(turn.text, learns=self.learn)

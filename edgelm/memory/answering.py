@@ -19,7 +19,7 @@ import numpy as np
 from edgelm.learn.measure import REMEMBERED
 from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.meaning import Meaning
-from edgelm.memory.rewriting import adapted_reply, speaks_of_another
+from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
 from edgelm.memory.statements import SENTENCE, Found, Statements, corrects, is_question
 from edgelm.text.person import second_person
 
@@ -47,6 +47,10 @@ OWN, PART = 0.25, -0.15
 """What an exchange of the person's own is ahead by, and what one that is near to one sentence alone is behind."""
 MOST_PARTS, MOST_OTHERS = 3, 3
 """Sentences of a turn, its last ones, that are looked up; replies that compete with the model's."""
+FITS_ALL, AHEAD = 0.4, 0.3
+"""Fit to the whole turn that a reply to one of its sentences must have; what a point of the score counts as in fit."""
+CHEERLESS = 0.4
+"""What a reply that is glad of what the person is sad about loses of its fit."""
 ENOUGH, POOR = 0.45, 0.25
 """Fit from which on the model's reply is taken as it is, and below which none is."""
 CONTEXT_WORDS = 3
@@ -68,14 +72,15 @@ class Plan(NamedTuple):
         Statements that the answer rests on, or that the model reads.
     exchanges : tuple of Exchange
         The exchange whose reply is given, or those that the model reads, the nearest last.
-    others : tuple of str
-        Replies of exchanges that are not near enough to be given, and may be better than the model's.
+    others : tuple of (str, float)
+        Replies of exchanges that are not near enough to be given, and may be better than the model's; what each is
+        ahead of the model's replies by.
     """
 
     text: str | None
     told: tuple[Found, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
-    others: tuple[str, ...] = ()
+    others: tuple[tuple[str, float], ...] = ()
 
 
 MODEL_ALONE = Plan(None)
@@ -118,16 +123,18 @@ class Answering:
         if n_before > 0 and len(turn.split()) < CONTEXT_WORDS:
             return MODEL_ALONE
         ranked = sorted(self._near(turn), key=lambda item: -item[0])
-        others: list[str] = []
+        others: dict[str, float] = {}
         for score, near, part in ranked:
             if score < READ or len(others) == MOST_OTHERS:
                 break
             reply = self._reply(near, part)
-            if reply is not None and score >= (GIVEN if near.differs else GIVEN_ALIKE):
+            if reply is None or (part != turn and self._meaning.fit(turn, reply) < FITS_ALL):
+                continue
+            if score >= (GIVEN if near.differs else GIVEN_ALIKE):
                 return Plan(reply, (), (near.exchange,))
-            others += [] if reply is None or reply in others else [reply]
+            others.setdefault(reply, AHEAD * (score - READ))
         read = [near.exchange for score, near, _ in ranked[:2] if score >= READ]
-        return Plan(None, (), tuple(reversed(read)), tuple(others))
+        return Plan(None, (), tuple(reversed(read)), tuple(others.items()))
 
     def _near(self, turn: str) -> list[tuple[float, Near, str]]:
         """Score, exchange and the part of the turn that it is near to."""
@@ -156,6 +163,11 @@ def _unsure(found: Sequence[Found]) -> str:
     """What may be meant, the likelier first."""
     said = [second_person(one.statement.text) for one in found]
     return " ".join(form.format(text) for form, text in zip((UNSURE, ALSO), said, strict=False))
+
+
+def reply_worth(meaning: Meaning, turn: str, reply: str) -> float:
+    """How well a reply fits a turn; less by CHEERLESS where it is glad of what is sad."""
+    return meaning.fit(turn, reply) - CHEERLESS * cheers_at_sorrow(turn, reply)
 
 
 def nothing_to_say(turn: str, *, learns: bool) -> str:

@@ -7,7 +7,8 @@ square of the similarity, to every exchange that holds it or a word near it in m
 
 where covered(x by y) is the share of the weight of the words of x that y holds, the square of the similarity counting
 for words that are only near; pairs is the share of two neighbouring words in common; alike is 1 if both are questions
-or neither is, and 1 if both deny or neither does. A word weighs -log of the share of exchanges that hold it.
+or neither is, and 1 more if both deny or neither does, 2 less if only one does. A word weighs -log of the share of
+exchanges that hold it.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ class Bank:
         fits = self._replies[candidates].astype(np.float32) @ vector / 127
         asks, denies = "?" in remark, _denies(remark)
         said = (self.exchanges[i].said for i in candidates.tolist())
-        alike = [(asks == ("?" in text)) + float(denies == _denies(text)) for text in said]
+        alike = [(asks == ("?" in text)) + (1 if denies == _denies(text) else -2) for text in said]
         # A question for "minus" is not answered with "plus", however often both are asked for.
         if is_question(remark):
             content, other_content = (self._meaning.weights(r) >= CONTENT_ASKED for r in (asked.rows, rows))
@@ -199,7 +200,9 @@ class Bank:
             content, other_content = weight >= CONTENT, other >= CONTENT
         lacks = (content @ ~np.logical_or.reduceat(same, starts, axis=1)) > 0
         lacked = np.add.reduceat(other_content & ~same.any(0), starts) > 0
-        return np.stack([covered, covering, shared, fits, np.array(alike)], 1).astype(np.float32), lacks & lacked
+        return np.stack([covered, covering, shared, fits, np.array(alike, np.float32)], 1).astype(
+            np.float32
+        ), lacks & lacked
 
 
 def _pairs(stems: Array) -> Array:

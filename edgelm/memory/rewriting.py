@@ -16,13 +16,27 @@ from edgelm.memory.meaning import FIRST, Lines, Meaning
 
 KIND = 0.5
 """Cosine of their vectors in replies from which on two words are of one kind ("coffee" and "tea", not "cup")."""
-CONTENT = 2.2
+RELATED = 0.35
+"""Cosine from which on a word may stay in the reply beside one of the remark."""
+CONTENT = 1.7
 """A word that weighs less is not one of content."""
 _NUMBERS = re.compile(
     r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|twent|thirt|fort|"
     r"fift|sixt|sevent|eight|ninet|hundred|thousand|first|second|third|fourth|sixth|seventh|eighth|ninth|tenth)",
     re.IGNORECASE,
 )  # fmt: skip
+_SORROW = re.compile(
+    r"\b(?:died|dead|dying|death|passed away|funeral|grief|miss (?:her|him|them|my)|lost my (?!first|baby)|ill|sick|"
+    r"hospital|cancer|hurts?|pain|cried|crying|sad|lonely|alone|afraid|scared|terrible|awful|horrible|worst|fired|"
+    r"divorced?|stolen|broke up|cheated|shouted|bullied|failed|cancelled|stressful|stressed|exhausted|depressed|"
+    r"hopeless)\b",
+    re.IGNORECASE,
+)
+_CHEER = re.compile(
+    r"\b(?:congratulations|well done|hooray|hurray|hurrah|how (?:nice|lovely|wonderful|exciting|great|sweet|lucky)|"
+    r"great!|wonderful!|lovely!|bravo|good for you|happy birthday)",
+    re.IGNORECASE,
+)
 _ENDINGS = ("s", "ing", "ed", "ly", "er", "est")
 """Two words whose endings differ are not exchanged: the sentence would not be one any more."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
@@ -38,7 +52,7 @@ _SHE = frozenset([
 
 def adapted_reply(exchange: Exchange, remark: str, meaning: Meaning) -> str | None:
     """The reply of ``exchange`` as one to ``remark``, or None where it speaks of something else."""
-    if _clash(exchange.reply, remark) or _counts_other(exchange, remark):
+    if _clash(exchange.reply, remark) or _counts_other(exchange, remark) or cheers_at_sorrow(remark, exchange.reply):
         return None
     said, given = meaning.lines([exchange.said]), meaning.lines([remark])
     reply = meaning.lines([exchange.reply])
@@ -57,6 +71,11 @@ def adapted_reply(exchange: Exchange, remark: str, meaning: Meaning) -> str | No
             return None
         exchanged[i] = word
     return _replaced(exchange.reply, exchanged) if exchanged else exchange.reply
+
+
+def cheers_at_sorrow(remark: str, reply: str) -> bool:
+    """Whether a reply is glad of what the person is sad about."""
+    return _SORROW.search(remark) is not None and _CHEER.search(reply) is not None
 
 
 def speaks_of_another(exchange: Exchange, question: str, meaning: Meaning) -> bool:
@@ -106,7 +125,11 @@ def _counterpart(
     best = int(near.argmax())
     word = words[fresh[best]]
     same_form = all(word.endswith(end) == spelled[i].endswith(end) for end in _ENDINGS)
-    return word if near[best] >= KIND and same_form else None
+    if near[best] >= KIND and same_form:
+        return word
+    # "Which book was it?" is a reply to a novel too.
+    related = meaning.in_replies(rows[i : i + 1])[0] @ meaning.in_replies(given).T
+    return spelled[i] if related.max() >= RELATED else None
 
 
 def _replaced(text: str, exchanged: dict[int, str]) -> str:
