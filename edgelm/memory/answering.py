@@ -25,7 +25,7 @@ from edgelm.text.person import second_person
 
 NOT_TOLD = "You have not told me that."
 UNSURE, ALSO = "I am not sure, but you told me this: {}", "And this: {}"
-ASKS, ASKS_OF_ME, MAY_ASK = 1.0, 0.2, -0.6
+ASKS, ASKS_OF_ME, MAY_ASK = 1.0, -0.3, -0.6
 """Logit from which on a question asks for something told; from which on one with I, my or we in it does; and from
 which on it is worth a look whether something told answers it."""
 ALSO_LIKELY = 0.7
@@ -58,6 +58,8 @@ CONTEXT_WORDS = 3
 BY_CHANCE = 1.0
 """Score that the next best of many statements has: in a short log too, none leads by more than over this."""
 _OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
+_HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
+"""What only somebody says who has a dog or a street of their own."""
 _ADVICE = re.compile(r"\b(?:should|shall|may) (?:i|we)\b|\bdo i do\b|\bdo you\b", re.IGNORECASE)
 
 
@@ -114,7 +116,8 @@ class Answering:
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))
-        if plan.text is None and asks_for_told(turn, asks):
+        about_me = plan.text is not None and any(_OF_ME.search(e.said) for e in plan.exchanges)
+        if asks_for_told(turn, asks) and not about_me:
             return Plan(NOT_TOLD)
         return plan
 
@@ -154,7 +157,7 @@ class Answering:
                 return None
             fits = not near.differs and not speaks_of_another(near.exchange, turn, self._meaning)
             return near.exchange.reply if fits else None
-        if is_question(near.exchange.said):
+        if is_question(near.exchange.said) or _HAS_A_LIFE.search(near.exchange.reply):
             return None
         return adapted_reply(near.exchange, turn, self._meaning)
 
