@@ -58,6 +58,7 @@ CONTEXT_WORDS = 3
 BY_CHANCE = 1.0
 """Score that the next best of many statements has: in a short log too, none leads by more than over this."""
 _OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
+_MINE = re.compile(r"\b(?:what|who|when|where|which|how old)\b.*\b(?:my|our)\b", re.IGNORECASE)
 _HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
 """What only somebody says who has a dog or a street of their own."""
 _ADVICE = re.compile(r"\b(?:should|shall|may) (?:i|we)\b|\bdo i do\b|\bdo you\b", re.IGNORECASE)
@@ -116,8 +117,8 @@ class Answering:
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))
-        about_me = plan.text is not None and any(_OF_ME.search(e.said) for e in plan.exchanges)
-        if asks_for_told(turn, asks) and not about_me:
+        is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
+        if asks_for_told(turn, asks) and not (is_own and plan.text is not None):
             return Plan(NOT_TOLD)
         return plan
 
@@ -184,7 +185,9 @@ def asks_for_told(turn: str, asks: float) -> bool:
     """Whether a turn asks for what only the person can have told; ``asks`` is the logit of that."""
     if not is_question(turn) or _ADVICE.search(turn):
         return False
-    return asks > ASKS or (asks > ASKS_OF_ME and _OF_ME.search(turn) is not None)
+    of_me = _OF_ME.search(turn) is not None and not turn.lower().startswith("why")
+    least = MAY_ASK if _MINE.search(turn) else ASKS_OF_ME if of_me else ASKS
+    return asks > least
 
 
 def answer_chance(found: Sequence[Found], asks: float) -> float:
