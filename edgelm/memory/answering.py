@@ -185,7 +185,7 @@ def asks_for_told(turn: str, asks: float) -> bool:
     """Whether a turn asks for what only the person can have told; ``asks`` is the logit of that."""
     if not is_question(turn) or _ADVICE.search(turn):
         return False
-    of_me = _OF_ME.search(turn) is not None and not turn.lower().startswith("why")
+    of_me = _OF_ME.search(turn) is not None and not turn.lower().startswith(("why", "can", "could", "will", "would"))
     least = MAY_ASK if _MINE.search(turn) else ASKS_OF_ME if of_me else ASKS
     return asks > least
 

@@ -18,7 +18,7 @@ KIND = 0.5
 """Cosine of their vectors in replies from which on two words are of one kind ("coffee" and "tea", not "cup")."""
 RELATED = 0.35
 """Cosine from which on a word may stay in the reply beside one of the remark."""
-CONTENT = 1.7
+CONTENT = 1.4
 """A word that weighs less is not one of content."""
 _NUMBERS = re.compile(
     r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|twent|thirt|fort|"
