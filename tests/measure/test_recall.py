@@ -30,11 +30,11 @@ def test_what_is_written_counts(tiny_model: Path, home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "word", "right"),
-    [("He has headaches.", "headache", True), ("The forty-third", "third", True), ("One bone", "on", False),
+    [("He has headaches.", "headache", True), ("The forty-third", "third", True), ("A bone", "on", False),
      ("It is BISCUIT!", "biscuit", True), ("C++ it is", "C++", True)],
 )  # fmt: skip
 def test_a_word_is_held_where_it_begins_a_word(answer: str, word: str, right: bool) -> None:
-    assert holds(answer, word) is right or (answer, word) == ("One bone", "on")
+    assert holds(answer, word) is right
 
 
 @pytest.mark.parametrize(

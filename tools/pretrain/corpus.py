@@ -24,6 +24,11 @@ def read_mixture(path: Path) -> dict[str, float]:
     return {name: float(weight) for name, weight in table.items() if float(weight) > 0}
 
 
+def has_text(folder: Path, name: str) -> bool:
+    """Whether a folder holds the text of a source."""
+    return any((folder / f"{name}{end}").exists() for end in (".txt", ".txt.xz"))
+
+
 def read_documents(folder: Path, name: str) -> Iterator[str]:
     """The documents of one source, ``NAME.txt`` or ``NAME.txt.xz``, read as they are asked for."""
     plain, packed = folder / f"{name}.txt", folder / f"{name}.txt.xz"

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 from tools.pretrain.clean import Filter
-from tools.pretrain.corpus import read_documents, read_mixture
+from tools.pretrain.corpus import has_text, read_documents, read_mixture
 
 TOKEN_BYTES = "token_bytes.npy"
 
@@ -134,6 +134,9 @@ def main() -> None:
     kept = Filter(held_out, never)
     drawn: dict[str, float] = {}
     for name, weight in mixture.items():
+        if not has_text(args.corpus, name):
+            print(f"{name:20s} no text in {args.corpus}: its shard is to be made by another tool (README.md)")
+            continue
         documents = kept.keep(read_documents(args.corpus, name))
         n_tokens, n_bytes = write_shard(tokenizer, documents, args.shards / f"{name}.npy")
         drawn[name] = n_tokens * weight
