@@ -49,12 +49,11 @@ class Exchange(NamedTuple):
 
 
 class Near(NamedTuple):
-    """An exchange, how near it is to a remark (about 0 to 3), how well its reply fits, and whether each has a word of
-    content that the other lacks: a question like that asks for something else."""
+    """An exchange, how near it is to a remark (about 0 to 3), and whether each has a word of content that the other
+    lacks: a question like that asks for something else."""
 
     exchange: Exchange
     score: float
-    fit: float
     differs: bool
 
 
@@ -148,9 +147,7 @@ class Bank:
         parts, exchanged = self.features(remark, asked, candidates)
         scores = parts @ np.array(WEIGHTS, np.float32)
         best = np.argsort(-scores, kind="stable")[:count].tolist()
-        return [
-            Near(self.exchanges[candidates[i]], float(scores[i]), float(parts[i, 3]), bool(exchanged[i])) for i in best
-        ]
+        return [Near(self.exchanges[candidates[i]], float(scores[i]), bool(exchanged[i])) for i in best]
 
     def _candidates(self, asked: Lines) -> Array:
         """Indices of the exchanges that share most with a remark."""
