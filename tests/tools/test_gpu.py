@@ -24,7 +24,7 @@ def run_gpu(corpus: Path, tokenizer_file: Path, tmp_path: Path, monkeypatch: pyt
     mixture, out = tmp_path / "mixture.toml", tmp_path / "out"
     mixture.write_text("\n".join(f"{name} = {weight}" for name, weight in MIXTURE.items()))
     words = (
-        f"gpu {corpus} {out} --tokenizer {tokenizer_file} --mixture {mixture} --work {tmp_path / 'work'} --device cpu"
+        f"gpu {corpus} {out} --tokenizer {tokenizer_file} --mixture {mixture} --shards {tmp_path / 'work'} --device cpu"
     )
     words += (
         " --seconds 2 --batch-size 4 --window 32 --judge-seconds 0.3 --least-speed 1e12 --save-seconds 0.2 --no-compile"

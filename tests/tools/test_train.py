@@ -86,9 +86,9 @@ def test_a_stopped_run_continues_to_the_bit(make_trainer: Make, train: Make, tmp
 @pytest.mark.jit_only
 def test_chunked_training_equals_scanned(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned, in_chunks = make_trainer(tmp_path), make_trainer(tmp_path)
-    losses = [scanned.train_step()["loss_nats"] for _ in range(6)]
+    losses = [float(scanned.train_step()["loss_nats"]) for _ in range(6)]
     monkeypatch.setattr(model, "recurrences", lambda x: chunked)
-    assert [in_chunks.train_step()["loss_nats"] for _ in range(6)] == pytest.approx(losses, rel=1e-3)
+    assert [float(in_chunks.train_step()["loss_nats"]) for _ in range(6)] == pytest.approx(losses, rel=1e-3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -98,7 +98,7 @@ def test_a_run_moves_from_gpu_to_cpu(make_trainer: Make, train: Make, tmp_path: 
     rows = read_log(tmp_path)
     assert rows[-1]["loss_nats"] < rows[0]["loss_nats"]
     on_cpu.load(torch.load(tmp_path / "checkpoint.pt", weights_only=True, map_location="cpu"))
-    assert on_cpu.train_step()["loss_nats"] == pytest.approx(trainer.train_step()["loss_nats"], rel=0.02)
+    assert float(on_cpu.train_step()["loss_nats"]) == pytest.approx(float(trainer.train_step()["loss_nats"]), rel=0.02)
 
 
 @pytest.mark.jit_only
@@ -139,12 +139,12 @@ def test_steering_meets_the_target_and_revives_blocks(make_trainer: Make, tmp_pa
     shares[1, 3] = 0
     before = trainer.model.layers[1].ffn.router_bias.detach().clone()
     pressure = trainer.pressure
-    trainer._steer(0.5, 0.4, shares)
+    trainer._steer(torch.tensor(0.5), 0.4, shares)
     assert trainer.pressure == pytest.approx(1.02 * pressure)
-    trainer._steer(0.3, 0.4, shares)
+    trainer._steer(torch.tensor(0.3), 0.4, shares)
     assert trainer.pressure == pytest.approx(pressure)
     for _ in range(400):
-        trainer._steer(0.5, 1.0, shares)
+        trainer._steer(torch.tensor(0.5), 1.0, shares)
     moved = trainer.model.layers[1].ffn.router_bias.detach() - before
     assert moved[3] > 0.5
     assert moved.count_nonzero() == 1
@@ -153,7 +153,7 @@ def test_steering_meets_the_target_and_revives_blocks(make_trainer: Make, tmp_pa
 
 def test_head_loss_is_cross_entropy() -> None:
     rng = torch.Generator().manual_seed(0)
-    rows, steps, vocab = 3, CHUNK_TOKENS // 2 + 7, 50  # a chunk and a half
+    rows, steps, vocab = 3, CHUNK_TOKENS["cpu"] // 2 + 7, 50  # a chunk and a half
     hidden = torch.randn(rows, steps, 8, generator=rng, requires_grad=True)
     embed = torch.randn(vocab, 8, generator=rng, requires_grad=True)
     targets = torch.randint(vocab, (rows, steps), generator=rng)

@@ -8,7 +8,8 @@ one small matrix product. With b_t the sum of g up to t, S_0 the state before th
     o_t = exp(b_t) S_0' q_t + sum_{i<=t} exp(b_t - b_i) (q_t . k_i) u_i
     S_C = exp(b_C) S_0 + sum_i exp(b_C - b_i) k_i u_i'
 
-The system is solved, not inverted by powers of its matrix: where keys repeat, those grow before they cancel.
+The inverse of the system's matrix is put together of those of its diagonal blocks, twice as large each time: never by
+powers of the matrix, which grow before they cancel where keys repeat.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 64
-RESET = -1e4
-"""g of the first token of a document: exp(RESET) is exactly 0, and sums that begin later never see it."""
 
 
 def decay_scan(
@@ -32,14 +31,11 @@ def decay_scan(
     """
     steps, dtype = q.shape[1], torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):
-        g = g.masked_fill(starts.unsqueeze(-1), RESET)
-        q, k, v, g, beta = (_chunks(x.to(dtype)) for x in (q, k, v, g, beta))
-        seen = g.cumsum(-1).exp().unsqueeze(-1)  # [B,N,H,C,1]: what is left of S_0 at t
-        left = _decays(g)  # [B,N,H,C,C]: what is left at t of a write at i
-        overlap = beta.unsqueeze(-1) * left * (k @ k.mT)
+        seen, left = _decays(_chunks(g.to(dtype)), starts)
+        q, k, v, beta = (_chunks(x.to(dtype)) for x in (q, k, v, beta))
+        overlap = (beta.unsqueeze(-1) * left * (k @ k.mT)).tril(-1)
         writes = beta.unsqueeze(-1) * torch.cat([v, seen * k], -1)
-        solved = torch.linalg.solve_triangular(overlap, writes, upper=False, unitriangular=True)
-        fresh, removed = solved.split([v.shape[-1], k.shape[-1]], -1)  # u = fresh - removed S_0
+        fresh, removed = _solve(overlap, writes).split([v.shape[-1], k.shape[-1]], -1)  # u = fresh - removed S_0
         kept = (left[..., -1, :].unsqueeze(-1) * k).mT
         eye = torch.eye(k.shape[-1], dtype=dtype, device=q.device)
         before, last = _states(seen[..., -1:, :] * eye - kept @ removed, kept @ fresh, state.detach().to(dtype))
@@ -53,14 +49,34 @@ def gated_scan(
     """As ``decay_scan`` without the delta rule: S = exp(g) S + beta k v'."""
     steps = q.shape[1]
     with torch.autocast(q.device.type, enabled=False):
-        g = g.masked_fill(starts.unsqueeze(-1), RESET)
-        q, k, v, g, beta = (_chunks(x.float()) for x in (q, k, v, g, beta))
-        seen, left, writes = g.cumsum(-1).exp().unsqueeze(-1), _decays(g), beta.unsqueeze(-1) * v
+        seen, left = _decays(_chunks(g.float()), starts)
+        q, k, v, beta = (_chunks(x.float()) for x in (q, k, v, beta))
+        writes = beta.unsqueeze(-1) * v
         kept = (left[..., -1, :].unsqueeze(-1) * k).mT
         eye = torch.eye(k.shape[-1], device=q.device)
         before, last = _states(seen[..., -1:, :] * eye, kept @ writes, state.detach())
         out = (seen * q) @ before + (left * (q @ k.mT)) @ writes
         return out.transpose(2, 3).flatten(1, 2)[:, :steps], last.detach()
+
+
+def _solve(lower: Tensor, right: Tensor) -> Tensor:
+    """(I + lower)^-1 right, for strictly lower triangular matrices [...,C,C].
+
+    The gradient flows through a step of refinement alone, which is the derivative of the solution.
+    """
+    size = lower.shape[-1]
+    with torch.no_grad():
+        place = torch.arange(size, device=lower.device)
+        inverse = torch.eye(size, dtype=lower.dtype, device=lower.device).expand_as(lower)
+        block = 1
+        while block < size:
+            # Of two neighbouring blocks with inverses X, Y and B below X: the inverse has -Y B X there.
+            pair, half = place // (2 * block), place // block
+            below = (pair.unsqueeze(-1) == pair) & (half.unsqueeze(-1) > half)
+            inverse = inverse - inverse @ (lower * below) @ inverse
+            block *= 2
+        solved = inverse @ right
+    return solved + inverse @ (right - lower @ solved - solved)
 
 
 def _chunks(x: Tensor) -> Tensor:
@@ -70,15 +86,24 @@ def _chunks(x: Tensor) -> Tensor:
     return x.unflatten(1, (-1, CHUNK)).transpose(2, 3)
 
 
-def _decays(g: Tensor) -> Tensor:
-    """g [...,C] to exp(g_{i+1} + ... + g_t) [...,t,i], 0 where i > t.
+def _documents(starts: Tensor) -> Tensor:
+    """starts [B,T] to the number of documents [B,N,C] that began in the chunk, up to and with each token."""
+    return F.pad(starts, (0, -starts.shape[1] % CHUNK)).unflatten(1, (-1, CHUNK)).int().cumsum(-1)
 
-    Each sum is made by itself: a difference of sums from the start of the chunk would lose its digits.
+
+def _decays(g: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """g [B,N,H,C], starts [B,T] to what is left of S_0 at t, [B,N,H,C,1], and what is left at t of a write at i,
+    [B,N,H,C,C]: exp(g_{i+1} + ... + g_t), 0 where i > t or a document began between.
+
+    The sums are taken in float64, so that their differences keep the digits of float32.
     """
-    size = g.shape[-1]
-    lower = torch.ones(size, size, dtype=torch.bool, device=g.device).tril()
-    sums = torch.where(lower.tril(-1), g.unsqueeze(-1), 0.0).cumsum(-2)
-    return sums.masked_fill(~lower, float("-inf")).exp()
+    sums, document = g.double().cumsum(-1), _documents(starts).unsqueeze(2)
+    place = torch.arange(CHUNK, device=g.device)
+    same = (place.unsqueeze(-1) > place) & (document.unsqueeze(-1) == document.unsqueeze(-2))
+    left = (sums.unsqueeze(-1) - sums.unsqueeze(-2)).to(g.dtype).masked_fill(~same, float("-inf")).exp()
+    left = left + (place.unsqueeze(-1) == place)  # a token's own write is whole, whatever g is
+    seen = sums.to(g.dtype).masked_fill(document > 0, float("-inf")).exp()
+    return seen.unsqueeze(-1), left
 
 
 def _states(transition: Tensor, added: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,26 +119,28 @@ def _states(transition: Tensor, added: Tensor, state: Tensor) -> tuple[Tensor, T
 def slope_scan(
     v: Tensor, decay: Tensor, starts: Tensor, norm: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Slope section over rows: v [B,T,S], decay [S], starts [B,T] bool, norm and state [B,S]; returns
-    the outputs [B,T,S], z at every step [B,T,S], and, detached, norm and state after the segment."""
-    position = torch.arange(v.shape[1], device=v.device)
-    # Tokens since the start of the document; one that began before the segment is never too young.
-    began = torch.where(starts, position, -v.shape[1]).cummax(1).values
-    age = (position - began).unsqueeze(-1)
-    sums = _decayed_sums(v, decay, age, state.detach())
-    norms = _decayed_sums(torch.ones_like(v), decay, age, norm.detach())
-    # Copies: a view would keep all steps alive as long as the state.
-    return sums / norms, norms, norms[:, -1].detach().clone(), sums[:, -1].detach().clone()
+    """Slope section over rows: v [B,T,S], decay [C], one of each S/C features, starts [B,T] bool, norm and state
+    [B,S]; returns the outputs [B,T,S], z at every step [B,T,S], and, detached, norm and state after the segment."""
+    steps, channels = v.shape[1], (len(decay), -1)
+    with torch.autocast(v.device.type, enabled=False):
+        v = _chunks(v.to(decay.dtype).unflatten(-1, channels))  # [B,N,C,CHUNK,S/C]
+        norm, state = (x.detach().to(decay.dtype).unflatten(-1, channels) for x in (norm, state))
+        place, document = torch.arange(CHUNK, device=v.device), _documents(starts).unsqueeze(2)
+        age = (place.unsqueeze(-1) - place).clamp(min=0)
+        same = (place.unsqueeze(-1) >= place) & (document.unsqueeze(-1) == document.unsqueeze(-2))
+        left = decay.view(-1, 1, 1) ** age * same
+        seen = (decay.unsqueeze(-1) ** (place + 1) * (document == 0)).unsqueeze(-1)  # [B,N,C,CHUNK,1]
+        sums = _with_state(left @ v, seen, state)
+        norms = _with_state(left.sum(-1, keepdim=True).expand_as(v), seen, norm)
+        out, norms, sums = (x.transpose(2, 3).flatten(1, 2).flatten(2)[:, :steps] for x in (sums / norms, norms, sums))
+        # Copies: a view would keep all steps alive as long as the state.
+        return out, norms, norms[:, -1].detach().clone(), sums[:, -1].detach().clone()
 
 
-def _decayed_sums(x: Tensor, decay: Tensor, age: Tensor, state: Tensor) -> Tensor:
-    """n_t = decay n_{t-1} + x_t within each document, [B,T,S]: sums over 1, 2, 4, ... tokens."""
-    steps = x.shape[1]
-    first = x[:, :1] + decay * state.unsqueeze(1) * (age[:, :1] > 0)
-    sums = torch.cat([first, x[:, 1:]], 1)
-    reach = 1
-    while reach < steps:
-        earlier = F.pad(sums[:, :-reach], (0, 0, reach, 0))
-        sums = sums + (age >= reach) * (decay**reach * earlier)
-        reach *= 2
-    return sums
+def _with_state(inside: Tensor, seen: Tensor, state: Tensor) -> Tensor:
+    """What the tokens of a chunk sum to, [B,N,C,CHUNK,F], and what is left of the state [B,C,F] before the first."""
+    before = []
+    for added, left in zip(inside[..., -1, :].unbind(1), seen[..., -1, :].unbind(1), strict=True):
+        before.append(state)
+        state = left * state + added
+    return inside + seen * torch.stack(before, 1).unsqueeze(-2)

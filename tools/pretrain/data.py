@@ -9,10 +9,13 @@ A shard is ``NAME.npy``: uint16 token ids, each document followed by the end-of-
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
 from collections.abc import Iterable
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,14 +76,20 @@ class Streams:
         self._shards = [np.load(shard_dir / f"{name}.npy", mmap_mode="r") for name in mixture]
         # Starts and ends of the documents, each with its end-of-document id.
         self._ends = [np.flatnonzero(np.asarray(shard) == DOC_ID) + 1 for shard in self._shards]
-        # A document is drawn uniformly within its source, so a source's share is its tokens times its
-        # weight divided by its mean document length.
-        share = np.array([len(ends) * weight for ends, weight in zip(self._ends, mixture.values(), strict=True)])
-        self._share = share / share.sum()
+        self._names = list(mixture)
+        self.mix(mixture)
         self._rng = np.random.default_rng(seed)
         self._batch_size, self._window = batch_size, window
         self._token_bytes = np.load(shard_dir / TOKEN_BYTES)
         self._left: list[np.ndarray] = [np.zeros(1, np.uint16) for _ in range(batch_size)]
+
+    def mix(self, mixture: dict[str, float]) -> None:
+        """Draws by another mixture of the same sources; those that it does not name are not drawn."""
+        # A document is drawn uniformly within its source, so a source's share is its tokens times its
+        # weight divided by its mean document length.
+        weights = [mixture.get(name, 0.0) for name in self._names]
+        share = np.array([len(ends) * weight for ends, weight in zip(self._ends, weights, strict=True)])
+        self._share = share / share.sum()
 
     def next_batch(self) -> np.ndarray:
         """Token ids [B, T+1] uint16; the last column is the first of the next batch."""
@@ -116,6 +125,67 @@ class Streams:
         """Continues where ``state`` was taken."""
         self._rng.bit_generator.state = state["rng"]
         self._left = [np.asarray(part, np.uint16) for part in state["left"]]  # type: ignore[union-attr]
+
+
+def _draw_ahead(queue: Any, phase: Synchronized[int], mixtures: list[dict[str, float]], arguments: Any) -> None:
+    shard_dir, batch_size, window, seed = arguments
+    streams, drawn_by = Streams(shard_dir, _all_sources(mixtures), batch_size, window, seed), -1
+    while True:
+        if drawn_by != phase.value:
+            drawn_by = phase.value
+            streams.mix(mixtures[drawn_by])
+        queue.put(streams.next_batch())
+
+
+def _all_sources(mixtures: list[dict[str, float]]) -> dict[str, float]:
+    return {name: weight for mixture in mixtures for name, weight in mixture.items()}
+
+
+class StreamsAhead:
+    """Streams that a process of its own draws some batches ahead, for a device that is quicker than the drawing.
+
+    Parameters
+    ----------
+    shard_dir, batch_size, window, seed
+        As of ``Streams``.
+    mixtures : list of dict
+        One of each phase of the run; ``phase`` says which is drawn by, a few batches later.
+    """
+
+    AHEAD = 16
+
+    def __init__(
+        self, shard_dir: Path, mixtures: list[dict[str, float]], batch_size: int, window: int, seed: int
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._token_bytes = np.load(shard_dir / TOKEN_BYTES)
+        self._queue: Any = context.Queue(self.AHEAD)
+        self._phase = context.Value("i", 0)
+        arguments = (self._queue, self._phase, mixtures, (shard_dir, batch_size, window, seed))
+        self._process = context.Process(target=_draw_ahead, args=arguments, daemon=True)
+        self._process.start()
+
+    @property
+    def phase(self) -> int:
+        """The number of the mixture."""
+        return self._phase.value
+
+    @phase.setter
+    def phase(self, phase: int) -> None:
+        self._phase.value = phase
+
+    def next_batch(self) -> np.ndarray:
+        """As of ``Streams``."""
+        return self._queue.get()  # type: ignore[no-any-return]
+
+    def bytes_per_token(self, ids: np.ndarray) -> float:
+        """As of ``Streams``."""
+        return float(self._token_bytes[ids].mean())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.terminate()
+        self._process.join()
 
 
 def main() -> None:

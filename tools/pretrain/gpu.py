@@ -1,10 +1,13 @@
 """One run on a GPU that is there for some minutes: tokenises, trains by the clock, leaves int8 weights in small files.
 
-    python -m tools.pretrain.gpu CORPUS OUT --tokenizer tokenizer.json --mixture mixture.toml --seconds 500
+    python -m tools.pretrain.gpu CORPUS OUT --tokenizer tokenizer.json --mixture mixture.toml \\
+        --last-mixture mixture_talk.toml --seconds 500
     python -m tools.pretrain.release OUT SHARDS TOKENIZER.json MODEL_DIR --name base
 
-CORPUS holds ``NAME.txt.xz`` (50 MiB are enough). All processor cores tokenise. Then ``base`` is trained, compiled, in
-one shape, its rate falling with the time that is left. After ``--judge-seconds`` of training, a run slower than
+CORPUS holds ``NAME.txt.xz`` (50 MiB are enough), which all processor cores tokenise, or shards made before,
+``NAME.npy.xz``. Then ``base`` is trained, compiled, in one shape, its rate falling with the time that is left; the last
+quarter is drawn by ``--last-mixture``. Two runs may share a GPU: one computes while the other compiles, or writes its
+weights. After ``--judge-seconds`` of training, a run slower than
 ``--least-speed`` begins again as ``small`` with what time is left. Every ``--save-seconds`` and at the end OUT receives
 the moving average of the weights: ``weights-N.safetensors``, none larger than 15 MB, ``run.json`` and ``log.csv``.
 The same command with ``--device cpu`` and small numbers is its rehearsal.
@@ -16,9 +19,9 @@ import argparse
 import dataclasses
 import json
 import os
-import shutil
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,9 +30,9 @@ from edgelm.config import PRESETS
 from edgelm.model import tensorfile
 from edgelm.model.packing import pack
 from edgelm.model.quantize import PRECISIONS
-from edgelm.text.tokenizer import Tokenizer
-from tools.pretrain.cores import tokenise
+from tools.pretrain.cores import make_shards
 from tools.pretrain.corpus import read_mixture
+from tools.pretrain.data import TOKEN_BYTES, Streams, StreamsAhead
 from tools.pretrain.parallel import Group
 from tools.pretrain.train import Log, Plan, Trainer
 
@@ -74,9 +77,13 @@ def read_parts(folder: Path) -> tuple[dict[str, object], dict[str, np.ndarray]]:
 def train(trainer: Trainer, args: argparse.Namespace) -> bool:
     """Trains to the end of the plan; False as soon as the run is judged to be too slow."""
     saved, judged = 0.0, args.judge_seconds <= 0
+    streams, begun = cast(StreamsAhead, trainer.streams), time.monotonic() - trainer.seconds
     with Log(trainer) as log:
         while trainer.progress() < 1:
+            if trainer.progress() > 1 - args.last_share:
+                streams.phase = 1
             log.add(trainer.train_step())
+            trainer.seconds = time.monotonic() - begun  # what is lent passes while weights are written, too
             if not judged and trainer.seconds > args.judge_seconds:
                 judged = True
                 steady = (trainer.tokens - args.first_tokens) / (trainer.seconds - args.first_seconds)
@@ -95,13 +102,16 @@ def train(trainer: Trainer, args: argparse.Namespace) -> bool:
 
 def make_trainer(preset: str, seconds: float, args: argparse.Namespace) -> Trainer:
     """A run of so many seconds."""
-    vocab_size = Tokenizer(args.tokenizer).vocab_size
+    vocab_size = len(np.load(args.shards / TOKEN_BYTES))
     config = dataclasses.replace(PRESETS[preset], vocab_size=vocab_size)
     plan = Plan(
         config, read_mixture(args.mixture), args.batch_size, args.window, args.lr, 0.05, seconds / 60, 0.0, 0.22, 0.05,
         0.99, 0,
     )  # fmt: skip
-    trainer = Trainer(plan, args.work / "shards", args.out, Group(args.device))
+    trainer = Trainer(plan, args.shards, args.out, Group(args.device))
+    mixtures = [plan.mixture, read_mixture(args.last_mixture or args.mixture)]
+    ahead = StreamsAhead(args.shards, mixtures, args.batch_size, args.window, plan.seed)
+    trainer.streams = cast(Streams, ahead)
     if not args.no_compile:
         for layer in trainer.model.layers:
             layer.compile(dynamic=False)
@@ -114,7 +124,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--mixture", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("gpu-work"), help="where shards are kept")
+    parser.add_argument("--last-mixture", type=Path, help="of the end of the run")
+    parser.add_argument("--last-share", type=float, default=0.25, help="of the time, for --last-mixture")
+    parser.add_argument("--shards", type=Path, default=Path("gpu-shards"), help="where shards are made, or are already")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="base")
     parser.add_argument("--seconds", type=float, default=500, help="of training, the compiling included")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -129,18 +141,20 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     args.first_tokens, args.first_seconds = 0, 0.0
     begun = time.monotonic()
-    n_tokens = tokenise(args.corpus, args.work / "shards", args.tokenizer, list(read_mixture(args.mixture)))
-    print(f"{n_tokens:,} tokens after {time.monotonic() - begun:.0f} s", flush=True)
+    names = list(read_mixture(args.mixture) | read_mixture(args.last_mixture or args.mixture))
+    if not all((args.shards / f"{name}.npy").exists() for name in names):
+        n_tokens = make_shards(args.corpus, args.shards, args.tokenizer, names)
+        print(f"{n_tokens:,} tokens after {time.monotonic() - begun:.0f} s", flush=True)
     if args.device == "cuda":
         torch.set_float32_matmul_precision("high")
     trainer = make_trainer(args.preset, args.seconds, args)
     if not train(trainer, args):
         left = args.seconds - trainer.seconds
+        trainer.streams.close()
         del trainer
         torch._dynamo.reset()
         args.judge_seconds = 0.0
         train(make_trainer("small", left, args), args)
-    shutil.rmtree(args.work, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CHUNK_TOKENS = 1024
+CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
+"""Tokens of a chunk: few fit into a processor's cache; on a GPU every chunk costs the start of its kernels."""
 
 
 class HeadLoss(torch.autograd.Function):
@@ -19,11 +20,12 @@ class HeadLoss(torch.autograd.Function):
     def forward(ctx, hidden: Tensor, embed: Tensor, targets: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
         n_tokens = len(hidden)
         low = torch.bfloat16 if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
+        chunk_tokens = CHUNK_TOKENS[hidden.device.type]
         embed_low, loss = embed.to(low), hidden.new_zeros(())
         dhidden, dembed = torch.empty_like(hidden), torch.zeros_like(embed)
         with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, n_tokens, CHUNK_TOKENS):
-                chunk = slice(start, min(start + CHUNK_TOKENS, n_tokens))
+            for start in range(0, n_tokens, chunk_tokens):
+                chunk = slice(start, min(start + chunk_tokens, n_tokens))
                 # Logits keep float32: their rounding would be an error of the loss itself.
                 logits = hidden[chunk] @ embed.t()
                 log_z = torch.logsumexp(logits, -1, keepdim=True)

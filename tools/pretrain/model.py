@@ -50,6 +50,14 @@ def _first_taps(c: ModelConfig) -> Tensor:
     return taps
 
 
+def _channel_decays(c: ModelConfig) -> Tensor:
+    """Decays of the slope section [C], float32: one for each group of features that share theirs."""
+    width = c.slope_dim // c.n_channels
+    if c.mixer == "mcsd":
+        width = math.gcd(width, c.value_dim)
+    return torch.from_numpy(slope_decays(c)[::width]).float()
+
+
 class Mixer(nn.Module):
     """Slope and decay sections (MODEL: mixer ``mcsd_g``)."""
 
@@ -73,7 +81,7 @@ class Mixer(nn.Module):
         self.decay_step = nn.Parameter(torch.full((c.n_heads,), math.log(math.expm1(step))))
         self.head_norm = nn.Parameter(torch.ones(c.value_dim))
         self.w_out = nn.Parameter(torch.randn(c.mix_dim, c.d_model) / math.sqrt(c.mix_dim * 2 * c.n_layers))
-        self.register_buffer("slope_decay", torch.from_numpy(slope_decays(c)).float(), persistent=False)
+        self.register_buffer("slope_decay", _channel_decays(c), persistent=False)
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of one row's state."""
@@ -133,7 +141,7 @@ class PublishedMixer(nn.Module):
         w_in = torch.randn(c.n_channels, width, 2 * c.mix_dim // c.n_channels) / math.sqrt(width)
         self.w_in = nn.Parameter(w_in)
         self.w_out = nn.Parameter(torch.randn(c.mix_dim, c.d_model) / math.sqrt(c.mix_dim * 2 * c.n_layers))
-        self.register_buffer("slope_decay", torch.from_numpy(slope_decays(c)).float(), persistent=False)
+        self.register_buffer("slope_decay", _channel_decays(c), persistent=False)
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of one row's state."""

@@ -8,6 +8,8 @@ their own: a stack [M,B,D] is orthogonalised block by block.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -37,15 +39,21 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                buffer.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalize(p.grad.lerp(buffer, group["momentum"]))
-                scale = 0.2 * max(p.shape[-2:]) ** 0.5
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update.to(p.dtype), alpha=-group["lr"] * scale)
+            learned = [p for p in group["params"] if p.grad is not None]
+            for p in learned:
+                self.state[p].setdefault("momentum", torch.zeros_like(p))
+            # Matrices of one shape, those of the same place in every layer above all, are one stack.
+            for shape in dict.fromkeys(p.shape for p in learned):
+                self._step([p for p in learned if p.shape == shape], group)
+
+    def _step(self, params: list[nn.Parameter], group: dict[str, Any]) -> None:
+        gradients, momentum = torch.stack([cast(Tensor, p.grad) for p in params]), group["momentum"]
+        buffers = [self.state[p]["momentum"] for p in params]
+        torch._foreach_lerp_(buffers, list(gradients.unbind()), 1 - momentum)
+        update = orthogonalize(gradients.lerp(torch.stack(buffers), momentum)).to(gradients.dtype)
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        scale = 0.2 * max(params[0].shape[-2:]) ** 0.5
+        torch._foreach_add_(params, list(update.unbind()), alpha=-group["lr"] * scale)
 
 
 def make_optimizers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:

@@ -163,16 +163,21 @@ def _decay_grad(ctx, dout, _dlast):  # type: ignore[no-untyped-def]
 decay_scan.register_autograd(_decay_grad, setup_context=_save_decay)
 
 
+def _of_features(decay: Tensor, v: Tensor) -> Tensor:
+    """The decays [C] of channels as [B,S], one for each feature of v [B,T,S]."""
+    return decay.repeat_interleave(v.shape[-1] // len(decay)).expand(len(v), -1)
+
+
 @torch.library.custom_op("edgelm::slope_scan", mutates_args=())
 def slope_scan(
     v: Tensor, decay: Tensor, starts: Tensor, norm: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Slope section over rows: v [B,T,S], decay [S], starts [B,T] bool, norm and state [B,S]; returns
-    the outputs [B,T,S], z at every step [B,T,S], and norm and state after the segment."""
+    """Slope section over rows: v [B,T,S], decay [C], one of each S/C features, starts [B,T] bool, norm and state
+    [B,S]; returns the outputs [B,T,S], z at every step [B,T,S], and norm and state after the segment."""
     rows = len(v)
     last, last_norm = state.clone(), norm.clone()
     out, norms = torch.empty(v.shape, dtype=v.dtype), torch.empty(v.shape, dtype=v.dtype)
-    decays = decay.expand(rows, -1)
+    decays = _of_features(decay, v)
     arrays = [*_arrays(v, decays, starts), last_norm.numpy(), last.numpy(), norms.numpy(), out.numpy()]
     _over_rows(_slope_rows, rows, *arrays)
     return out, norms, last_norm, last
@@ -187,7 +192,7 @@ def _(v, decay, starts, norm, state):  # type: ignore[no-untyped-def]
 def slope_scan_backward(dout: Tensor, decay: Tensor, starts: Tensor, norms: Tensor) -> Tensor:
     """Gradient of ``slope_scan`` with respect to v."""
     dv = torch.empty(dout.shape, dtype=dout.dtype)
-    decays = decay.expand(len(dout), -1)
+    decays = _of_features(decay, dout)
     _over_rows(_slope_rows_backward, len(dout), *_arrays(dout, decays, starts, norms), dv.numpy())
     return dv
 

@@ -102,7 +102,8 @@ class Trainer:
         self.streams = Streams(shards, plan.mixture, plan.batch_size, plan.window, seed)
         self.states = self.model.initial_state(plan.batch_size)
         self.carried = torch.ones(plan.batch_size, CONV_WIDTH - 1, dtype=torch.bool, device=self.device)
-        self.step, self.tokens, self.seconds, self.pressure = 0, 0, 0.0, 1e-4
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self._pressure = torch.tensor(1e-4, device=self.device)
         self.stop_asked = False
         self.awake_by_block = torch.ones(plan.config.n_layers, plan.config.n_blocks, device=self.device)
 
@@ -117,11 +118,16 @@ class Trainer:
             f"begun from {name}; anew: {', '.join(sorted({part.split('.', 2)[-1] for part in lacking})) or 'nothing'}"
         )
 
+    @property
+    def pressure(self) -> float:
+        """How much an awake block costs."""
+        return float(self._pressure)
+
     def progress(self) -> float:
         return self.plan.progress(self.tokens, self.seconds)
 
-    def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns the row of the log."""
+    def train_step(self) -> dict[str, Tensor | float]:
+        """One optimiser step; returns the row of the log, of which a GPU may not yet have computed all."""
         plan, progress = self.plan, self.progress()
         begun = time.monotonic()
         lr = plan.lr_at(progress, self.step)
@@ -129,7 +135,9 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = lr
         drawn = self.streams.next_batch()
-        batch = torch.from_numpy(drawn.astype("int64")).to(self.device)
+        batch = torch.from_numpy(drawn.astype("int64"))
+        if self.device != "cpu":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
         ids, targets = batch[:, :-1], batch[:, 1:]
         starts, same_doc, self.carried = document_masks(ids, DOC_ID, self.carried)
         target = plan.awake_target(progress)
@@ -143,26 +151,27 @@ class Trainer:
         awake_by_block = (a > 0).float().mean((1, 2)).expand_as(self.awake_by_block).contiguous()
         total = loss + self.model.extra_loss()
         if target < 1:
-            total = total + self.pressure * a.mean() * plan.config.n_blocks
+            total = total + self._pressure * a.mean() * plan.config.n_blocks
             if plan.locality:
                 # Soft on/off patterns of neighbouring tokens should agree (after BlockFFN's locality loss).
                 # It also puts blocks to sleep, so it fades as the pressure does when too few are awake.
                 pattern = torch.tanh(a)
-                weight = plan.locality * min(1.0, self.pressure / 1e-4)
+                weight = plan.locality * (self._pressure / 1e-4).clamp(max=1.0)
                 total = total + weight * (pattern[:, :, 1:] - pattern[:, :, :-1]).abs().mean()
         total.backward()
-        shared = [p.grad for p in self.model.parameters() if p.grad is not None] + [awake_by_block]
+        loss_nats = loss.detach()
         self.seconds += time.monotonic() - begun
-        # The clock and the wish to stop are shared too: they decide the rate and the end for all.
-        figures = [float(loss.detach()), self.seconds, float(self.stop_asked)]
-        loss_nats, self.seconds, stop = self.group.average(shared, figures)
-        self.stop_asked = stop > 0
+        if self.group.size > 1:
+            shared = [p.grad for p in self.model.parameters() if p.grad is not None] + [awake_by_block]
+            # The clock and the wish to stop are shared too: they decide the rate and the end for all.
+            means = self.group.average(shared, [float(loss_nats), self.seconds, float(self.stop_asked)])
+            loss_nats, self.seconds, self.stop_asked = torch.tensor(means[0]), means[1], means[2] > 0
         begun = time.monotonic()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
-        awake = float(awake_by_block.mean())
+        awake = awake_by_block.mean()
         self._steer(awake, target, awake_by_block)
         self.states = states
         shadow = list(self.ema.values())
@@ -171,22 +180,24 @@ class Trainer:
         )
         self.step += 1
         self.tokens += ids.numel() * self.group.size
-        dead = int((self.awake_by_block < 1e-3).sum())
+        dead = (self.awake_by_block < 1e-3).sum()
+        if self.device != "cpu" and self.step % 10 == 0:
+            torch.cuda.synchronize()  # what was asked for so far is done: the clock and the log mean it
         self.seconds += time.monotonic() - begun
         return {
             "loss_nats": loss_nats,
             "bits_per_byte": loss_nats / math.log(2) / self.streams.bytes_per_token(drawn[:, 1:]),
             "awake": awake,
             "dead_blocks": dead,
-            "pressure": self.pressure,
+            "pressure": self._pressure,
             "lr": lr,
         }
 
     @torch.no_grad()
-    def _steer(self, awake: float, target: float, awake_by_block: Tensor) -> None:
+    def _steer(self, awake: Tensor, target: float, awake_by_block: Tensor) -> None:
         # ReMoE's controller (arXiv 2412.14711): pressure times m when too dense, divided by m when too sparse.
         if target < 1:
-            self.pressure = min(1.0, max(1e-6, self.pressure * (1.02 if awake > target else 1 / 1.02)))
+            self._pressure = (self._pressure * torch.where(awake > target, 1.02, 1 / 1.02)).clamp(1e-6, 1.0)
         # Blocks that never wake get a nudge, so that none dies.
         self.awake_by_block.lerp_(awake_by_block, 0.02)
         for layer, share in zip(self.model.layers, self.awake_by_block, strict=True):
@@ -234,7 +245,8 @@ class Trainer:
         self.states = [{n: t.to(self.device) for n, t in part.items()} for part in own["states"]]
         self.carried = own["carried"].to(self.device)
         self.awake_by_block = state["awake_by_block"]
-        self.step, self.tokens, self.seconds, self.pressure = state["counters"]
+        self.step, self.tokens, self.seconds, pressure = state["counters"]
+        self._pressure = torch.tensor(pressure, device=self.device)
 
 
 def run(trainer: Trainer, save_minutes: float, max_steps: int) -> None:
@@ -261,7 +273,7 @@ class Log:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer, self._speaks = trainer, trainer.group.rank == 0
         self._then, self._tokens = time.monotonic(), trainer.tokens
-        self._smooth: dict[str, float] = {}
+        self._smooth: dict[str, Tensor | float] = {}
 
     def __enter__(self) -> Log:
         path = self._trainer.run_dir / "log.csv" if self._speaks else Path(os.devnull)
@@ -275,23 +287,24 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, row: dict[str, float]) -> None:
+    def add(self, step: dict[str, Tensor | float]) -> None:
         """Takes the row of a step."""
         for name in ("loss_nats", "bits_per_byte"):
-            self._smooth[name] = 0.95 * self._smooth.get(name, row[name]) + 0.05 * row[name]
+            self._smooth[name] = 0.95 * self._smooth.get(name, step[name]) + 0.05 * step[name]
         trainer = self._trainer
         if trainer.step % 10 or not self._speaks:
             return
         now = time.monotonic()
         speed = (trainer.tokens - self._tokens) / (now - self._then)
         self._then, self._tokens = now, trainer.tokens
+        row = {name: float(value) for name, value in step.items()}
         row |= {"step": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds, 1)}
         row["tokens_per_s"] = round(speed)
         self._writer.writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
         self._file.flush()
         print(
             f"{trainer.progress():6.1%} step {trainer.step} loss {self._smooth['loss_nats']:.3f} "
-            f"bits/byte {self._smooth['bits_per_byte']:.3f} awake {row['awake']:.3f} dead {row['dead_blocks']} "
+            f"bits/byte {self._smooth['bits_per_byte']:.3f} awake {row['awake']:.3f} dead {row['dead_blocks']:.0f} "
             f"pressure {row['pressure']:.1e} {speed:,.0f} tokens/s",
             flush=True,
         )
