@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgelm.config import SampleConfig
@@ -13,7 +13,7 @@ from edgelm.errors import InputError
 from edgelm.interrupt import held_back
 from edgelm.learn.entry import CHAT, FIX, GOOD
 from edgelm.learn.worker import Job
-from edgelm.memory.answering import ENOUGH, MODEL_ALONE, POOR, Plan, nothing_to_say, reply_worth
+from edgelm.memory.answering import COOL, DRAWN, ENOUGH, MODEL_ALONE, POOR, Plan, nothing_to_say, reply_worth
 from edgelm.runtime import LEAST_TOKENS, Runtime
 from edgelm.text.conversation import assistant_turn, reply_prompt, system_text, user_turn
 from edgelm.text.secrets import without_secrets
@@ -145,7 +145,7 @@ class Chat:
                 pieces.append(self._best(turn, ids))
                 yield pieces[0]
             else:
-                for piece in self._draw(turn, ids):
+                for piece in self._draw(turn, self.sampling, ids):
                     pieces.append(piece)
                     yield piece
                 self._unread = []
@@ -159,29 +159,35 @@ class Chat:
                 # A cut answer is closed by a line end, as a whole one is.
                 self._unread = runtime.tokenizer.encode("\n")
 
-    def _draw(self, turn: Turn, ids: Sequence[int], before: Sequence[int] = ()) -> Iterator[str]:
+    def _draw(
+        self, turn: Turn, sampling: SampleConfig, ids: Sequence[int], before: Sequence[int] = (),
+        on_score: Callable[[float], None] = lambda score: None,
+    ) -> Iterator[str]:  # fmt: skip
         """A reply of the model, in pieces."""
 
-        def count() -> None:
+        def count(score: float) -> None:
             turn.tokens += 1
+            on_score(score)
 
         runtime = self.runtime
-        return reply(
-            runtime.session, runtime.tokenizer, ids, self.sampling, runtime.rng, runtime.mix_reply, count, before
-        )
+        return reply(runtime.session, runtime.tokenizer, ids, sampling, runtime.rng, runtime.mix_reply, count, before)
 
     def _best(self, turn: Turn, ids: Sequence[int]) -> str:
         """Of the replies that the model and the bank have, the one that fits best."""
-        runtime, ahead = self.runtime, dict(turn.plan.others)
+        runtime, sampling = self.runtime, self.sampling
 
-        def worth(text: str) -> float:
-            return reply_worth(runtime.meaning, turn.text, text) + ahead.get(text, 0.0)
+        def draw(number: int, prompt: Sequence[int], before: Sequence[int]) -> tuple[str, float]:
+            cooled = replace(sampling, temperature=sampling.temperature * (COOL if number == 0 else 1))
+            scores: list[float] = []
+            text = "".join(self._draw(turn, cooled, prompt, before, scores.append))
+            return text, reply_worth(runtime.meaning, turn.text, text, sum(scores) / max(1, len(scores)))
 
-        text, fit = best_reply(
-            lambda prompt, before: self._draw(turn, prompt, before), runtime.session, ids, worth,
-            enough=ENOUGH, others=list(ahead), most=1 if self.sampling.temperature == 0 else 3,
-        )  # fmt: skip
-        if fit < POOR:
+        others = [
+            (text, reply_worth(runtime.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others
+        ]
+        most = 1 if sampling.temperature == 0 else DRAWN
+        text, worth = best_reply(draw, runtime.session, ids, enough=ENOUGH, others=others, most=most)
+        if worth < POOR:
             text = nothing_to_say(turn.text, learns=self.learn)
         self._unread = [ids[-1], *runtime.tokenizer.encode(f" {text}\n")]
         return text

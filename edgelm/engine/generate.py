@@ -30,9 +30,11 @@ def generate(
     rng: np.random.Generator,
     mix: Mix = no_mix,
     before: Sequence[int] = (),
+    on_score: Callable[[float], None] = lambda score: None,
 ) -> Iterator[int]:
     """Token ids after ``prompt_ids``, where the session has read the ids ``before``; ends at the end-of-document id.
 
+    ``on_score`` is told the log-probability of each token, in nats, as it is before temperature and penalty.
     Each id is fed to the session when the next one is asked for, so an id that the caller refuses by
     stopping was never read by the model.
     """
@@ -48,6 +50,7 @@ def generate(
         token_id = sample(scores, history[n_prompt:], config, rng)
         if token_id == DOC_ID:
             return
+        on_score(float(scores[token_id]))
         yield token_id
         history.append(token_id)
         logits = session.run(np.array([token_id]))[-1]
@@ -60,22 +63,24 @@ def reply(
     config: SampleConfig,
     rng: np.random.Generator,
     mix: Mix = no_mix,
-    on_token: Callable[[], None] = lambda: None,
+    on_token: Callable[[float], None] = lambda score: None,
     before: Sequence[int] = (),
 ) -> Iterator[str]:
     """Text of one turn after ``prompt_ids``, in pieces as they come; the session has read the ids ``before``.
 
     The turn ends at a label on a new line, at the end-of-document id, or after ``max_tokens``. Line ends
-    and spaces are held back until something follows them; ``on_token`` is called for every token read.
+    and spaces are held back until something follows them; ``on_token`` is told the log-probability of every
+    token of the turn.
     Afterwards the session has read the turn and a line end, whatever ended it.
     """
     decoder = tokenizer.stream()
     held, begun, line_end = "", False, False
-    for token_id in generate(session, prompt_ids, config, rng, mix, before):
+    scores: list[float] = []
+    for token_id in generate(session, prompt_ids, config, rng, mix, before, scores.append):
         piece = decoder.feed(token_id)
         if line_end and (held + piece).rsplit("\n", 1)[-1].strip() in LABELS:
             break
-        on_token()
+        on_token(scores[-1])
         line_end = piece.endswith("\n")
         held += piece
         if not begun:
@@ -90,41 +95,37 @@ def reply(
 
 
 def best_reply(
-    draw: Callable[[Sequence[int], Sequence[int]], Iterator[str]],
+    draw: Callable[[int, Sequence[int], Sequence[int]], tuple[str, float]],
     session: Session,
     prompt_ids: Sequence[int],
-    judge: Callable[[str], float],
     *,
     enough: float,
-    others: Sequence[str] = (),
+    others: Sequence[tuple[str, float]] = (),
     most: int = 3,
 ) -> tuple[str, float]:
-    """Of several replies the one that ``judge`` likes best, and what it is worth.
+    """Of several replies the one that is worth most, and what it is worth.
 
     Parameters
     ----------
     draw : callable
-        (ids to be read, ids that were read before) to the pieces of a reply, as ``reply`` gives them.
+        (number of the draw, ids to be read, ids that were read before) to a reply and its worth.
     session : Session
         Afterwards it has read the prompt alone, all but its last id.
     prompt_ids : sequence of int
-    judge : callable
     enough : float
-        A reply of this worth ends the search.
-    others : sequence of str
-        Replies that compete with those drawn.
+        A drawn reply of this worth ends the search.
+    others : sequence of (str, float)
+        Replies that compete with those drawn, and their worth.
     most : int
         Replies drawn at most.
     """
     prompt = list(prompt_ids)
     if len(prompt) > 1:
         session.run(np.asarray(prompt[:-1]))
-    state, found = session.snapshot(), [(judge(text), text) for text in others]
-    for _ in range(most):
-        text = "".join(draw(prompt[-1:], prompt[:-1]))
-        found.append((judge(text), text))
+    state, found = session.snapshot(), list(others)
+    for number in range(most):
+        found.append(draw(number, prompt[-1:], prompt[:-1]))
         session.restore(state)
-        if found[-1][0] >= enough:
+        if found[-1][1] >= enough:
             break
-    worth, text = max(found, key=lambda item: item[0])
-    return text, worth
+    return max(found, key=lambda item: item[1])

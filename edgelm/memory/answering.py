@@ -10,6 +10,7 @@ The person's own exchanges (``/fix``, ``/good``) come before those that came wit
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -51,8 +52,15 @@ FITS_ALL, AHEAD = 0.4, 0.3
 """Fit to the whole turn that a reply to one of its sentences must have; what a point of the score counts as in fit."""
 CHEERLESS = 0.4
 """What a reply that is glad of what the person is sad about loses of its fit."""
-ENOUGH, POOR = 0.45, 0.25
-"""Fit from which on the model's reply is taken as it is, and below which none is."""
+DRAWN, COOL = 3, 0.1
+"""Replies that the model is asked for at most; the first is drawn at this share of the temperature."""
+SURENESS, WRITTEN = 0.5, -0.2
+"""What a nat of the mean log-probability of its tokens counts as in fit: a small model is unsure of what is nonsense; and
+the log-probability that a reply of the bank, which a person wrote, passes for."""
+UNSURE_ANSWER = -0.55
+"""Mean log-probability below which the model's answer to a question is not given: it is made up."""
+ENOUGH, POOR = 0.4, 0.1
+"""Worth from which on the model's reply is taken as it is, and below which none is."""
 CONTEXT_WORDS = 3
 """A turn of fewer words leans on what was said before; the bank, which knows single exchanges, does not answer it."""
 BY_CHANCE = 1.0
@@ -169,9 +177,12 @@ def _unsure(found: Sequence[Found]) -> str:
     return " ".join(form.format(text) for form, text in zip((UNSURE, ALSO), said, strict=False))
 
 
-def reply_worth(meaning: Meaning, turn: str, reply: str) -> float:
-    """How well a reply fits a turn; less by CHEERLESS where it is glad of what is sad."""
-    return meaning.fit(turn, reply) - CHEERLESS * cheers_at_sorrow(turn, reply)
+def reply_worth(meaning: Meaning, turn: str, reply: str, score: float = WRITTEN) -> float:
+    """How well a reply fits a turn, and how sure the model is of it (``score``, nats a token); less by CHEERLESS where
+    it is glad of what is sad."""
+    if score < UNSURE_ANSWER and is_question(turn):
+        return -math.inf
+    return meaning.fit(turn, reply) + SURENESS * score - CHEERLESS * cheers_at_sorrow(turn, reply)
 
 
 def nothing_to_say(turn: str, *, learns: bool) -> str:

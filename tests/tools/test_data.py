@@ -139,7 +139,7 @@ def test_mixture_keeps_order_and_drops_zeros(tmp_path: Path) -> None:
     assert list(read_mixture(path).items()) == [("b", 2.0), ("a", 0.5)]
 
 
-@pytest.mark.parametrize("name", ["mixture", "mixture_chat", "mixture_talk"])
+@pytest.mark.parametrize("name", ["mixture", "mixture_talk"])
 def test_bundled_mixtures_are_read(name: str) -> None:
     mixture = read_mixture(Path(read_mixture.__code__.co_filename).with_name(f"{name}.toml"))
     assert len(mixture) > 10
