@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgelm import ports
-from edgelm.config import LearnConfig, ModelConfig, data_dir
+from edgelm.config import LearnConfig, data_dir
 from edgelm.engine.opening import open_session, precision_of
 from edgelm.engine.session import OrtSession
 from edgelm.errors import InputError
@@ -118,7 +118,7 @@ class Runtime:
         if max_awake is not None:
             if not 1 <= max_awake <= self.config.n_blocks:
                 raise InputError(f"--blocks must be between 1 and {self.config.n_blocks}, the blocks of a layer")
-            self._rebuild(replace(self.config, max_awake=max_awake))
+            self.model.config = self.config = replace(self.config, max_awake=max_awake)
         self.tokenizer, self.guard = self.model.tokenizer, self.model.guard
         self.precision = precision_of(self.model)
         self._threads, self._fixed = options.threads, fixed
@@ -137,16 +137,6 @@ class Runtime:
         except BaseException:
             self.close()
             raise
-
-    def _rebuild(self, config: ModelConfig) -> None:
-        """Gives the model the graphs of another configuration."""
-        from edgelm.export.step import build_graph
-        from edgelm.model.quantize import PRECISIONS
-
-        self.model.config = self.config = config
-        self.model.graph = build_graph(config)
-        if self.model.integer_graph is not None:
-            self.model.integer_graph = build_graph(config, None, PRECISIONS["int8"])
 
     @cached_property
     def session(self) -> OrtSession:

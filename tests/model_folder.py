@@ -11,10 +11,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from edgelm.config import ModelConfig
-from edgelm.export.step import build_graph
-from edgelm.model.hub import FILES, INTEGER_GRAPH, write_model
+from edgelm.model.hub import FILES, write_model
 from edgelm.model.packing import pack
-from edgelm.model.quantize import PRECISIONS
 from edgelm.model.weights import random_weights, shapes
 from tools.pretrain.tokenizer import train
 
@@ -49,8 +47,6 @@ def write_tiny_model(
         "tokenizer.json": tokenizer.encode(),
         "weights.safetensors": save(pack(weights)),
         "learning.safetensors": save({tensor: np.ones(1, np.float32) for tensor in shapes(config)}),
-        "step.onnx": build_graph(config),
-        INTEGER_GRAPH: build_graph(config, None, PRECISIONS["int8"]),
     }
     write_model(folder, name, config, files, {})
     return folder
@@ -66,8 +62,7 @@ def edit_manifest(folder: Path, **changes: Any) -> None:
 
 def sign(folder: Path) -> None:
     """Makes the digests of ``config.json`` those of the files, as somebody hostile would."""
-    files = (*FILES, INTEGER_GRAPH)
-    edit_manifest(folder, sha256={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files})
+    edit_manifest(folder, sha256={file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in FILES})
 
 
 def contents(*folders: Path) -> dict[Path, bytes]:

@@ -96,7 +96,7 @@ def test_names_say_what_is_inside() -> None:
     ("package", "room"),
     [
         ("numba", "edgelm/kernels/jit.py"),
-        ("onnx", "edgelm/export/graph.py"),
+        ("onnx", "edgelm/export/folder.py"),
         ("onnxruntime", "edgelm/engine/session.py"),
         ("click", "edgelm/cli/"),
     ],

@@ -70,7 +70,7 @@ class Speeds:
         self._kept = {name: runtime.weights[name].copy() for name in runtime.adaptation.base}
         self.main = runtime.precision
         sessions = {
-            "float32": OrtSession(runtime.model.graph, runtime.weights, threads, runtime.guard),
+            "float32": OrtSession(build_graph(config), runtime.weights, threads, runtime.guard),
             **{
                 name: OrtSession(build_graph(config, runtime.weights, VARIANTS[name]), {}, threads)
                 for name in ("int8", "int4")

@@ -1,7 +1,8 @@
 """Opens a session on a model: one that multiplies small integers where the processor does that fast, or float32.
 
-The graph of the first (``step.int8.onnx``) names frozen tensors that it does not hold; they come from the
-model's file, as constants that ONNX Runtime may rearrange. What the neurons write (w2) learning changes: their
+A graph is made of the model's sizes each time, in some hundredths of a second: none comes from a file, so that nothing
+but what edgelm writes reaches ONNX Runtime. That of integers names frozen tensors that it does not hold; they come from
+the model's file, as constants that ONNX Runtime may rearrange. What the neurons write (w2) learning changes: their
 integers are inputs, made again before a run from the float32 that was written since the last one. Where nothing will be
 learned they are constants too, and a token takes two thirds of the time.
 """
@@ -12,11 +13,11 @@ import numpy as np
 
 from edgelm import ports
 from edgelm.config import graph_choice
-from edgelm.engine.graphfile import check_graph
 from edgelm.engine.session import OrtSession
+from edgelm.export.step import build_graph
 from edgelm.model.hub import Model
 from edgelm.model.packing import divides, integers, unpack_one
-from edgelm.model.quantize import BLOCK
+from edgelm.model.quantize import BLOCK, PRECISIONS
 from edgelm.model.weights import Weights, adaptable_names, shapes
 
 Array = np.ndarray
@@ -25,8 +26,6 @@ W2 = ".ffn.w2"
 
 def precision_of(model: Model) -> str:
     """``int8`` or ``float32``, what a model is computed with here: ``EDGELM_GRAPH``, else what is faster."""
-    if model.integer_graph is None:
-        return "float32"
     return graph_choice() or ("int8" if ports.multiplies_integers() else "float32")
 
 
@@ -39,27 +38,27 @@ def open_session(model: Model, threads: int = 1, precision: str | None = None, *
     threads : int
         Threads inside one operator.
     precision : {"int8", "float32"}, optional
-        Default: ``precision_of(model)``. A model without a graph of integers is computed in float32.
+        Default: ``precision_of(model)``.
     fixed : bool
         Nothing is learned from now on. A session of integers is faster then, and would not see it.
 
     Raises
     ------
     ModelFileError
-        A graph is not one that edgelm writes, or does not fit the weights.
+        The graph does not fit the weights.
     """
-    if (precision or precision_of(model)) == "float32" or model.integer_graph is None:
-        check_graph(model.graph)
+    config = model.config
+    if (precision or precision_of(model)) == "float32":
         model.answers_in_float32 = True
-        return OrtSession(model.graph, model.weights, threads, model.guard)
-    check_graph(model.integer_graph)
-    blocks = IntegerBlocks(model)
+        return OrtSession(build_graph(config), model.weights, threads, model.guard)
+    blocks, frozen = IntegerBlocks(model), _frozen(model)
     if not fixed:
-        weights = model.adaptable | blocks.arrays
-        return OrtSession(model.integer_graph, weights, threads, model.guard, _frozen(model), blocks.refresh)
+        graph = build_graph(config, None, PRECISIONS["int8"], frozen)
+        return OrtSession(graph, model.adaptable | blocks.arrays, threads, model.guard, frozen, blocks.refresh)
     blocks.refresh()
     learned = {name: model.now(name) for name in adaptable_names(model.config) if name + ".q" not in blocks.arrays}
-    return OrtSession(model.integer_graph, {}, threads, frozen=_frozen(model) | learned | blocks.arrays)
+    frozen |= learned | blocks.arrays
+    return OrtSession(build_graph(config, None, PRECISIONS["int8"], frozen), {}, threads, frozen=frozen)
 
 
 def _frozen(model: Model) -> Weights:

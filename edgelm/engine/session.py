@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 
 from edgelm.config import ModelConfig, no_telemetry
-from edgelm.engine.graphfile import declare
 from edgelm.errors import ModelFileError
 from edgelm.model.guard import Guard
 from edgelm.model.reference import State, forward
@@ -59,7 +58,7 @@ class OrtSession:
     guard : Guard, optional
         Held while the weights are read, so that a thread that writes them cannot be seen half way.
     frozen : dict of ndarray, optional
-        Constants that the graph names and does not hold; ONNX Runtime may rearrange them.
+        Constants that the graph declares (``build_graph(given=...)``); ONNX Runtime may rearrange them.
     before_run : callable, optional
         Called before each run, the guard held.
 
@@ -78,7 +77,6 @@ class OrtSession:
         options, constants = _options(threads), self._share(frozen or {})
         options.add_external_initializers([*constants], [*constants.values()])
         try:
-            graph = declare(graph, frozen or {})
             self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as exc:  # ONNX Runtime's errors share no base class of their own
             raise ModelFileError(f"ONNX Runtime refuses the graph: {str(exc).splitlines()[0]}") from None

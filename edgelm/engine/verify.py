@@ -23,9 +23,8 @@ _TEXT = "The ferry leaves at seven.\nUser: When does it leave?\nAssistant: At se
 def problems(folder: Path) -> list[str]:
     """Everything that is wrong with a model folder, a line each; nothing, if it can be used.
 
-    Every digest is computed anew, every tensor is read and checked, the graph is one that edgelm may have written,
-    and on a short text their logits are those of the reference within ``TOLERANCE`` or, of integers, on average
-    within ``MEAN_TOLERANCE``.
+    Every digest is computed anew, every tensor is read and checked, and on a short text the logits of both graphs
+    are those of the reference within ``TOLERANCE`` or, of integers, on average within ``MEAN_TOLERANCE``.
     """
     try:
         found = list(hub.damaged(folder, hub.read_manifest(folder)))
@@ -40,18 +39,15 @@ def _disagreements(model: hub.Model) -> list[str]:
     state = State.empty(model.config)
     if state.nbytes > MAX_STATE_BYTES:
         return [f"{model.folder}: its state takes {state.nbytes:,} bytes, more than {MAX_STATE_BYTES:,}; get another"]
-    files = {"float32": "step.onnx"} | ({"int8": hub.INTEGER_GRAPH} if model.integer_graph is not None else {})
-    ids, advice = np.array([DOC_ID, *model.tokenizer.encode(_TEXT)]), "get the model again"
-    for precision, file in files.items():
+    ids = np.array([DOC_ID, *model.tokenizer.encode(_TEXT)])
+    for precision in ("float32", "int8"):
         session = open_session(model, 1, precision)
-        n_logits = session.vocab_size
-        if n_logits != model.config.vocab_size:
-            return [f"{model.folder}: {file} gives {n_logits} logits, not {model.config.vocab_size}; {advice}"]
         with np.errstate(all="ignore"):
             expected, _, _ = forward(ids, model.weights, state, model.config)
             difference = np.abs(session.run(ids, 0) - expected) / np.abs(expected).max()
         is_float = precision == "float32"
         error = float(difference.max() if is_float else difference.mean())
         if not error <= (TOLERANCE if is_float else MEAN_TOLERANCE):  # NaN is no agreement either
-            return [f"{model.folder}: {file} is off the reference by {error:.2g} of the largest logit; {advice}"]
+            off = f"is off the reference by {error:.2g} of the largest logit"
+            return [f"{model.folder}: in {precision} it {off}; get the model again"]
     return []

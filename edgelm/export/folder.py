@@ -38,7 +38,10 @@ def write_export(folder: Path, model: Model, graph: bytes, precision: Precision,
     ------
     InputError
         ``folder`` exists and holds other things, or cannot be written.
+    RuntimeError
+        The package onnx, where it is installed, reads another graph than was written.
     """
+    _read_back(graph)
     names = ("model.onnx", "config.json", "tokenizer.json", "README.md")
     if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - set(names)):
         raise InputError(f"{folder}: exists and is no earlier export; choose a new folder")
@@ -73,3 +76,13 @@ def write_export(folder: Path, model: Model, graph: bytes, precision: Precision,
     except OSError as exc:
         raise InputError(f"{folder}: cannot be written ({exc.strerror}); choose another folder") from None
     return {name: len(blob) for name, blob in blobs.items()}
+
+
+def _read_back(graph: bytes) -> None:
+    """Reads the file with the package onnx, as those do who will work with it; without the package nothing is read."""
+    try:
+        import onnx
+    except ImportError:
+        return
+    if onnx.load_from_string(graph).SerializeToString(deterministic=True) != graph:
+        raise RuntimeError("the graph is read otherwise than it was written; please report this")

@@ -45,7 +45,9 @@ def state_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return table
 
 
-def build_graph(config: ModelConfig, weights: Weights | None = None, precision: Precision = FLOAT) -> bytes:
+def build_graph(
+    config: ModelConfig, weights: Weights | None = None, precision: Precision = FLOAT, given: Weights | None = None
+) -> bytes:
     """The serialised ONNX model.
 
     Parameters
@@ -56,8 +58,13 @@ def build_graph(config: ModelConfig, weights: Weights | None = None, precision: 
         that learning changes alone, and the graph lacks the others (``edgelm.engine.opening`` gives them).
     precision : Precision
         Of the matrices; anything but float32 rounds activations to int8 in most products.
+    given : dict of ndarray, optional
+        Constants whose numbers whoever loads the graph gives; their names, shapes and types are all that is kept.
     """
-    return StepGraph(config, weights, precision).build()
+    graph = StepGraph(config, weights, precision)
+    for name, array in (given or {}).items():
+        graph.g.declare(name, array)
+    return graph.build()
 
 
 def weight_bytes(config: ModelConfig, precision: Precision = FLOAT) -> dict[str, int]:

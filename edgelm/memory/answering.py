@@ -55,8 +55,8 @@ CHEERLESS = 0.4
 DRAWN, COOL = 3, 0.1
 """Replies that the model is asked for at most; the first is drawn at this share of the temperature."""
 SURENESS, WRITTEN = 0.5, -0.2
-"""What a nat of the mean log-probability of its tokens counts as in fit: a small model is unsure of what is nonsense; and
-the log-probability that a reply of the bank, which a person wrote, passes for."""
+"""What a nat of the mean log-probability of its tokens counts as in fit, since a small model is unsure of what is
+nonsense; and the log-probability that a reply of the bank, which a person wrote, passes for."""
 UNSURE_ANSWER = -0.55
 """Mean log-probability below which the model's answer to a question is not given: it is made up."""
 ENOUGH, POOR = 0.4, 0.1

@@ -2,8 +2,7 @@
 
 A model folder holds ``config.json`` (format, name, sizes, SHA-256 of the other files), ``tokenizer.json``,
 ``weights.safetensors`` (matrices int4, int8 or float32), ``learning.safetensors`` (root mean square of the
-gradients), ``step.onnx`` (the graph, without weights), maybe ``step.int8.onnx`` (the same with integers in products)
-and ``README.md`` (the card).
+gradients) and ``README.md`` (the card). Older ones hold graphs too, which nothing reads: graphs are made here.
 """
 
 from __future__ import annotations
@@ -37,9 +36,10 @@ FIXED_BYTES, BYTES_PER_PARAMETER = 130_000_000, 8
 """What a process takes without a model (Python, ONNX Runtime, the fast memory), and for each number of it (for answers
 and for learning): 215 MB for ``small``, of which ``adapt`` was seen to take 207."""
 WEIGHTS = "weights.safetensors"
-FILES = ("tokenizer.json", WEIGHTS, "learning.safetensors", "step.onnx")
+FILES = ("tokenizer.json", WEIGHTS, "learning.safetensors")
 INTEGER_GRAPH = "step.int8.onnx"
-"""A folder may lack it; it is the faster one where the processor multiplies small integers fast."""
+GRAPHS = ("step.onnx", INTEGER_GRAPH)
+"""What older folders hold besides."""
 MANIFEST, CARD = "config.json", "README.md"
 
 
@@ -56,10 +56,6 @@ class Model:
     guard : Guard
         Held while ``adaptable`` is written or read.
     grad_rms : dict of ndarray
-    graph : bytes
-        The step graph, its weights inputs.
-    integer_graph : bytes, optional
-        As ``graph``, with the matrices as integers; it lacks the frozen ones (``edgelm.engine.opening``).
     card : dict
         What is known about its training and measures.
     answers_in_float32 : bool
@@ -72,8 +68,6 @@ class Model:
     config: ModelConfig
     tokenizer: Tokenizer
     grad_rms: Weights
-    graph: bytes
-    integer_graph: bytes | None
     card: dict[str, Any]
     guard: Guard = field(init=False)
     answers_in_float32: bool = field(init=False, default=False)
@@ -216,11 +210,7 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
         raise ModelFileError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
         )
-    graph = (folder / "step.onnx").read_bytes()
-    integer_graph = (folder / INTEGER_GRAPH).read_bytes() if INTEGER_GRAPH in manifest.digests else None
-    model = Model(
-        manifest.name, folder, manifest.sha256, config, tokenizer, grad_rms, graph, integer_graph, manifest.card,
-    )  # fmt: skip
+    model = Model(manifest.name, folder, manifest.sha256, config, tokenizer, grad_rms, manifest.card)
     model._packed = packed
     return model
 
@@ -246,7 +236,7 @@ class Manifest:
         ``sha256`` identifies weights, tokenizer and sizes together.
     config : ModelConfig
     digests : dict
-        SHA-256 of each of ``files``.
+        SHA-256 of each of ``FILES``.
     card : dict
     """
 
@@ -255,11 +245,6 @@ class Manifest:
     config: ModelConfig
     digests: dict[str, str]
     card: dict[str, Any]
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """All that the folder must hold besides this."""
-        return (*FILES, INTEGER_GRAPH) if INTEGER_GRAPH in self.digests else FILES
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -293,7 +278,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def damaged(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Says of each file of the folder that is not the one of the manifest what is wrong with it."""
-    problems = (_damage(folder / file, manifest) for file in manifest.files)
+    problems = (_damage(folder / file, manifest) for file in FILES)
     return (problem for problem in problems if problem)
 
 
@@ -328,7 +313,7 @@ def _read_grad_rms(path: Path, config: ModelConfig) -> Weights:
 
 
 def write_model(folder: Path, name: str, config: ModelConfig, files: dict[str, bytes], card: dict[str, Any]) -> None:
-    """Writes a model folder; ``files`` maps the names of ``FILES``, maybe ``INTEGER_GRAPH`` too, to their bytes."""
+    """Writes a model folder; ``files`` maps the names of ``FILES`` to their bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for file, blob in files.items():
         (folder / file).write_bytes(blob)

@@ -8,13 +8,32 @@ person is seven ordinary characters.
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgelm.errors import InputError, ModelFileError
 
 DOC_ID = 0
 DOC_LINE = "<|doc|>"
+MAX_VOCAB_SIZE, MAX_FILE_BYTES = 1 << 16, 16 << 20
+SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\n+|[^\S\n]+(?!\S)|[^\S\n]+"
+"""Words with the space before them, single digits, runs of signs, line ends, spaces; no token crosses one of them."""
+SPEC: dict[str, Any] = {
+    "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+    ]},
+    "post_processor": None,
+    "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    "model": {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+    },
+}  # fmt: skip
+"""All of a ``tokenizer.json`` but its tokens and merges: nothing else is allowed."""
 _CHUNK_CHARS = 1 << 16
 
 
@@ -29,26 +48,30 @@ class Tokenizer:
     Raises
     ------
     ModelFileError
-        The file is missing, is no tokenizer, or gives text a way to spell the special id.
+        The file is missing, or is anything else than such a tokenizer.
     """
 
     def __init__(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                blob = file.read(MAX_FILE_BYTES + 1)
+        except OSError as exc:
+            raise ModelFileError(f"{path}: cannot be read ({exc.strerror}); is this a model folder?") from None
+        self._read(blob, str(path))
+
+    def _read(self, blob: bytes, name: str) -> None:
         # Imported here: `edgelm --help` must start without it.
         from tokenizers import Tokenizer as Backend
 
         try:
-            self._backend = Backend.from_str(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ModelFileError(f"{path}: no tokenizer there; is this a model folder?") from None
-        except Exception as exc:  # the backend raises bare Exception
-            raise ModelFileError(f"{path}: not a tokenizer ({exc}); get the model again") from None
-        if self._backend.get_added_tokens_decoder():
-            raise ModelFileError(f"{path}: has special tokens that text could spell; edgelm models have none")
-        self.vocab_size: int = self._backend.get_vocab_size()
-        try:
-            self._bytes = _token_bytes(self._backend, self.vocab_size)
-        except (KeyError, TypeError):
-            raise ModelFileError(f"{path}: not a byte-level tokenizer; get the model again") from None
+            tokens, merges = read_spec(blob)
+        except ValueError as exc:
+            raise ModelFileError(f"{name}: not a tokenizer of edgelm ({exc}); get the model again") from None
+        vocab = {token: token_id for token_id, token in enumerate(tokens)}
+        model = SPEC["model"] | {"vocab": vocab, "merges": merges}
+        self._backend = Backend.from_str(json.dumps(SPEC | {"model": model}))
+        self._bytes = [(DOC_LINE + "\n").encode(), *(bytes(_BYTES[c] for c in token) for token in tokens[1:])]
+        self.vocab_size = len(tokens)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``; no special id is ever among them.
@@ -62,9 +85,13 @@ class Tokenizer:
         # Cut at line ends: the splitter never joins across one, and a cut keeps memory flat on large files.
         for chunk in _chunks(text):
             try:
-                ids.extend(self._backend.encode(chunk, add_special_tokens=False).ids)
+                found = self._backend.encode(chunk, add_special_tokens=False).ids
             except TypeError:
                 raise InputError("a text that is not UTF-8; convert it first") from None
+            # Kernels index by ids without looking: whatever the backend does, others never leave here.
+            if found and not (min(found) > DOC_ID and max(found) < self.vocab_size):
+                raise RuntimeError("the tokenizer gave an id that it does not have; please report this")
+            ids.extend(found)
         return ids
 
     def encode_document_lines(self, text: str) -> list[int]:
@@ -146,12 +173,74 @@ def _chunks(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _token_bytes(backend: object, vocab_size: int) -> list[bytes]:
+def _byte_of_character() -> dict[str, int]:
     # Byte-level BPE spells each byte as one printable character (GPT-2's table); this inverts it.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in set(printable)]
-    to_byte = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-    table = [(DOC_LINE + "\n").encode()]
-    for token_id in range(1, vocab_size):
-        table.append(bytes(to_byte[c] for c in backend.id_to_token(token_id)))  # type: ignore[attr-defined]
-    return table
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_BYTES = _byte_of_character()
+
+
+def read_spec(blob: bytes) -> tuple[list[str], list[list[str]]]:
+    """The tokens, in the order of their ids, and the merges of a ``tokenizer.json``.
+
+    Allowed is what ``SPEC`` says, and within it: ids are 0 to V - 1, each of one token; id 0 is the end-of-document
+    line, which no merge makes; every byte is a token; merges join tokens to tokens.
+
+    Raises
+    ------
+    ValueError
+        It holds anything else; the message says what.
+    """
+    if len(blob) > MAX_FILE_BYTES:
+        raise ValueError("it is too large")
+    try:
+        spec = json.loads(blob)
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON") from None
+    model = spec.pop("model", None) if isinstance(spec, dict) else None
+    if not isinstance(model, dict):
+        raise ValueError("it has no model")
+    vocab, merges = model.pop("vocab", None), model.pop("merges", None)
+    for expected, found in ((SPEC | {"model": None}, spec | {"model": None}), (SPEC["model"], model)):
+        if foreign := [key for key in found if key not in expected or not _same(found[key], expected[key])]:
+            raise ValueError(f"{str(foreign[0])[:40]!r} is not as edgelm has it")
+        if lacking := [key for key in expected if key not in found]:
+            raise ValueError(f"it lacks {lacking[0]!r}")
+    return _tokens(vocab), _merges(merges, vocab)
+
+
+def _same(found: object, expected: object) -> bool:
+    """Equal, and true is not 1."""
+    return json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
+
+
+def _tokens(vocab: object) -> list[str]:
+    if not isinstance(vocab, dict) or not len(_BYTES) < len(vocab) <= MAX_VOCAB_SIZE:
+        raise ValueError(f"it must have more than {len(_BYTES)} tokens and at most {MAX_VOCAB_SIZE}")
+    tokens: list[str] = [""] * len(vocab)
+    for token, token_id in vocab.items():
+        if type(token_id) is not int or not 0 <= token_id < len(vocab) or tokens[token_id]:
+            raise ValueError("its ids are not 0, 1, 2, ..., each of one token")
+        if not token or not _BYTES.keys() >= set(token):
+            raise ValueError("it has a token that is no bytes")
+        tokens[token_id] = token
+    if tokens[DOC_ID] != DOC_LINE:
+        raise ValueError(f"its id {DOC_ID} is not {DOC_LINE}")
+    if not vocab.keys() >= _BYTES.keys():
+        raise ValueError("it lacks a token for some byte")
+    return tokens
+
+
+def _merges(merges: object, vocab: dict[str, int]) -> list[list[str]]:
+    if not isinstance(merges, list) or len(merges) >= len(vocab):
+        raise ValueError("it has no merges, or more than tokens")
+    for pair in merges:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            raise ValueError("it has a merge that is not of two tokens")
+        made = pair[0] + pair[1]
+        if DOC_LINE in (*pair, made) or not vocab.keys() >= {*pair, made}:
+            raise ValueError("it has a merge of or to something that is no token")
+    return merges

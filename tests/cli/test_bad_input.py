@@ -14,7 +14,7 @@ import pytest
 from edgelm.text import files
 from tests.cli.conftest import Cli
 from tests.command import ROOT, Result, assert_one_line, run_cli
-from tests.model_folder import contents, sign, write_tiny_model
+from tests.model_folder import contents, write_tiny_model
 
 BAD_TEXTS = {
     "missing.txt": None,
@@ -69,7 +69,7 @@ def test_a_long_line_that_is_allowed(cli: Cli, tmp_path: Path, monkeypatch: pyte
     assert "cut it into smaller files" in assert_one_line(cli("evaluate", path))
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "tokenizer.json", "step.onnx", "config.json"])
+@pytest.mark.parametrize("file", ["weights.safetensors", "tokenizer.json", "learning.safetensors", "config.json"])
 @pytest.mark.parametrize("command", [["info"], ["chat"], ["complete", "a"], ["export", "DIR"]], ids=" ".join)
 def test_a_truncated_model(cli: Cli, tiny_model: Path, home: Path, command: list[str], file: str) -> None:
     folder = home.with_name("model")
@@ -79,19 +79,6 @@ def test_a_truncated_model(cli: Cli, tiny_model: Path, home: Path, command: list
     args = [str(home.with_name("exported")) if word == "DIR" else word for word in command]
     assert file in assert_one_line(cli(*args, model=folder, input="Hello\n"))
     assert contents(folder.parent) == before
-
-
-@pytest.mark.parametrize(("precision", "file"), [("float32", "step.onnx"), ("int8", "step.int8.onnx")])
-def test_a_graph_that_onnxruntime_refuses(
-    cli: Cli, tiny_model: Path, home: Path, precision: str, file: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("EDGELM_GRAPH", precision)
-    folder = home.with_name("model")
-    shutil.copytree(tiny_model, folder)
-    (folder / file).write_bytes(b"no graph")
-    sign(folder)
-    assert "not an ONNX file" in assert_one_line(cli("chat", model=folder, input="Hello\n"))
-    assert contents(home) == {}
 
 
 @pytest.mark.parametrize("name", ["", "nosuch", "~nobody-of-that-name", "x" * 5000, "\udcff"])

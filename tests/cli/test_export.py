@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgelm.engine.session import OrtSession, run_exported
+from edgelm.export.step import build_graph
 from edgelm.model import hub
 from tests.cli.conftest import Cli
 from tests.command import ROOT, assert_one_line
@@ -42,7 +43,7 @@ def test_an_export(cli: Cli, tiny_model: Path, tmp_path: Path, precision: str, a
     assert 0 <= fields["max_abs_error"] < allowed
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
     model = hub.load(str(tiny_model))
-    expected = OrtSession(model.graph, model.weights).run(IDS, 0)
+    expected = OrtSession(build_graph(model.config), model.weights).run(IDS, 0)
     assert np.abs(_logits(folder) - expected).max() < allowed
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert (config["base_sha256"], config["precision"]) == (model.sha256, held)

@@ -120,7 +120,7 @@ def _spec(tiny_model: Path) -> dict:
 
 
 def test_a_missing_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="no tokenizer there"):
+    with pytest.raises(ModelFileError, match=r"cannot be read .*is this a model folder"):
         Tokenizer(tmp_path / "tokenizer.json")
 
 
@@ -137,7 +137,7 @@ def test_a_spelling_of_the_special_id_is_refused(tiny_model: Path, tmp_path: Pat
     spec = _spec(tiny_model) | {"added_tokens": [{"id": 0, "content": DOC_LINE, "special": True, **flags}]}
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(spec), encoding="utf-8")
-    with pytest.raises(ModelFileError, match="special tokens"):
+    with pytest.raises(ModelFileError, match="'added_tokens' is not as edgelm has it"):
         Tokenizer(path)
 
 
@@ -146,5 +146,95 @@ def test_a_tokenizer_of_words_is_refused(tiny_model: Path, tmp_path: Path) -> No
     spec["model"] = {"type": "WordLevel", "vocab": {"doc": 0, "a word": 1, "[UNK]": 2}, "unk_token": "[UNK]"}
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(spec), encoding="utf-8")
-    with pytest.raises(ModelFileError, match="not a byte-level tokenizer"):
+    with pytest.raises(ModelFileError, match="'type' is not as edgelm has it"):
         Tokenizer(path)
+
+
+def _change(spec: dict, path: str, value: object) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        spec = spec[parent]
+    spec[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("normalizer", {"type": "Lowercase"}, "'normalizer' is not"),
+        ("padding", {"strategy": {"Fixed": 2_000_000_000}}, "'padding' is not"),
+        ("truncation", {"max_length": 1, "strategy": "LongestFirst", "stride": 0}, "'truncation' is not"),
+        ("post_processor", {"type": "TemplateProcessing"}, "'post_processor' is not"),
+        ("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "(a|a)*b"}}, "'pre_tokenizer' is not"),
+        ("pre_tokenizer.pretokenizers", [], "'pre_tokenizer' is not"),
+        ("model.unk_token", "!", "'unk_token' is not"),
+        ("model.dropout", 0.5, "'dropout' is not"),
+        ("model.fuse_unk", 0, "'fuse_unk' is not"),
+        ("model.byte_fallback", True, "'byte_fallback' is not"),
+        ("model.more", None, "'more' is not"),
+        ("model.vocab.~", 4_000_000_000, "its ids are not"),
+        ("model.vocab.~", 70_000, "its ids are not"),
+        ("model.vocab.~", -1, "its ids are not"),
+        ("model.vocab.~", 0, "its ids are not"),
+        ("model.vocab.~", 1, "its ids are not"),
+        ("model.vocab.~", True, "its ids are not"),
+        ("model.vocab.~", 5.0, "its ids are not"),
+        ("model.vocab.~", None, "its ids are not"),
+        ("model.vocab", [], "it must have more than"),
+        ("model.vocab", {}, "it must have more than"),
+        ("model.merges", None, "it has no merges"),
+        ("model.merges", ["t h"], "not of two tokens"),
+        ("model.merges", [["t", "h", "e"]], "not of two tokens"),
+        ("model.merges", [["t", 3]], "not of two tokens"),
+        ("model.merges", [["~", "~"]], "no token"),
+        ("model.merges", [["<|doc|", ">"]], "no token"),
+        ("model.merges", [["t", "h"]] * 70_000, "it has no merges, or more"),
+    ],
+)
+def test_what_edgelm_does_not_write_is_refused(
+    tiny_model: Path, tmp_path: Path, path: str, value: object, says: str
+) -> None:
+    spec = _spec(tiny_model)
+    _change(spec, path, value)
+    changed = tmp_path / "tokenizer.json"
+    changed.write_text(json.dumps(spec), encoding="utf-8")
+    with pytest.raises(ModelFileError, match=says):
+        Tokenizer(changed)
+
+
+@pytest.mark.parametrize("other", ["word more", "é", ""])
+def test_tokens_are_bytes(tiny_model: Path, tmp_path: Path, other: str) -> None:
+    """A last token of one more, with its id, that is no spelling of bytes."""
+    spec = _spec(tiny_model)
+    spec["model"]["vocab"][other] = len(spec["model"]["vocab"])
+    changed = tmp_path / "tokenizer.json"
+    changed.write_text(json.dumps(spec), encoding="utf-8")
+    with pytest.raises(ModelFileError, match=r"no bytes|each of one token"):
+        Tokenizer(changed)
+
+
+def test_a_byte_that_has_no_token(tiny_model: Path, tmp_path: Path) -> None:
+    spec = _spec(tiny_model)
+    vocab = spec["model"]["vocab"]
+    vocab["~~"] = vocab.pop("~")
+    changed = tmp_path / "tokenizer.json"
+    changed.write_text(json.dumps(spec), encoding="utf-8")
+    with pytest.raises(ModelFileError, match="lacks a token for some byte"):
+        Tokenizer(changed)
+
+
+def test_nested_without_end_and_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text('{"normalizer":' * 100_000, encoding="utf-8")
+    with pytest.raises(ModelFileError, match="no JSON"):
+        Tokenizer(path)
+    path.write_bytes(b" " * (module.MAX_FILE_BYTES + 1))
+    with pytest.raises(ModelFileError, match="too large"):
+        Tokenizer(path)
+
+
+def test_ids_are_looked_at_before_kernels_see_them(tokenizer: Tokenizer) -> None:
+    strange = mock.Mock()
+    for found in ([0], [tokenizer.vocab_size], [5, 4_000_000_000]):
+        strange.encode.return_value.ids = found
+        with mock.patch.object(tokenizer, "_backend", strange), pytest.raises(RuntimeError, match="does not have"):
+            tokenizer.encode("~")

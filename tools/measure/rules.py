@@ -19,6 +19,7 @@ import numpy as np
 
 from edgelm.config import LearnConfig
 from edgelm.engine.session import OrtSession
+from edgelm.export.step import build_graph
 from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.learner import Learner
 from edgelm.learn.measure import score_text
@@ -166,7 +167,7 @@ def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 def measure(path: Path, n_bytes: int, rule: Rule, model_name: str | None) -> dict[str, object]:
     """One row."""
     model = hub.load(model_name)
-    session = OrtSession(model.graph, model.weights)
+    session = OrtSession(build_graph(model.config), model.weights)
     learner, memory = RuleLearner(model, model.weights, rule), FastMemory(model.tokenizer)
     text = path.read_bytes()[:n_bytes].decode("utf-8", errors="ignore")
     cut = text.find("\n", int(len(text) * 0.8))

@@ -1,4 +1,4 @@
-"""Makes a model folder from a checkpoint: int4 or int8 weights, graph, gradient scales, card data.
+"""Makes a model folder from a checkpoint: int4 or int8 weights, gradient scales, card data.
 
 python -m tools.pretrain.release RUN_DIR SHARDS TOKENIZER.json OUT_DIR --name small
 """
@@ -15,9 +15,8 @@ import torch
 from safetensors.numpy import save
 
 from edgelm.config import ModelConfig
-from edgelm.export.step import build_graph
 from edgelm.learn.learner import measure_grad_rms
-from edgelm.model.hub import INTEGER_GRAPH, write_model
+from edgelm.model.hub import write_model
 from edgelm.model.packing import check_packed, pack, unpack
 from edgelm.model.quantize import PRECISIONS
 from edgelm.text.tokenizer import document_ids
@@ -62,8 +61,6 @@ def main() -> None:
         "tokenizer.json": args.tokenizer.read_bytes(),
         "weights.safetensors": save({name: np.ascontiguousarray(array) for name, array in packed.items()}),
         "learning.safetensors": save(grad_rms),
-        "step.onnx": build_graph(config),
-        INTEGER_GRAPH: build_graph(config, None, PRECISIONS["int8"]),
     }
     write_model(args.out, args.name, config, files, card)
     print(f"{args.out}: {sum(map(len, files.values())):,} bytes")

@@ -13,12 +13,8 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from edgelm.text.tokenizer import DOC_LINE
+from edgelm.text.tokenizer import DOC_LINE, SPLIT
 from tools.pretrain.corpus import read_documents, read_mixture
-
-# Words with their leading space, single digits, runs of marks, and white space that never swallows the
-# space before a word. Line ends stand apart, so that a turn can be encoded by itself.
-SPLIT = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\n+|[^\S\n]+(?!\S)|[^\S\n]+"""
 
 
 def sample(folder: Path, mixture: dict[str, float], budget_chars: int, seed: int) -> Iterator[str]:
