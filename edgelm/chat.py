@@ -182,9 +182,7 @@ class Chat:
             text = "".join(self._draw(turn, cooled, prompt, before, scores.append))
             return text, reply_worth(runtime.meaning, turn.text, text, sum(scores) / max(1, len(scores)))
 
-        others = [
-            (text, reply_worth(runtime.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others
-        ]
+        others = [(text, reply_worth(runtime.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others]
         most = 1 if sampling.temperature == 0 else DRAWN
         text, worth = best_reply(draw, runtime.session, ids, enough=ENOUGH, others=others, most=most)
         if worth < POOR:
@@ -214,15 +212,12 @@ class Chat:
         turn = self._last()
         if not turn.reply:
             raise InputError("there is no answer to approve")
-        return self._answer(turn, GOOD, turn.reply)
+        return self._answer(turn, GOOD, _kept(turn.reply))
 
     def correct(self, text: str) -> Job:
         """``/fix``: this is what the last answer should have been."""
         turn = self._last()
-        kept, skipped = without_secrets(text)
-        if skipped or not kept.strip():
-            raise InputError("the answer is empty or looks like a secret; it was not learned")
-        turn.reply = kept.strip()
+        turn.reply = _kept(text)
         self._read_again()
         return self._answer(turn, FIX, turn.reply)
 
@@ -299,3 +294,11 @@ class Chat:
         finally:
             worker.close()
             adaptation.settle(LEAST_TOKENS)
+
+
+def _kept(answer: str) -> str:
+    """An answer that shall be learned; whoever approves one may not see that it holds a secret."""
+    kept, skipped = without_secrets(answer)
+    if skipped or not kept.strip():
+        raise InputError("the answer is empty or looks like a secret; it was not learned")
+    return kept.strip()

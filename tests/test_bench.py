@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -197,22 +199,43 @@ def test_why_a_peer_is_lacking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert run_peer("click", []) == {"speed": 3}
 
 
-def test_a_command_that_fails_says_why(home: Path) -> None:
-    with Commands(RuntimeOptions("nowhere")) as commands:
+def test_a_command_that_fails_says_why(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(EdgelmError, match="no model 'nowhere'"):
+        Commands(RuntimeOptions("nowhere"))
+    (tmp_path / "config.json").write_text("{}")
+    with Commands(RuntimeOptions(str(tmp_path))) as commands:
         for measure in (commands.first_token_ms, lambda: commands.chat_rss_mb(learn=False)):
-            with pytest.raises(EdgelmError, match="no model 'nowhere'"):
+            with pytest.raises(EdgelmError, match=r"measured failed: edgelm: .*config\.json"):
                 measure()
 
 
-def test_commands_have_a_copy_of_the_profile(home: Path) -> None:
-    (home / "profiles").mkdir(parents=True)
-    for name in ("mine.db", "mine.weights-3.safetensors", "other.db"):
-        (home / "profiles" / name).write_text(name)
-    with Commands(RuntimeOptions(profile="mine")) as commands:
-        copy = Path(commands._environment["EDGELM_HOME"])
-        assert copy != home
-        assert {path.name for path in copy.rglob("*.*")} == {"mine.db", "mine.weights-3.safetensors"}
-    assert not copy.exists()
+def test_commands_know_pulled_models_and_no_profile(home: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, home / "models" / "mine")
+    (home / "profiles").mkdir()
+    (home / "profiles" / "mine.db").write_text("what somebody told")
+    with Commands(RuntimeOptions("mine", "mine")) as commands:
+        room = Path(commands._environment["EDGELM_HOME"])
+        assert room != home
+        assert list(room.iterdir()) == []
+        assert "mine" not in commands._options
+        commands._start(["complete", "hi", "-n", "1"]).communicate()
+        assert commands.chat_rss_mb(learn=False) > 0
+    assert not room.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGILL, "SIGILL"), (signal.SIGKILL, "SIGKILL"), (40, "signal 40")]
+)
+def test_a_peer_that_crashes_is_told_by_its_signal(
+    number: int, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tools" / "measure" / "peers"
+    folder.mkdir(parents=True)
+    (folder / "crash_peer.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    monkeypatch.setitem(process.PEERS, "crash", ("click", "crash_peer"))
+    monkeypatch.setattr(process, "ROOT", tmp_path)
+    with pytest.raises(EdgelmError, match=rf"its script failed: {name} \(.+\); it said nothing"):
+        run_peer("crash", [])
 
 
 def test_peak_of_memory(tmp_path: Path) -> None:

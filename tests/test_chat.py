@@ -157,6 +157,15 @@ def test_a_good_answer_is_learned(open_: Open) -> None:
     assert entry.conversation == _entries(chat)[0].conversation
 
 
+def test_an_approved_answer_that_holds_a_secret_is_not_learned(open_: Open) -> None:
+    chat = open_()
+    _say(chat, "Hello")
+    chat.turns[-1].reply = "Your password is hunter22."
+    with pytest.raises(InputError, match="looks like a secret; it was not learned"):
+        chat.approve()
+    assert len(_entries(chat)) == 1
+
+
 def test_a_correction_takes_the_place_of_the_answer(open_: Open) -> None:
     chat = open_()
     _say(chat, "What is my boat called?")

@@ -18,7 +18,7 @@ from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.entry import CHAT
 from edgelm.learn.profile import Profile
 from edgelm.runtime import Runtime, RuntimeOptions
-from tests.command import ROOT
+from tests.command import ROOT, Result, assert_one_line, run_cli
 
 pytestmark = pytest.mark.jit_only
 
@@ -48,6 +48,36 @@ def test_every_call_that_fails() -> None:
     fields = _measure("tools.measure.faults", "--each", "one", "--stride", "3")
     assert all(count > 5 for count in fields["cases"].values())
     assert fields["exit_codes"]["full disk: 1"] > 5
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_reading_where_nothing_can_be_written(home: Path, tiny_model: Path, tmp_path: Path, how: str) -> None:
+    home.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", str(home)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a disk with little room")
+
+    def run(*args: str, text: str = "") -> Result:
+        return run_cli([*args, "--json", "--model", str(tiny_model)], text)
+
+    try:
+        assert run("chat", "--max-tokens", "1", text="The ferry waits.\n").code == 0
+        if how == "full":
+            with (home / "fill").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(bytes(512))
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", str(home)], check=True)
+        (tmp_path / "a.txt").write_text("The baker is on board.\n", encoding="utf-8")
+        for args in (["chat", "--max-tokens", "1"], ["adapt", str(tmp_path / "a.txt")], ["profile", "forget", "1"]):
+            line = assert_one_line(run(*args, text="Hello\n"))
+            assert any(reason in line for reason in ("the disk is full", "Read-only file system"))
+            assert "damaged" not in line
+        assert run("profile", "log").json_lines[0]["text"] == "The ferry waits."
+        assert run("chat", "--no-learn", "--max-tokens", "1", text="Hello\n").code == 0
+        assert run("evaluate", str(tmp_path / "a.txt")).code == 0
+    finally:
+        subprocess.run(["umount", "-l", str(home)], check=True)
 
 
 def _stop_after_one() -> Callable[[], bool]:

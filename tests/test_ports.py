@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import configparser
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from edgelm import ports
+from edgelm.cli.chat import _profile_of_peer
 from edgelm.config import PRESETS
-from edgelm.errors import DeviceError, ModelFileError
+from edgelm.errors import DeviceError, InputError, ModelFileError
+from edgelm.learn.profile import Profile
 from edgelm.model import hub
 from edgelm.runtime import Runtime, RuntimeOptions
 from tests.command import run_cli
@@ -162,3 +172,50 @@ def test_info_names_the_port(tiny_model: Path, home: Path) -> None:
     port = ports.detect()
     assert (fields["port"], fields["threads"], fields["memory_mb"]) == (port.name, port.threads, port.memory_mb)
     assert fields["kernels"] in {"jit", "python", *ports.levels()}
+
+
+def _unit(name: str) -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(ROOT / "ports" / name, encoding="utf-8")
+    return unit
+
+
+def test_who_calls_the_service_commands_their_own_profile(tiny_model: Path, home: Path) -> None:
+    service = _unit("edgelm@.service")["Service"]
+    # A namespace of users would hide who calls.
+    assert "PrivateUsers" not in service
+    assert _unit("edgelm.socket")["Socket"]["SocketMode"] == "0660"
+    _, *arguments = service["ExecStart"].split()
+    command = [sys.executable, "-m", "edgelm", *arguments, "--json", "--max-tokens", "1", "--model", str(tiny_model)]
+    ours, theirs = socket.socketpair()
+    with ours, subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs) as process:
+        theirs.close()
+        ours.sendall(b"My address is 7 Harbour Lane.\nHello\n/forget harbour\n/quit\n")
+        with ours.makefile(encoding="utf-8") as answers:
+            rows = [json.loads(line) for line in answers]
+        assert process.wait() == 0
+    assert [row.get("turn") for row in rows] == [1, 2, None]
+    assert rows[2] == {"command": "/forget", "said": "Forgot 'harbour': 1 entry of the log."}
+    name, model = f"uid-{os.getuid()}", hub.load(str(tiny_model))
+    with closing(Profile(home / "profiles", name, model, writable=True)) as profile:
+        assert [entry.text for entry in profile.entries if entry.text] == ["Hello"]
+    assert [path.name for path in (home / "profiles").glob("*.db")] == [f"{name}.db"]
+
+
+@pytest.mark.parametrize("uid", [65534, 0xFFFFFFFF])
+def test_a_caller_whom_the_kernel_cannot_name_is_refused(uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, theirs.makefile() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert _profile_of_peer() == f"uid-{os.getuid()}"
+        monkeypatch.setattr(socket.socket, "getsockopt", lambda *args: struct.pack("iII", 1, uid, uid))
+        with pytest.raises(InputError, match="cannot tell who"):
+            _profile_of_peer()
+
+
+def test_a_socket_of_the_network_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, server.makefile() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with pytest.raises(InputError, match="Unix socket"):
+            _profile_of_peer()

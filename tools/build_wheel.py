@@ -37,14 +37,24 @@ def machine_of(port: str) -> str:
 
 
 def compile_libraries(machine: str, folder: Path) -> None:
-    """Puts a library for each level of a machine into a folder; those that lie there are kept."""
+    """Puts a library for each level of a machine into a folder; those that lie there are kept.
+
+    Raises
+    ------
+    RuntimeError
+        A library cannot be made, as without GNU ld for that machine.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # So that the order of no set can show in the code.
     environment = os.environ | {"PYTHONHASHSEED": "0"}
     for name, level in ports.levels().items():
         out = folder / f"{name}.so"
         if level["triple"].startswith(machine + "-") and not out.exists():
-            subprocess.run([sys.executable, "-m", "tools.aot", name, str(out)], cwd=ROOT, env=environment, check=True)
+            command = [sys.executable, "-m", "tools.aot", name, str(out)]
+            done = subprocess.run(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+            if done.returncode:
+                said = done.stderr.splitlines() or [f"{name}: exit code {done.returncode}"]
+                raise RuntimeError(said[-1].removeprefix("RuntimeError: "))
 
 
 def pack(machine: str, libraries: Path, out: Path) -> Path:
@@ -115,10 +125,13 @@ def main() -> None:
     machines = sorted({machine_of(port) for port in (ports.names() if args.all else args.port)})
     with tempfile.TemporaryDirectory() as room:
         libraries = args.libraries or Path(room)
-        for machine in machines:
-            compile_libraries(machine, libraries.resolve())
-            wheel = pack(machine, libraries, args.out)
-            print(f"{wheel}: {wheel.stat().st_size:,} bytes")
+        try:
+            for machine in machines:
+                compile_libraries(machine, libraries.resolve())
+                wheel = pack(machine, libraries, args.out)
+                print(f"{wheel}: {wheel.stat().st_size:,} bytes")
+        except RuntimeError as exc:
+            parser.exit(1, f"{parser.prog}: {' '.join(str(exc).split())}\n")
 
 
 if __name__ == "__main__":

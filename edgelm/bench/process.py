@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,8 +17,8 @@ from typing import Any
 
 from edgelm.config import environment_with_home
 from edgelm.errors import EdgelmError
-from edgelm.learn.folder import files_of
-from edgelm.runtime import RuntimeOptions, profiles_dir
+from edgelm.model import hub
+from edgelm.runtime import RuntimeOptions, models_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = {"torch": ("torch", "torch_peer"), "llama-cpp": ("llama_cpp", "llama_peer")}
@@ -28,28 +28,25 @@ _SAID = "My sister lives by the sea, and her dog is called Pepper.\n"
 
 
 class Commands:
-    """Runs edgelm's own commands as new processes, on a throw-away copy of the profile.
+    """Runs edgelm's own commands as new processes, in a home of their own where nothing was learned yet.
 
     Parameters
     ----------
     options : RuntimeOptions
+        ``profile`` counts for nothing: what a person told is not what a machine is measured by.
 
     Raises
     ------
     EdgelmError
-        A command failed.
+        There is no such model, or a command failed.
     """
 
     def __init__(self, options: RuntimeOptions) -> None:
+        # Pulled models stay where they are.
+        model = hub.find(options.model, models_dir()).resolve()
+        self._options = ["--model", str(model), "--threads", str(options.threads)]
         self._home = tempfile.TemporaryDirectory(prefix="edgelm-")
         self._environment = environment_with_home(Path(self._home.name))
-        folder = Path(self._home.name) / "profiles"
-        folder.mkdir()
-        for path in files_of(profiles_dir(), options.profile):
-            shutil.copy(path, folder)
-        self._options = ["--profile", options.profile, "--threads", str(options.threads)]
-        if options.model is not None:
-            self._options += ["--model", options.model]
 
     def __enter__(self) -> Commands:
         return self
@@ -105,7 +102,8 @@ class Commands:
         assert process.stderr
         said = process.stderr.read()
         if process.wait() or not answer:
-            raise EdgelmError(f"a process that was to be measured failed: {_last_line(said.decode(errors='replace'))}")
+            why = _why_it_ended(process.returncode, said.decode(errors="replace"))
+            raise EdgelmError(f"a process that was to be measured failed: {why}")
 
 
 def _peak_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
@@ -139,9 +137,18 @@ def run_peer(peer: str, arguments: Sequence[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", f"tools.measure.peers.{PEERS[peer][1]}", *arguments]
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        raise EdgelmError(f"its script failed: {_last_line(done.stderr)}")
+        raise EdgelmError(f"its script failed: {_why_it_ended(done.returncode, done.stderr)}")
     fields: dict[str, Any] = json.loads(_last_line(done.stdout))
     return fields
+
+
+def _why_it_ended(code: int, said: str) -> str:
+    """The last line that a process said, and before it the signal that ended it, if one did."""
+    if code >= 0:
+        return _last_line(said)
+    # Of those for whatever a program likes (SIGRTMIN + 1 and on) there is a number alone.
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"{name} ({signal.strsignal(-code) or 'unknown'}); {_last_line(said)}"
 
 
 def _last_line(text: str) -> str:

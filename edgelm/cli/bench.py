@@ -11,7 +11,7 @@ from edgelm.bench import report
 from edgelm.bench.process import PEERS, Commands, lacking, run_peer
 from edgelm.bench.speed import Speeds
 from edgelm.bench.timing import ROUNDS
-from edgelm.cli.options import Common, catch_up, common, progress_bar
+from edgelm.cli.options import Common, common, progress_bar
 from edgelm.errors import EdgelmError
 from edgelm.runtime import Runtime
 
@@ -63,12 +63,11 @@ def _number(ctx: click.Context, param: click.Parameter, value: float) -> float:
 def bench(blocks: int | None, compare: list[str], gguf: str | None, seconds: float, common: Common) -> None:
     """Speed and memory on this machine, and how near decoding is to its limit.
 
-    Nothing is kept of what is learned meanwhile.
+    It measures the model as it came: no profile is read, and nothing is kept of what is learned meanwhile.
     """
     options = common.runtime
-    with Runtime(options, max_awake=blocks) as runtime:
+    with Runtime(options, max_awake=blocks, use_profile=False) as runtime:
         fields = report.about(runtime, options.threads) | {"rounds": ROUNDS, "seconds": seconds}
-        catch_up(runtime, common)
         common.note("loading the learning kernels (compiled the first time, which takes a while) ...")
         runtime.adaptation.prepare()
         common.note("starting new processes ...")

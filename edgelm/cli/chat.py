@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import os
+import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -13,6 +15,7 @@ import click
 
 from edgelm.chat import Chat, Turn
 from edgelm.cli.options import Common, catch_up, common
+from edgelm.cli.terminal import plain, unfiltered
 from edgelm.config import LearnConfig, SampleConfig
 from edgelm.errors import ConfigError, EdgelmError, InputError
 from edgelm.learn.entry import CHAT
@@ -24,6 +27,10 @@ IDLE_SECONDS = 20.0
 """After so long without a word, what was said is consolidated."""
 READING_SECONDS = 1.0
 """How long the status line waits for what it tells."""
+_CREDENTIALS = "iII"
+"""The numbers of process, user and group, as SO_PEERCRED gives them."""
+_NOBODY = (65534, 0xFFFFFFFF)
+"""What the kernel says of a user whom this namespace has no number for, and of no user."""
 _TOO_LONG = f"a turn of more than {MAX_LINE:,} characters; use `edgelm adapt` for long texts"
 HELP = """\
 /help            this list
@@ -43,28 +50,89 @@ A line that ends in \\ goes on in the next. Ctrl+C stops an answer."""
 @click.command()
 @click.option("--no-learn", is_flag=True, help="Answer only; the profile is read, not changed.")
 @click.option("--no-bank", is_flag=True, help="Answer without the bank of exchanges that comes with edgelm.")
+@click.option("--commands", is_flag=True, help="Through a pipe too, a line that begins with / is a command, as /help.")
+@click.option(
+    "--peer",
+    is_flag=True,
+    help="Standard input is a Unix socket: the profile is that of the user at its other end, uid-N.",
+)
 @click.option("--system", default="", help="A text that stands before the conversation.")
 @click.option("--temperature", type=float, default=0.5, show_default=True, help="0: always the likeliest.")
 @click.option("--max-tokens", type=int, default=120, show_default=True, help="Tokens of an answer at most.")
 @common
-def chat(no_learn: bool, no_bank: bool, system: str, temperature: float, max_tokens: int, common: Common) -> None:
-    """Talk with a model that learns from what you write while it answers."""
+def chat(
+    no_learn: bool, no_bank: bool, commands: bool, peer: bool, system: str, temperature: float, max_tokens: int,
+    common: Common,
+) -> None:  # fmt: skip
+    """Talk with a model that learns from what you write while it answers.
+
+    Through a pipe each line is a turn. One that reads like a command, as "/forget my address", is answered, but neither
+    obeyed nor learned unless --commands is given.
+    """
     sampling = SampleConfig(temperature=temperature, max_tokens=max_tokens)
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not common.json
     options = replace(common.runtime, bank=not no_bank)
+    if peer:
+        if options.profile != "default":
+            raise click.UsageError("--peer names the profile itself: leave --profile out")
+        options = replace(options, profile=_profile_of_peer())
     with Runtime(options, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS, fixed=no_learn) as runtime:
         talk = Chat(runtime, sampling, learn=not no_learn, system=system, patient=not in_terminal)
         if in_terminal:
-            if runtime.profile is not None and runtime.profile.problem:
-                common.note(runtime.profile.problem, always=True)
-            _converse(talk, common)
+            _in_terminal(talk, common)
         else:
             catch_up(runtime, common)
             try:
-                for line in _lines():
-                    _answer(talk, line, common)
+                _through_pipe(talk, common, commands=commands)
             finally:
                 talk.close()
+
+
+def _profile_of_peer() -> str:
+    """The profile of the user who opened the other end of the socket on standard input, by the kernel's word."""
+    try:
+        with socket.socket(fileno=os.dup(sys.stdin.fileno())) as end:
+            if end.family != socket.AF_UNIX:
+                raise OSError("a socket of another family")
+            blob = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_CREDENTIALS))
+    except (OSError, AttributeError):
+        raise InputError(
+            "--peer needs a Unix socket of Linux as standard input, as ports/edgelm.socket gives"
+        ) from None
+    _, uid, _ = struct.unpack(_CREDENTIALS, blob)
+    if uid in _NOBODY:
+        raise InputError(
+            "--peer cannot tell who is there: the user has no number in this namespace (PrivateUsers=yes?)"
+        )
+    return f"uid-{uid}"
+
+
+def _in_terminal(talk: Chat, common: Common) -> None:
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.output import create_output
+
+    problem = talk.runtime.profile.problem if talk.runtime.profile is not None else ""
+    if problem:
+        common.note(problem, always=True)
+    # The prompt moves the cursor; what it shows of the person's words it escapes itself.
+    with create_app_session(output=create_output(unfiltered(sys.stdout))):
+        _converse(talk, common)
+
+
+def _through_pipe(talk: Chat, common: Common, *, commands: bool) -> None:
+    for line in _lines():
+        if not commands or not line.startswith("/"):
+            _answer(talk, line, common)
+            continue
+        try:
+            said = _command(talk, line)
+        except EdgelmError as exc:
+            # Whoever sits at the other end of a socket reads stdout alone.
+            common.emit({"command": line.split()[0], "error": str(exc)}, str(exc))
+            continue
+        if said is None:
+            break
+        common.emit({"command": line.split()[0], "said": said}, said)
 
 
 def _lines() -> Iterator[str]:
@@ -86,15 +154,20 @@ def _lines() -> Iterator[str]:
 def _answer(talk: Chat, text: str, common: Common) -> None:
     if len(text) > MAX_LINE:
         raise InputError(_TOO_LONG)
-    with closing(talk.turn(text)) as pieces:
-        for piece in pieces:
-            if not common.json:
-                click.echo(piece, nl=False)
+    learns, word = talk.learn, text.split()[0].lower()
+    if word in _COMMANDS:
+        common.note(f"{word} was text here: answered, not learned; --commands makes such lines commands", always=True)
+        talk.learn = False
+    try:
+        with closing(talk.turn(text)) as pieces:
+            for piece in pieces:
+                if not common.json:
+                    click.echo(piece, nl=False)
+    finally:
+        talk.learn = learns
     turn = talk.turns[-1]
-    if common.json:
-        click.echo(json.dumps(turn.to_json(), ensure_ascii=False))
-    else:
-        click.echo()
+    common.emit(turn.to_json(), "")
+    if not common.json:
         if turn.learning is not None:
             # The person reads meanwhile; what takes longer is shown below the prompt.
             wait([turn.learning], timeout=READING_SECONDS)
@@ -134,7 +207,8 @@ def _converse(talk: Chat, common: Common) -> None:
     ready.add_done_callback(lambda _: session.app.invalidate())
     while True:
         # What was said before can be brought back with the arrow keys; what was forgotten cannot.
-        said = [entry.text for entry in runtime.adaptation.entries if entry.kind == CHAT]
+        told = (entry.text for entry in runtime.adaptation.entries if entry.kind == CHAT)
+        said = [text for text in told if text == plain(text)]
         session.history = session.default_buffer.history = InMemoryHistory(said)
         try:
             text = session.prompt("> ")
@@ -146,8 +220,10 @@ def _converse(talk: Chat, common: Common) -> None:
             continue
         try:
             if text.startswith("/"):
-                if not _command(talk, text.strip()):
+                said_back = _command(talk, text.strip())
+                if said_back is None:
                     break
+                click.echo(said_back)
             else:
                 _answer(talk, text, common)
         except KeyboardInterrupt:
@@ -166,80 +242,78 @@ def _make_ready(talk: Chat) -> None:
         adaptation.prepare()
 
 
-def _command(talk: Chat, text: str) -> bool:
-    """Runs a slash command; False ends the chat."""
+def _command(talk: Chat, text: str) -> str | None:
+    """Runs a slash command; what it has to say, or None to end the chat."""
     name, _, rest = text.partition(" ")
-    commands: dict[str, Callable[[], None]] = {
-        "/help": lambda: click.echo(HELP),
-        "/good": lambda: _say(talk.approve(), "Learned that answer."),
-        "/fix": lambda: _say(talk.correct(rest), "Learned your answer."),
-        "/undo": lambda: _removed(talk.undo(), "that turn"),
-        "/forget": lambda: _removed(talk.forget(rest), repr(rest.strip())),
-        "/why": lambda: _why(talk),
-        "/stats": lambda: _stats(talk),
-        "/set": lambda: _set(talk, rest),
-        "/reset": lambda: _reset(talk),
-        "/save": lambda: _save(talk),
-    }
-    if name == "/quit":
-        return False
-    if name in commands:
-        commands[name]()
-    else:
-        click.echo(f"There is no {name}; /help lists the commands.")
-    return True
+    if name in _COMMANDS:
+        return _COMMANDS[name](talk, rest)
+    return f"There is no {name}; /help lists the commands."
 
 
-def _say(job: Job, text: str) -> None:
+def _after(job: Job, text: str) -> str:
     job.result()
-    click.echo(text)
+    return text
 
 
-def _removed(ids: list[int], what: str) -> None:
-    click.echo(f"Forgot {what}: {len(ids)} {'entry' if len(ids) == 1 else 'entries'} of the log.")
+def _removed(talk: Chat, ids: list[int], what: str) -> str:
+    text = f"Forgot {what}: {len(ids)} {'entry' if len(ids) == 1 else 'entries'} of the log."
+    still = talk.runtime.profile.still_in() if talk.runtime.profile else ""
+    return f"{text} The words stay in {still} while another program reads it." if still else text
 
 
-def _why(talk: Chat) -> None:
-    for line in talk.sources():
-        click.echo(line)
-    rows = [item for item in talk.why() if abs(item.bits) >= 0.05][:5]
-    if not rows and not talk.sources():
-        click.echo("Nothing that you said moved this answer; it is the model's own.")
-    for item in rows:
+def _why(talk: Chat) -> str:
+    lines = talk.sources()
+    for item in [item for item in talk.why() if abs(item.bits) >= 0.05][:5]:
         said = " ".join(item.entry.text.split())[:60]
         parts = f"words {item.bits_fast:+.1f}, weights {item.bits_slow:+.1f}"
-        click.echo(f"{item.bits:+7.1f} bits  ({parts})  #{item.entry.id} {said}")
+        lines.append(f"{item.bits:+7.1f} bits  ({parts})  #{item.entry.id} {said}")
+    return "\n".join(lines) or "Nothing that you said moved this answer; it is the model's own."
 
 
-def _reset(talk: Chat) -> None:
+def _reset(talk: Chat) -> str:
     talk.reset()
-    click.echo("A new conversation; what was learned stays.")
+    return "A new conversation; what was learned stays."
 
 
-def _save(talk: Chat) -> None:
+def _save(talk: Chat) -> str:
     runtime = talk.runtime
     runtime.worker.call(lambda _: runtime.adaptation.settle()).result()
-    click.echo(f"The profile has {runtime.profile.n_bytes if runtime.profile else 0:,} bytes.")
+    return f"The profile has {runtime.profile.n_bytes if runtime.profile else 0:,} bytes."
 
 
-def _stats(talk: Chat) -> None:
+def _stats(talk: Chat) -> str:
     learned = [turn.learned for turn in talk.turns if turn.learned]
     gained, here = sum(item.bits_gained for item in learned), sum(item.tokens for item in learned)
     entries = [entry for entry in talk.runtime.adaptation.entries if entry.text]
     total = sum(len(talk.runtime.tokenizer.encode(entry.text)) for entry in entries)
-    click.echo(
+    return (
         f"This chat: {here} tokens learned, {gained:.0f} bits gained. "
         f"The profile: {len(entries)} entries, {total:,} tokens."
     )
 
 
-def _set(talk: Chat, words: str) -> None:
+def _set(talk: Chat, words: str) -> str:
     name, _, value = words.partition(" ")
     kinds = {"temperature": float, "top_p": float, "repetition_penalty": float, "max_tokens": int}
+    if name not in kinds:
+        raise ConfigError(f"/set knows {', '.join(kinds)}")
     try:
-        if name not in kinds:
-            raise ConfigError(f"/set knows {', '.join(kinds)}")
         talk.sampling = replace(talk.sampling, **{name: kinds[name](value)})
-        click.echo(f"{name} is {value}.")
-    except (ValueError, ConfigError) as exc:
-        click.echo(str(exc))
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from None
+    return f"{name} is {value}."
+
+
+_COMMANDS: dict[str, Callable[[Chat, str], str | None]] = {
+    "/help": lambda talk, rest: HELP,
+    "/good": lambda talk, rest: _after(talk.approve(), "Learned that answer."),
+    "/fix": lambda talk, rest: _after(talk.correct(rest), "Learned your answer."),
+    "/undo": lambda talk, rest: _removed(talk, talk.undo(), "that turn"),
+    "/forget": lambda talk, rest: _removed(talk, talk.forget(rest), repr(rest.strip())),
+    "/why": lambda talk, rest: _why(talk),
+    "/stats": lambda talk, rest: _stats(talk),
+    "/reset": lambda talk, rest: _reset(talk),
+    "/set": _set,
+    "/save": lambda talk, rest: _save(talk),
+    "/quit": lambda talk, rest: None,
+}

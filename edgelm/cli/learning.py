@@ -45,7 +45,7 @@ def split_holdout(texts: list[TextFile], share: float) -> tuple[TextFile, str]:
 @common
 def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) -> None:
     """Learn files, folders or standard input (-): txt, md, JSON chat exports."""
-    text, held_out = split_holdout(read_paths(paths, sys.stdin.buffer), holdout)
+    text, held_out = split_holdout(read_paths(paths, sys.stdin.buffer, common.insist), holdout)
     learnable, secrets_skipped = without_secrets(text.text)
     if secrets_skipped:
         common.note(f"{secrets_skipped} lines look like secrets and are not learned", always=True)
@@ -103,7 +103,7 @@ def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, suite: str
         return
     if not paths:
         raise click.UsageError("Missing argument 'PATH...'")
-    texts = read_paths(paths, sys.stdin.buffer)
+    texts = read_paths(paths, sys.stdin.buffer, common.insist)
     with Runtime(common.runtime, max_awake=blocks, fixed=not learn) as runtime:
         total = sum(len(runtime.tokenizer.encode_document_lines(item.text)) for item in texts)
         catch_up(runtime, common)
@@ -149,7 +149,7 @@ def _evaluate_suite(suite: str, paths: tuple[str, ...], common: Common) -> None:
                 fields: dict[str, Any] = getattr(suites, suite)(trial, data, on_tokens)
                 return fields
 
-        texts = read_paths(paths, sys.stdin.buffer)
+        texts = read_paths(paths, sys.stdin.buffer, common.insist)
         if suite in ("facts", "correction"):
             told = [fact for item in texts for fact in read_facts(item.text, item.name)]
             rows = [run(told or made_up(200, options.seed))]
@@ -168,7 +168,7 @@ def _evaluate_talk(suite: str, paths: tuple[str, ...], common: Common) -> None:
     from edgelm.measure.point import on_the_point, read_pairs
     from edgelm.measure.recall import bundled_facts, read_told, recall
 
-    begun, texts = time.perf_counter(), read_paths(paths, sys.stdin.buffer)
+    begun, texts = time.perf_counter(), read_paths(paths, sys.stdin.buffer, common.insist)
     with progress_bar("asking", 0, common) as on_tokens:
         if suite == "recall":
             facts = [fact for item in texts for fact in read_told(item.text, item.name)]

@@ -9,6 +9,7 @@ import sys
 import click
 
 from edgelm import __version__
+from edgelm.cli.terminal import filter_streams
 from edgelm.config import one_blas_thread
 from edgelm.errors import EdgelmError
 
@@ -54,7 +55,9 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line; the one place where an error becomes a line and an exit code."""
-    _open_closed_streams()
+    # An input that the parent process closed (`<&-`) is an empty one.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115
+    filter_streams()
     one_blas_thread()
     try:
         code = cli.main(sys.argv[1:] or ["--help"], standalone_mode=False)
@@ -78,13 +81,6 @@ def main() -> None:
         _fail("not enough memory; use a smaller file or model", 1)
     except OSError as exc:
         _fail(f"{exc.filename or 'input/output'}: {exc.strerror or exc}", 1)
-
-
-def _open_closed_streams() -> None:
-    """A stream that the parent process closed (`<&-`) is an empty one."""
-    sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
 def _fail(message: str, code: int) -> None:

@@ -12,13 +12,11 @@ from edgelm import __version__, ports
 from edgelm.cli.options import Common, common, progress_bar
 from edgelm.config import data_dir
 from edgelm.engine import verify as verification
-from edgelm.errors import ModelFileError
+from edgelm.errors import DeviceError, ModelFileError
 from edgelm.learn.folder import files_of
 from edgelm.model import hub, store
+from edgelm.model.archive import check_sizes
 from edgelm.runtime import models_dir
-
-_FETCH_SECONDS = 30
-"""Silence of a network after which fetching is given up."""
 
 
 @click.command()
@@ -84,9 +82,7 @@ def show(name: str | None, common: Common) -> None:
     card = folder / hub.CARD
     if card.is_file() and not common.json:
         lines += ["", card.read_text(encoding="utf-8", errors="replace")]
-    # Whoever wrote the card must not steer the terminal.
-    plain = "".join(char for char in "\n".join(lines) if char.isprintable() or char in "\n\t")
-    common.emit(fields, plain.rstrip())
+    common.emit(fields, "\n".join(lines).rstrip())
 
 
 @models.command()
@@ -99,8 +95,8 @@ def verify(names: tuple[str, ...], common: Common) -> None:
     rows = []
     for name in names or store.folders(models_dir()):
         try:
-            problems = verification.problems(hub.find(name, models_dir()))
-        except ModelFileError as exc:
+            problems = _problems(hub.find(name, models_dir()), name)
+        except (ModelFileError, DeviceError) as exc:
             problems = [str(exc)]
         rows.append({"name": name, "ok": not problems, "problems": problems})
         for problem in problems:
@@ -123,37 +119,26 @@ def pull(source: str, name: str | None, sha256: str | None, common: Common) -> N
     registry.
     """
 
-    def fetch(url: str) -> Iterator[bytes]:
-        return _fetch(url, common)
+    def fetched(url: str) -> Iterator[bytes]:
+        from edgelm.model.fetch import fetch
 
-    folder, is_new = store.pull(store.Source(source, sha256, fetch), models_dir(), verification.problems, name)
+        return fetch(url, lambda n_bytes: progress_bar("pulling", n_bytes, common))
+
+    def check(staged: Path) -> list[str]:
+        return _problems(staged, source)
+
+    folder, is_new = store.pull(store.Source(source, sha256, fetched), models_dir(), check, name)
     fields = store.summary(folder, models_dir()) | {"name": folder.name, "new": is_new}
     size = f"{fields['parameters']:,} parameters, {fields['bytes']:,} bytes"
     done = f"is here: {size}" if is_new else "was here already, the same model"
     common.emit(fields, f"{folder.name} {done}; use it with --model {folder.name}")
 
 
-def _fetch(url: str, common: Common) -> Iterator[bytes]:
-    """What lies at an address, in pieces; progress on stderr."""
-    from http.client import HTTPException
-    from urllib.parse import urlsplit
-    from urllib.request import Request, urlopen
-
-    try:
-        request = Request(url, headers={"User-Agent": f"edgelm/{__version__}"})
-        with urlopen(request, timeout=_FETCH_SECONDS) as response:
-            if urlsplit(response.url).scheme not in ("https", urlsplit(url).scheme):
-                raise ModelFileError("the address leads to one that is not https; give that one if you trust it")
-            expected, done = int(response.headers.get("Content-Length") or 0), 0
-            with progress_bar("pulling", expected, common) as on_bytes:
-                while chunk := response.read(1 << 16):
-                    done += len(chunk)
-                    on_bytes(len(chunk))
-                    yield chunk
-        if done < expected:
-            raise ModelFileError(f"the network gave {done:,} of {expected:,} bytes; try again")
-    except (OSError, HTTPException, ValueError) as exc:
-        raise ModelFileError(f"cannot be fetched ({exc}); check the address and the network") from None
+def _problems(folder: Path, what: str) -> list[str]:
+    """What is wrong with a model folder; it is not read unless it has the size of one, and there is room for it."""
+    check_sizes(folder)
+    ports.check_memory(hub.memory_needed(str(folder.absolute())), what, ports.detect())
+    return verification.problems(folder)
 
 
 @click.command()

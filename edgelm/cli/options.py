@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from edgelm import ports
-from edgelm.config import no_color
+from edgelm.cli.terminal import remark, unfiltered
 from edgelm.runtime import Runtime, RuntimeOptions
 
 
@@ -32,13 +32,11 @@ class Common:
     def note(self, text: str, *, always: bool = False) -> None:
         """A remark on stderr; without ``always`` in a terminal or with -v alone."""
         if always or self.verbose or (sys.stderr.isatty() and not self.json):
-            click.echo(style(text), err=True)
+            remark(text)
 
-
-def style(text: str) -> str:
-    """Dim, where a person sees it and has not asked for plain text."""
-    plain = no_color() or not sys.stderr.isatty()
-    return text if plain else click.style(text, dim=True)
+    def insist(self, text: str) -> None:
+        """A remark that is made in any case."""
+        self.note(text, always=True)
 
 
 def common(function: Callable[..., None]) -> Callable[..., None]:
@@ -70,7 +68,9 @@ def progress_bar(label: str, total: int, common: Common) -> Iterator[Callable[[i
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(file=unfiltered(sys.stderr))
+    # What others print meanwhile it would print for them, around the filter.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task(label, total=total)
         yield lambda n_tokens: bar.advance(task, n_tokens)
 

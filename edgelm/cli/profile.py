@@ -60,6 +60,8 @@ def show(common: Common) -> None:
 def log(count: int | None, common: Common) -> None:
     """The entries of the log, oldest first."""
     store = _open(common)
+    if store.problem:
+        common.note(store.problem, always=True)
     for entry in store.entries[-count:] if count else store.entries:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
         fields = {"id": entry.id, "time": when, "kind": entry.kind, "text": entry.text}
@@ -108,7 +110,12 @@ def _remove(runtime: Runtime, ids: list[int], common: Common) -> None:
     removed = runtime.adaptation.remove(ids) if ids else []
     _replay(runtime, common)
     fields = {"removed": len(removed), "entries": removed, "weights_sha256": runtime.adaptation.sha256}
-    common.emit(fields, f"{len(removed)} {'entry' if len(removed) == 1 else 'entries'} removed")
+    text = f"{len(removed)} {'entry' if len(removed) == 1 else 'entries'} removed"
+    if runtime.profile is not None and (journal := runtime.profile.still_in()):
+        fields["still_in"] = journal
+        text += " from the log; another program reads it, and until it ends and the profile is next opened "
+        text += f"to learn, the words stay in {journal}"
+    common.emit(fields, text)
 
 
 def _replay(runtime: Runtime, common: Common) -> None:
@@ -135,13 +142,25 @@ def rebase(common: Common) -> None:
 
 @profile.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option("--private", type=float, metavar="EPSILON", help="Hide whose change it is; smaller hides more.")
 @common
-def export(file: Path, common: Common) -> None:
-    """Write the learned change alone, without any words, as safetensors."""
+def export(file: Path, private: float | None, common: Common) -> None:
+    """Write the learned change of the weights, as safetensors.
+
+    The file holds no text, but words can be read back from weights: how many sentences of the log are completed word
+    for word by whoever has the file is measured and said. With --private the change is clipped and hidden in noise, so
+    that the file is (EPSILON, 1e-6)-differentially private for the profile as a whole; an EPSILON so small that no
+    useful model would be left is refused.
+    """
     with Runtime(common.runtime) as runtime:
         catch_up(runtime, common)
-        size = runtime.adaptation.export(file)
-    common.emit({"path": str(file), "bytes": size}, f"{file}: {size:,} bytes; weights only, none of your words")
+        fields = runtime.export(file, private)
+    tried, said, base = (fields[name] for name in ("sentences", "completed", "completed_by_base"))
+    text = f"{file}: {fields['bytes']:,} bytes. Words can be read back from weights: of {tried} sentences of the log "
+    text += f"it completes {said} word for word, the base model {base}"
+    if private is not None:
+        text += f"; private with epsilon {private:g}, delta {fields['delta']:g}, for the profile as a whole"
+    common.emit(fields, text)
 
 
 @profile.command(name="import")
@@ -149,19 +168,18 @@ def export(file: Path, common: Common) -> None:
 @common
 def import_(file: Path, common: Common) -> None:
     """Begin an empty profile with a change that was exported, or with a copy of a profile's .db file."""
-    name = common.runtime.profile
-    check_name(name)
-    is_new = not (profiles_dir() / f"{name}.db").exists()
-    try:
-        with Runtime(common.runtime, writable=True) as runtime:
+    with Runtime(common.runtime, writable=True) as runtime:
+        assert runtime.profile is not None
+        try:
             runtime.adaptation.take_in(file)
             _replay(runtime, common)
-            fields = {"entries": len(runtime.adaptation.entries), "weights_sha256": runtime.adaptation.sha256}
-    except BaseException:
-        if is_new:
-            Profile.delete(profiles_dir(), name)
-        raise
-    common.emit(fields, f"profile {name!r}: {fields['entries']} entries")
+        except BaseException:
+            # What was there before, or has come since, is somebody's: nothing goes that was not made under this lock.
+            if runtime.profile.is_new:
+                runtime.profile.discard()
+            raise
+        fields = {"entries": len(runtime.adaptation.entries), "weights_sha256": runtime.adaptation.sha256}
+    common.emit(fields, f"profile {common.runtime.profile!r}: {fields['entries']} entries")
 
 
 @profile.command()

@@ -204,7 +204,7 @@ def _options(threads: int) -> ort.SessionOptions:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     # A thread that spins between tokens takes the core from the learner, and heats the device.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     return options
 
 

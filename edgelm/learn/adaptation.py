@@ -20,6 +20,7 @@ from edgelm.model import tensorfile
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
 from edgelm.model.packing import Tensor
+from edgelm.model.weights import Weights
 from edgelm.text.tokenizer import DOC_ID
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from edgelm.learn.fast_memory import FastMemory
     from edgelm.learn.replay import Learned, Life
 
-GATES = "memory.gates"
+GATES, WATCH = "memory.gates", "gate.watch"
+"""As in ``edgelm.learn.replay``, which loads the kernels."""
+HARM, HARM_STEPS = 2, 8
+"""A change from outside may cost general text this many times what learning may; tokens that are scored at a time."""
 OnTokens = Callable[[int], None]
 
 
@@ -73,9 +77,11 @@ class Adaptation:
         ours = self.profile is not None and self.profile.base == self.model.sha256
         found = self.profile.checkpoint() if self.profile and ours else None
         self._since, tensors, _ = found or (0, {}, {})
-        self._gates = tensors.pop(GATES, None)
+        self._gates, self._watch = tensors.pop(GATES, None), tensors.pop(WATCH, None)
         if (name := misfit(tensors, self.model.config)) or (found and self._gates is None):
             raise ProfileError(f"{self.profile.path}: its weights are damaged at {name or GATES!r}")  # type: ignore[union-attr]
+        if self._watch is not None and not _is_watch(self._watch):
+            raise ProfileError(f"{self.profile.path}: its weights are damaged at {WATCH!r}")  # type: ignore[union-attr]
         if tensors or "base" in self.__dict__:
             base = self.base
             with self.guard.writing():
@@ -145,7 +151,7 @@ class Adaptation:
                 # One that was broken off may be complete without what was forgotten since.
                 complete = entry.amount is None or entry.amount >= self.config.rounds * len(recent)
                 recent = [] if complete else recent
-        return Life(self.model, weights, self.base, memory, self.config, guard, recent=recent)
+        return Life(self.model, weights, self.base, memory, self.config, guard, recent=recent, watch=self._watch)
 
     def before(self, entry: Entry) -> str:
         """The words that an answer answers."""
@@ -249,8 +255,9 @@ class Adaptation:
             if self._unlearned:
                 return
             # The log first: should it fail, the weights are still those of the log.
-            self.profile.append(CHECKPOINT, time=self._clock())
+            entry = self.profile.append(CHECKPOINT, time=self._clock())
         tensors = self._life.settle()
+        self._write_notes(entry)
         if self._unsaved >= least_tokens:
             self.profile.keep_weights(tensors)
             self._unsaved = 0
@@ -285,18 +292,34 @@ class Adaptation:
         self.profile.rebase(self.model)
         self.restart()
 
-    def export(self, path: Path) -> int:
-        """Writes the learned change alone, without any words; returns its bytes."""
+    def exported(self, epsilon: float | None = None) -> Weights:
+        """The learned change as ``take_in`` reads it, with ``epsilon`` clipped and in noise (``edgelm.learn.privacy``).
+
+        Raises
+        ------
+        ProfileError
+            The noise would leave no model that anybody could use.
+        """
         from edgelm.learn.change import pack_change
 
         changes = pack_change(self.model.adaptable, self.base, self.model.config)
+        if epsilon is not None:
+            from edgelm.learn.privacy import hidden
+
+            changes = hidden(changes, self.model.config, epsilon, np.random.default_rng())
+            self._refuse_harm(changes, f"epsilon {epsilon:g}", "nothing is written; a larger one hides less")
+        return changes
+
+    def write_change(self, path: Path, changes: Weights) -> int:
+        """Writes what ``exported`` gave; returns its bytes."""
         metadata = {"base": self.model.sha256, "base_name": self.model.name, "kind": "edgelm learned change"}
         tensorfile.write(path, changes, metadata)
         return path.stat().st_size
 
     def take_in(self, path: Path) -> None:
         """Begins an empty profile with a change that ``export`` wrote, or with the log of another profile's
-        ``.db``; then ``catch_up`` is to follow."""
+        ``.db``; then ``catch_up`` is to follow. What would make general text worse is refused before any of it is kept.
+        """
         assert self.profile is not None
         if self.entries:
             raise ProfileError(f"profile {self.profile.name!r} is not empty; import into a new one: --profile NAME")
@@ -304,15 +327,39 @@ class Adaptation:
             if not path.is_file():
                 raise ProfileError(f"{path}: no such file")
             source = Profile(path.absolute().parent, path.stem, self.model, writable=False)
-            self.profile.copy_log(source.entries)
-            source.close()
+            try:
+                # Its words alone; what they do to the weights is done anew, under this model's gate.
+                self.profile.copy_log(source.entries)
+            finally:
+                source.close()
             self.restart()
             return
         changes, metadata = tensorfile.read(path)
         if metadata.get("base") != self.model.sha256:
             raise ProfileError(f"{path} was learned on another model ({metadata.get('base_name')!r})")
-        if name := misfit(changes, self.model.config):
-            raise ProfileError(f"{path}: damaged at {name!r}")
+        self._refuse_harm(changes, str(path), "it is not taken in")
         changes[GATES] = self._memory_of(()).gates
         self.profile.append(IMPORT, time=self._clock(), note=f"from {path.name}", tensors=changes)
         self.restart()
+
+    def _refuse_harm(self, changes: Weights, what: str, advice: str) -> None:
+        """Raises ``ProfileError`` if tensors are no change, or one that costs general text more than learning may."""
+        if name := misfit(changes, self.model.config):
+            raise ProfileError(f"{what}: damaged at {name!r}")
+        from edgelm.learn.gate import Gate
+        from edgelm.learn.network import Network
+
+        weights = {name: array.copy() for name, array in self.model.adaptable.items()}
+        apply_change(changes, self.base, weights)
+        operands = {**self.model.operands, **weights}
+        gate = Gate(self.model.config, self.model.tokenizer, operands, self.base, self.config)
+        excess = gate.excess_of_all(Network(self.model.config, operands, (), HARM_STEPS))
+        if not excess < HARM * self.config.gate_limit:
+            cost = f"{excess:.0%} more" if excess < 10 else "many times as much, or nothing that is finite"
+            raise ProfileError(f"{what}: with it general text would cost {cost}; {advice}")
+
+
+def _is_watch(watch: np.ndarray) -> bool:
+    """Whether an array is where a gate may stand (``Life``)."""
+    fits = watch.dtype == np.float64 and watch.shape == (3,) and bool(np.isfinite(watch).all())
+    return fits and bool((watch[:2] >= 0).all() and (watch[:2] < 2**53).all() and (watch[:2] == watch[:2] // 1).all())

@@ -10,34 +10,32 @@ but time. One process at a time may hold a profile for writing.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import IO
 
 from edgelm.errors import ModelFileError, ProfileError
 from edgelm.interrupt import held_back
+from edgelm.learn.database import (
+    connect,
+    create,
+    empty_journal,
+    misfit,
+    prepare,
+    read_log,
+    read_meta,
+    reason,
+    reporting,
+)
 from edgelm.learn.entry import GOOD, PAIRED, WORDLESS, Entry
-from edgelm.learn.folder import check_name, files_of, hold
+from edgelm.learn.folder import check_name, files_of, hold, keep_private, remove_files
 from edgelm.model import tensorfile
 from edgelm.model.hub import Model
 from edgelm.model.weights import Weights
-
-FORMAT = 2
-APPLICATION_ID = 0x65646765  # "edge"
-_SCHEMA = f"""
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE log(
-    id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL,
-    conversation INTEGER NOT NULL, parent INTEGER, amount INTEGER, note TEXT NOT NULL, digest BLOB NOT NULL);
-CREATE TABLE checkpoint(entry INTEGER PRIMARY KEY, sha256 TEXT NOT NULL);
-"""
 
 
 class Profile:
@@ -60,7 +58,11 @@ class Profile:
     entries : list of Entry
         The log, oldest first.
     problem : str
-        Why the checkpoint was not used, if it was damaged.
+        What a person should know: the checkpoint was damaged and not used, or others could write the files.
+    is_new : bool
+        Whether opening it for writing made it.
+    lingers : bool
+        Whether what was removed may still be in the write-ahead log, because another program was reading it.
 
     Raises
     ------
@@ -73,12 +75,12 @@ class Profile:
         self.folder, self.name, self.path = folder, name, folder / f"{name}.db"
         self.entries: list[Entry] = []
         self.base, self.base_name, self.problem = model.sha256, model.name, ""
+        self.is_new = self.lingers = False
         self._mutex = threading.RLock()
         self._database: sqlite3.Connection | None = None
         self._lock: IO[bytes] | None = hold(folder, name) if writable else None
         try:
-            if writable or self.path.exists():
-                self._open(writable)
+            self._open(writable)
             if self.base != model.sha256 and not any_base:
                 raise ProfileError(
                     f"profile {name!r} was learned on another model ({self.base_name!r}); use that one, or move it: "
@@ -93,10 +95,8 @@ class Profile:
         """Turns what SQLite and the system report into one line."""
         with self._mutex:
             assert self._database is not None
-            try:
+            with reporting(self.path, doing):
                 yield self._database
-            except (sqlite3.Error, OSError, UnicodeError) as exc:
-                raise ProfileError(f"{self.path}: {doing} ({_reason(exc)})") from None
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -111,72 +111,33 @@ class Profile:
                 raise
 
     def _open(self, writable: bool) -> None:
-        is_new = not self.path.exists() or self.path.stat().st_size == 0
-        # Without a write-ahead log nobody is writing, and reading shall leave no file behind.
-        idle = not self.path.with_name(f"{self.name}.db-wal").exists()
-        mode = "mode=rwc" if writable else "mode=ro&immutable=1" if idle else "mode=ro"
-        where = str(self.path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        try:
-            if is_new and writable:
-                self._create()
-            self._database = sqlite3.connect(
-                f"file:{where}?{mode}", uri=True, isolation_level=None, check_same_thread=False
-            )
-        except (sqlite3.Error, OSError) as exc:
-            raise ProfileError(f"{self.path}: cannot be opened ({_reason(exc)})") from None
-        with self._reporting("damaged or not a profile; move the file away to start anew") as database:
+        damaged = "damaged or not a profile; move the file away to start anew"
+        with reporting(self.path, "cannot be opened; nothing was lost", damaged):
+            if not writable and not self.path.exists():
+                return
+            self.problem = keep_private(self.folder, self.name, repair=writable)
+            if writable and (not self.path.exists() or self.path.stat().st_size == 0):
+                self.is_new = True
+                for path in files_of(self.folder, self.name):
+                    # A write-ahead log without its database would be taken for that of the new one.
+                    if path.name.startswith((self.path.name, f".{self.path.name}.new")):
+                        path.unlink()
+                create(self.path, self.base, self.base_name)
+            self._database = connect(self.path, writable=writable)
+            meta = read_meta(self._database, self.path)
+            self.base, self.base_name = meta.get("base", ""), meta.get("base_name", "")
+            self.entries = read_log(self._database, self.path)
             if writable:
-                database.execute("PRAGMA page_size = 1024")
-                database.execute("PRAGMA synchronous = FULL")
-                database.execute("PRAGMA secure_delete = ON")
-            self._read(database)
-            if writable:
-                database.execute("PRAGMA journal_mode = WAL")  # not before it is known to be a profile
+                prepare(self._database)
         if writable:
             self._tidy()
-
-    def _create(self) -> None:
-        """Makes the database beside its place: after a crash it is whole, or not there."""
-        fresh = self.folder / f".{self.path.name}.new"
-        for path in files_of(self.folder, self.name):
-            # A write-ahead log without its database would be taken for that of the new one.
-            if path.name.startswith((self.path.name, fresh.name)):
-                path.unlink()
-        fresh.touch(mode=0o600)
-        with closing(sqlite3.connect(fresh, isolation_level=None)) as database:
-            database.executescript(f"PRAGMA page_size = 1024; BEGIN; {_SCHEMA}")
-            values = ("base", self.base, "base_name", self.base_name)
-            database.execute("INSERT INTO meta VALUES (?, ?), (?, ?)", values)
-            # Nothing is left to write when it is closed, which reports no error.
-            database.execute("COMMIT")
-            database.execute("PRAGMA journal_mode = WAL")
-        os.replace(fresh, self.path)
-        tensorfile.sync_folder(self.folder)
-
-    def _read(self, database: sqlite3.Connection) -> None:
-        known = database.execute("PRAGMA application_id").fetchone()[0]
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if known != APPLICATION_ID:
-            raise ProfileError(f"{self.path}: not an edgelm profile; move the file away to start anew")
-        if version != FORMAT:
-            raise ProfileError(f"{self.path}: profile format {version}, this edgelm reads {FORMAT}")
-        if (check := database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            problem = check.splitlines()[-1]
-            raise ProfileError(f"{self.path}: damaged ({problem}); move the file away, or bring a copy back")
-        meta = dict(database.execute("SELECT key, value FROM meta"))
-        self.base, self.base_name = meta.get("base", ""), meta.get("base_name", "")
-        columns = "id, time, kind, text, conversation, parent, amount, note, digest"
-        for *fields, stored in database.execute(f"SELECT {columns} FROM log ORDER BY id"):
-            entry = Entry(*fields)
-            if entry.digest != stored:
-                raise ProfileError(f"{self.path}: entry {entry.id} is damaged; move the file away or use a copy")
-            self.entries.append(entry)
 
     def _tidy(self) -> None:
         """Ends what a crash cut short: the write-ahead log, and weights that nothing refers to."""
         with self._reporting("cannot be written") as database:
             kept = {self._weights_path(entry) for (entry,) in database.execute("SELECT entry FROM checkpoint")}
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if empty_journal(database):
+                self.lingers = False
             for path in files_of(self.folder, self.name):
                 if not path.name.startswith(self.path.name) and path not in kept:
                     path.unlink(missing_ok=True)
@@ -212,6 +173,8 @@ class Profile:
             row = database.execute("SELECT value FROM meta WHERE key = 'removed'").fetchone()
             last = max(self.entries[-1].id if self.entries else 0, int(row[0]) if row else 0)
             entry = Entry(last + 1, float(time), kind, text, conversation, parent, None, note)
+            if field := misfit(entry):
+                raise ProfileError(f"{self.path}: cannot be written (no entry can have such a {field})")
             sha256 = self._write_weights(entry.id, tensors) if tensors is not None else ""
             with self._writing():
                 database.execute("INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?)", (*astuple(entry), entry.digest))
@@ -330,9 +293,20 @@ class Profile:
                 database.execute("DELETE FROM meta WHERE key = 'progress'")
 
         self._reset(update, gone)
+        self.lingers = True
         self.entries = [entry for entry in self.entries if entry.id not in gone]
         self._tidy()
         return sorted(gone)
+
+    def is_wiped(self) -> bool:
+        """Whether no file holds what was removed any more; where another program was reading, tries once more."""
+        if self.lingers:
+            self._tidy()
+        return not self.lingers
+
+    def still_in(self) -> str:
+        """The journal in which words still are that were taken out of the log, or nothing."""
+        return "" if self.is_wiped() else f"{self.path}-wal"
 
     def rebase(self, model: Model) -> None:
         """Makes this the profile of another model; the log has to be replayed on it."""
@@ -373,7 +347,7 @@ class Profile:
                     raise ModelFileError(f"{path}: damaged")
                 return (entry_id, *tensorfile.read(path))
             except (OSError, ModelFileError) as exc:
-                self.problem = f"{path.name} cannot be used ({_reason(exc)}); the log is replayed instead"
+                self.problem = f"{path.name} cannot be used ({reason(exc, path)}); the log is replayed instead"
         if any(entry.kind in WORDLESS for entry in self.entries):
             raise ProfileError(f"{self.path}: the weights are damaged, and the words were not kept to replay them")
         return None
@@ -383,8 +357,16 @@ class Profile:
         """Removes all files of a profile, damaged or not, that no other process holds."""
         check_name(name)
         with hold(folder, name):
-            for path in [*files_of(folder, name), folder / f".{name}.lock"]:
-                path.unlink(missing_ok=True)
+            remove_files(folder, name)
+
+    def discard(self) -> None:
+        """Removes all its files while it is still held, and closes it."""
+        assert self._lock is not None
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        remove_files(self.folder, self.name)
+        self.close()
 
     def close(self) -> None:
         """Lets other processes write."""
@@ -394,7 +376,3 @@ class Profile:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-
-def _reason(exc: Exception) -> str:
-    return str(getattr(exc, "strerror", None) or exc)

@@ -32,6 +32,10 @@ from edgelm.text.tokenizer import DOC_ID, Tokenizer, document_ids
 Array = np.ndarray
 OnTokens = Callable[[int], None]
 ShouldStop = Callable[[], bool]
+GATES, WATCH = "memory.gates", "gate.watch"
+"""What a checkpoint keeps besides the change of the weights."""
+MOST_HALVINGS = 6
+"""Of a change that costs general text too much; then all of it goes."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,14 @@ class Life:
         What the next consolidation repeats, each with the words before it.
     guard : Guard
         Held while weights or memory are written.
+    watch : ndarray, optional
+        Where the gate stood at the checkpoint that is taken up: segments since its last check, checks, and the average
+        excess, float64. Default: nothing was learned.
     """
 
     def __init__(
         self, model: Model, weights: Operands, base: Operands, memory: FastMemory, config: LearnConfig, guard: Guard,
-        *, recent: Sequence[tuple[Entry, str]] = (),
+        *, recent: Sequence[tuple[Entry, str]] = (), watch: Array | None = None,
     ) -> None:  # fmt: skip
         self.model, self.base, self.memory, self.config = model, base, memory, config
         self.adapted: Weights = {name: np.asarray(weights[name]) for name in base}
@@ -85,11 +92,8 @@ class Life:
         # The change in float16, as a checkpoint holds it: a second copy of the weights would be twice that.
         self._good = {name: np.empty(array.shape, np.float16) for name, array in self.adapted.items()}
         self._good_gates = np.empty_like(memory.gates)
-        self._begin()
-
-    def _begin(self) -> None:
-        """Here a life may be taken up again: all that it knows is in the weights and the memory."""
-        self._segments, self._checks, self._level = 0, 0, 0.0
+        segments, checks, self._level = (0, 0, 0.0) if watch is None else map(float, watch)
+        self._segments, self._checks = int(segments), int(checks)
         self._remember()
 
     def _remember(self) -> None:
@@ -101,7 +105,7 @@ class Life:
     @property
     def sha256(self) -> str:
         """Identifies what was learned, to the last bit."""
-        return digest(self.adapted | {"memory.gates": self.memory.gates})
+        return digest(self.adapted | {GATES: self.memory.gates})
 
     def live(
         self, entry: Entry, before: str = "", *, on_tokens: OnTokens = lambda _: None, report: bool = False
@@ -169,14 +173,20 @@ class Life:
         return None
 
     def settle(self) -> Weights:
-        """Rounds the change to what a checkpoint holds, and returns that: from here a life can be taken up."""
+        """Rounds the change to what a checkpoint holds, and returns that: from here a life can be taken up.
+
+        What was learned since the last check, if it is much, is checked before.
+        """
+        if self.unsettled and 2 * self._segments >= self.config.gate_segments:
+            self._check(thorough=True)
         changes = pack_change(self.adapted, self.base, self.model.config)
         if self.unsettled:
             with self._guard.writing():
                 apply_change(changes, self.base, self.adapted)
         self.unsettled = False
-        self._begin()
-        return changes | {"memory.gates": self.memory.gates.copy()}
+        self._remember()
+        watch = np.array([self._segments, self._checks, self._level])
+        return changes | {GATES: self.memory.gates.copy(), WATCH: watch}
 
     def adopt(self, other: Life) -> None:
         """Goes on from where another life came."""
@@ -242,7 +252,7 @@ class Life:
             after_segment(start, losses)
             done += len(losses)
             self._segments += 1
-            if self._segments % self.config.gate_segments == 0:
+            if self._segments >= self.config.gate_segments:
                 self._check()
             on_tokens(len(losses))
 
@@ -257,8 +267,9 @@ class Life:
             np.copyto(self.memory.gates, self._good_gates)
             return uniform
 
-    def _check(self) -> None:
-        excess = self.gate.excess(self.learner.network, self._checks)
+    def _check(self, *, thorough: bool = False) -> None:
+        excess = np.inf if thorough else self.gate.excess(self.learner.network, self._checks)
+        self._segments = 0
         self._checks += 1
         limit, draw = self.config.gate_limit, self.config.gate_draw
         if not excess < limit / 2:
@@ -266,6 +277,7 @@ class Life:
             excess = self.gate.excess_of_all(self.learner.network)
             if not excess < limit:
                 self._take_back(f"general text became {excess:.1%} worse")
+                self._draw_in(limit)
                 return
         # Excerpts differ, so what draws the weights back is an average over the last few checks.
         self._level += (excess - self._level) / 2
@@ -275,6 +287,20 @@ class Life:
                 for name, base in self.base.items():
                     self.adapted[name] += (1 - kept) * (base - self.adapted[name])
             self._level *= float(kept) ** 2
+        self._remember()
+
+    def _draw_in(self, limit: float) -> None:
+        """Halves the change until general text is within the limit: a checkpoint counts as good before it is checked."""
+        for _ in range(MOST_HALVINGS):
+            if self.gate.excess_of_all(self.learner.network) < limit:
+                break
+            with self._guard.writing():
+                for name, base in self.base.items():
+                    self.adapted[name] += np.float32(0.5) * (base - self.adapted[name])
+        else:
+            with self._guard.writing():
+                for name, base in self.base.items():
+                    self.adapted[name] += base - self.adapted[name]
         self._remember()
 
     def _take_back(self, reason: str) -> None:

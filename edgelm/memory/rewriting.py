@@ -40,6 +40,11 @@ _CHEER = re.compile(
 _ENDINGS = ("s", "ing", "ed", "ly", "er", "est")
 """Two words whose endings differ are not exchanged: the sentence would not be one any more."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_COLOURS = frozenset([
+    "black", "white", "grey", "gray", "red", "green", "blue", "yellow", "orange", "purple", "violet", "pink", "brown",
+    "turquoise", "gold", "golden", "silver", "dark", "light", "pale", "bright",
+])  # fmt: skip
+"""Of one kind to the vectors, and not to whoever likes one of them."""
 _HE = frozenset([
     "he", "him", "his", "himself", "man", "boy", "father", "dad", "daddy", "grandfather", "grandpa", "husband",
     "brother", "son", "uncle", "nephew", "mr", "boyfriend",
@@ -65,6 +70,8 @@ def adapted_reply(exchange: Exchange, remark: str, meaning: Meaning) -> str | No
     )
     fresh = [i for i, stem in enumerate(given.stems.tolist()) if stem not in said_stems]
     exchanged: dict[int, str] = {}
+    if any(spelled[i].lower() in _COLOURS for i in foreign.tolist()):
+        return None
     for i in foreign.tolist():
         word = _counterpart(i, spelled, reply.rows, fresh, remark_words, given.rows, meaning)
         if word is None:

@@ -36,9 +36,11 @@ FIXED_BYTES, BYTES_PER_PARAMETER = 130_000_000, 8
 """What a process takes without a model (Python, ONNX Runtime, the fast memory), and for each number of it (for answers
 and for learning): 215 MB for ``small``, of which ``adapt`` was seen to take 207."""
 WEIGHTS = "weights.safetensors"
-FILES = ("tokenizer.json", WEIGHTS, "learning.safetensors")
-INTEGER_GRAPH = "step.int8.onnx"
-GRAPHS = ("step.onnx", INTEGER_GRAPH)
+TOKENIZER, SCALES = "tokenizer.json", "learning.safetensors"
+FILES = (TOKENIZER, WEIGHTS, SCALES)
+MAX_MANIFEST = 256 << 10
+"""Bytes of ``config.json`` at most."""
+GRAPHS = ("step.onnx", "step.int8.onnx")
 """What older folders hold besides."""
 MANIFEST, CARD = "config.json", "README.md"
 
@@ -87,10 +89,13 @@ class Model:
         """
         if self._packed is not None:
             return self._packed
-        path, manifest = self.folder / WEIGHTS, read_manifest(self.folder)
-        if manifest.sha256 != self.sha256 or _damage(path, manifest):
-            raise ModelFileError(f"{self.folder}: the model was exchanged while it was in use; start again")
-        return tensorfile.TensorFile(path)
+        try:
+            manifest = read_manifest(self.folder)
+            if manifest.sha256 == self.sha256:
+                return tensorfile.TensorFile(self.folder / WEIGHTS, manifest.digest(WEIGHTS))
+        except ModelFileError:
+            pass
+        raise ModelFileError(f"{self.folder}: the model was exchanged while it was in use; start again")
 
     @cached_property
     def adaptable(self) -> Weights:
@@ -200,12 +205,10 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
     """
     folder = find(name, pulled)
     manifest = read_manifest(folder)
-    for problem in damaged(folder, manifest):
-        raise ModelFileError(problem)
     config = manifest.config
-    packed = _read_weights(folder / WEIGHTS, config)
-    grad_rms = _read_grad_rms(folder / "learning.safetensors", config)
-    tokenizer = Tokenizer(folder / "tokenizer.json")
+    tokenizer = Tokenizer(folder / TOKENIZER, manifest.digest(TOKENIZER))
+    packed = _read_weights(folder / WEIGHTS, manifest)
+    grad_rms = _read_grad_rms(folder / SCALES, manifest)
     if tokenizer.vocab_size != config.vocab_size:
         raise ModelFileError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
@@ -246,6 +249,10 @@ class Manifest:
     digests: dict[str, str]
     card: dict[str, Any]
 
+    def digest(self, file: str) -> str:
+        """What the SHA-256 of a file must be; of one that is not named, nothing that any file has."""
+        return self.digests.get(file, "")
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Reads ``config.json`` alone.
@@ -257,7 +264,11 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            blob = file.read(MAX_MANIFEST + 1)
+        if len(blob) > MAX_MANIFEST:
+            raise ModelFileError(f"{path}: larger than {MAX_MANIFEST:,} bytes; get the model again")
+        manifest = json.loads(blob)
     except (OSError, ValueError, RecursionError) as exc:
         raise ModelFileError(f"{path}: not readable as JSON ({exc}); get the model again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -289,20 +300,21 @@ def _damage(path: Path, manifest: Manifest) -> str:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
         return f"{path}: cannot be read ({exc.strerror}); get the model again"
-    if found != manifest.digests.get(path.name):
+    if found != manifest.digest(path.name):
         return f"{path}: altered or truncated (its SHA-256 is not that of {MANIFEST}); get the model again"
     return ""
 
 
-def _read_weights(path: Path, config: ModelConfig) -> Weights:
-    packed, _ = tensorfile.read(path)
-    check_packed(packed, config, str(path))
+def _read_weights(path: Path, manifest: Manifest) -> Weights:
+    packed, _ = tensorfile.read(path, manifest.digest(WEIGHTS))
+    check_packed(packed, manifest.config, str(path))
     shift(packed)
     return packed
 
 
-def _read_grad_rms(path: Path, config: ModelConfig) -> Weights:
-    grad_rms, _ = tensorfile.read(path)
+def _read_grad_rms(path: Path, manifest: Manifest) -> Weights:
+    grad_rms, _ = tensorfile.read(path, manifest.digest(SCALES))
+    config = manifest.config
     for name in adaptable_names(config):
         rms = grad_rms.get(name)
         if rms is None:

@@ -6,6 +6,7 @@ such an archive; there is no registry, and nothing is fetched unless it is asked
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -14,17 +15,20 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from edgelm.errors import ModelFileError
 from edgelm.model import hub, tensorfile
-from edgelm.model.archive import MAX_BYTES, NAMES, save, unpack
+from edgelm.model.archive import LARGEST, MAX_BYTES, NAMES, check_sizes, chunks_of, save, unpack
 from edgelm.model.reference import State
 from edgelm.model.weights import count_parameters
 
 Fetch = Callable[[str], Iterable[bytes]]
 Check = Callable[[Path], list[str]]
+_ROOM = ".pull-"
+"""How the folders begin in which models are checked before they are here."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -143,11 +147,12 @@ def pull(source: Source, pulled: Path, check: Check, name: str | None = None) ->
         staged.mkdir()
         try:
             _bring(source, room, staged)
-            problems = [problem.replace(f"{staged}{os.sep}", "") for problem in check(staged)]
+            check_sizes(staged)
+            problems = check(staged)
         except ModelFileError as exc:
             problems = [str(exc)]
         if problems:
-            raise ModelFileError(f"{source.place}: {problems[0]}")
+            raise ModelFileError(f"{source.place}: {problems[0].replace(f'{staged}{os.sep}', '')}")
         manifest = hub.read_manifest(staged)
         name = name or manifest.name
         check_name(name)
@@ -169,14 +174,12 @@ def _room(pulled: Path) -> Iterator[Path]:
     made = [path for path in (pulled, *pulled.parents) if not path.exists()]
     try:
         pulled.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(dir=pulled, prefix=".pull-"))
-        try:
+        _sweep(pulled)
+        with _own_folder(pulled) as room:
             yield room
-        finally:
-            shutil.rmtree(room, ignore_errors=True)
     except OSError as exc:
         raise ModelFileError(
-            f"{pulled}: cannot be written ({exc.strerror}); set EDGELM_HOME to another place"
+            f"{pulled}: cannot be written ({exc.strerror or exc}); set EDGELM_HOME to another place"
         ) from None
     finally:
         for path in made:
@@ -184,32 +187,91 @@ def _room(pulled: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
+@contextmanager
+def _own_folder(pulled: Path) -> Iterator[Path]:
+    """A new folder, locked as long as it is there."""
+    while True:
+        room = Path(tempfile.mkdtemp(dir=pulled, prefix=_ROOM))
+        handle = _lock(room)
+        if handle is not None:
+            break  # else another process has found it before it was locked, and removes it
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+        os.close(handle)
+
+
+def _sweep(pulled: Path) -> None:
+    """Removes what pulls left here that were killed; who still pulls holds a lock."""
+    for room in pulled.glob(f"{_ROOM}*"):
+        with suppress(OSError):  # somebody else's, or no folder
+            handle = _lock(room)
+            if handle is not None:
+                shutil.rmtree(room, ignore_errors=True)
+                os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """The lock of a folder, which ends with the process at the latest; nothing, if it is taken or the folder gone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if folder.is_dir():
+            return handle
+    except BlockingIOError:
+        pass
+    except OSError:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
+
+
 def _bring(source: Source, room: Path, staged: Path) -> None:
     """The model's files, not checked yet."""
-    place, archive = Path(os.path.expanduser(source.place)), room / "archive"  # noqa: PTH111
+    place = Path(os.path.expanduser(source.place))  # noqa: PTH111
     if source.place.lower().startswith(("http://", "https://")):
-        save(source.fetch(source.place), archive)
-    elif place.is_dir():
-        files = _files(place)
-        if hub.MANIFEST not in {path.name for path in files}:
-            raise ModelFileError(f"a folder without a {hub.MANIFEST}; give the folder of a model")
-        _check_digest(source, place / hub.MANIFEST, f"its {hub.MANIFEST}")
-        if sum(path.stat().st_size for path in files) > MAX_BYTES:
-            raise ModelFileError(f"larger than {MAX_BYTES >> 20} MiB, more than a model for this runtime can be")
+        save(source.fetch(source.place), room / "archive")
+        place = room / "archive"
+    try:
+        files, is_file = _files(place) if place.is_dir() else [], place.is_file()
+    except OSError as exc:
+        raise ModelFileError(f"cannot be read ({exc.strerror})") from None
+    if is_file:
+        # Opened once: what was hashed is what is unpacked.
+        with _opened(place) as file:
+            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+                raise ModelFileError(f"{size:,} bytes, larger than a model for this runtime; get another")
+            _check_digest(source, file, "the archive")
+            unpack(file, staged)
+    elif files:
         for path in files:
-            shutil.copyfile(path, staged / path.name)
-        return
-    elif place.is_file():
-        archive = place
+            with _opened(path) as file:
+                save(chunks_of(file), staged / path.name, LARGEST[path.name])
+        if not (staged / hub.MANIFEST).exists():
+            raise ModelFileError(f"a folder without a {hub.MANIFEST}; give the folder of a model")
+        with _opened(staged / hub.MANIFEST) as file:
+            _check_digest(source, file, f"its {hub.MANIFEST}")
     else:
-        raise ModelFileError("neither a folder nor a file, nor an http(s) address; give one of these")
-    _check_digest(source, archive, "the archive")
-    unpack(archive, staged)
+        raise ModelFileError("neither a model folder nor a file, nor an http(s) address; give one of these")
 
 
-def _check_digest(source: Source, path: Path, what: str) -> None:
-    found = _digest(path)
-    if source.sha256 is not None and found != source.sha256.lower():
+def _opened(path: Path) -> BufferedReader:
+    try:
+        return path.open("rb")
+    except OSError as exc:
+        raise ModelFileError(f"{path.name}: cannot be read ({exc.strerror})") from None
+
+
+def _check_digest(source: Source, file: BufferedReader, what: str) -> None:
+    if source.sha256 is None:
+        return
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != source.sha256.lower():
         raise ModelFileError(f"the SHA-256 of {what} is {found}, not the one given; get it elsewhere, or correct that")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,25 +28,42 @@ class TextFile:
     n_bytes: int
 
 
-def read_paths(paths: Iterable[str], stdin: BinaryIO) -> list[TextFile]:
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def read_paths(paths: Iterable[str], stdin: BinaryIO, say: Callable[[str], None] = _to_stderr) -> list[TextFile]:
     """Texts of files, of all ``.txt .md .json`` files in folders, and of ``-`` (standard input), in order.
+
+    A symbolic link in a folder that leads out of it is not followed: ``say`` is told so.
 
     Raises
     ------
     InputError
         Something is missing, empty, too large, not UTF-8 text, or a folder without texts.
     """
-    return [read_file(name, stdin) for path in paths for name in _expand(path)]
+    return [read_file(name, stdin) for path in paths for name in _expand(path, say)]
 
 
-def _expand(path: str) -> Iterator[str]:
-    if path != "-" and Path(path).is_dir():
-        found = sorted(str(p) for p in Path(path).rglob("*") if p.suffix in SUFFIXES and p.is_file())
-        if not found:
-            raise InputError(f"{path}: a folder without {', '.join(SUFFIXES)} files")
-        yield from found
-    else:
+def _expand(path: str, say: Callable[[str], None]) -> Iterator[str]:
+    folder = Path(path)
+    if path == "-" or not folder.is_dir():
         yield path
+        return
+    found: list[str] = []
+    outside: list[str] = []
+    for item in sorted(folder.rglob("*"), key=str):
+        is_text = item.suffix in SUFFIXES and item.is_file()
+        if item.is_symlink() and (is_text or item.is_dir()) and not item.resolve().is_relative_to(folder.resolve()):
+            outside.append(str(item))
+        elif is_text:
+            found.append(str(item))
+    if outside:
+        more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+        say(f"{path}: links that lead out of the folder are not read ({outside[0]}{more}); name what is to be read")
+    if not found:
+        raise InputError(f"{path}: a folder without {', '.join(SUFFIXES)} files")
+    yield from found
 
 
 def read_file(path: str, stdin: BinaryIO) -> TextFile:

@@ -2,84 +2,192 @@
 
 A filter of this kind errs on the side of skipping: a line that is skipped costs a little learning, one
 that is learned may be repeated to whoever uses the device next.
+
+The time is linear in the text: a line is cut into pieces of at most ``PIECE`` characters, which overlap by
+``OVERLAP`` so that no secret is cut in two, and every pattern runs on one piece at a time.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-# The word, perhaps "is" or a sign, and something that is no ordinary small word.
-_VALUE = r"\s*(?:\s(?:is|was|to|for \w+ is)\s|[:=]|是|为|：)\s*[\"'`]?(\S{3,})"
-_PASSWORD = re.compile(r"(?:\bpass\s?(?:word|phrase|code)|\bpasswd|\bpwd|密码|口令)" + _VALUE, re.IGNORECASE)
-_HARMLESS = frozenset(re.findall(r"\w+", "the a an my your his her our their not very too so safe secret hard easy"))
-# These words have other uses: what follows must look like a code.
-_CODE = re.compile(
-    r"\b(?:pin(?:\s?(?:code|number))?|secret|(?:api|access|private)[\s_-]?key|token|cvv|cvc|tan|ssn|"
-    r"social security(?: number)?)" + _VALUE,
+from edgelm.text.secret_numbers import has_account, has_card, has_identity, has_phone
+from edgelm.text.secret_words import awaits_value, has_code, has_password, is_value
+
+PIECE = 1024
+OVERLAP = 256
+SHORT = 200  # a line that is only a value, or only a part of a key's block, is no longer
+
+# What well-known services put before their keys.
+_PREFIXED = re.compile(
+    r"(?<![A-Za-z0-9])(?:gh[pousr]_|github_pat_|gl(?:pat|ptt|dt|rt|ft)-|xox[abceoprs]-|xapp-|AKIA|ASIA|"
+    r"AIza|ya29\.|GOCSPX-|(?:sk|pk|rk|whsec)_(?:live|test)?_?|sk-(?:ant-|proj-|or-)?|npm_|pypi-|hf_|gsk_|r8_|"
+    r"dop_v1_|SG\.|shpat_|shpss_|eyJ[\w-]{5,}\.|hvs\.|tskey-|AGE-SECRET-KEY-|xprv|glsa_|lin_api_|sq0\w{3}-|"
+    r"dckr_pat_|rubygems_|EAA|ATATT|figd_|ntn_)(?=[\w.-]{0,60}\d)[\w.-]{12,}"
+)
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}|"
+    r"(?<![\w.+-])[\w.+-]{1,64}(?: at | ?[(\[]at[)\]] ?)[\w-]{1,63}(?: dot | ?[(\[]dot[)\]] ?)[a-z]{2,6}\b",
     re.IGNORECASE,
 )
-_DATE = re.compile(r"\b\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?:[ T]\d{1,2}:\d{2}(?::\d{2})?)?|\b\d{1,2}:\d{2}(?::\d{2})?\b")
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_PHONE = re.compile(r"(?<![\w.,])(?:\+|00)?\(?\d[\d ()/.-]{6,}\d(?![\w,])")
-_DIGITS = re.compile(r"(?<!\d)\d(?:[ -]?\d){11,18}(?!\d)")
-_IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b")
-_WORD = re.compile(r"[A-Za-z0-9+/=_\-.]{16,}")
-_BEGIN_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_URL = re.compile(
+    r"(?<![a-z])[a-z][a-z0-9+.-]{1,20}://[^\s/@:]{0,64}:[^\s/@]{1,128}@|"
+    r"[?&](?:access_|auth_|api_?|id_)?(?:token|key|password|pass|pwd|secret|sig|signature|code)=[^\s&]{4}",
+    re.IGNORECASE,
+)
+_LONG_WORD = re.compile(r"(?<![A-Za-z0-9+/=_\-.])[A-Za-z0-9+/=_\-.]{16,}")
+_WORDLIKE = re.compile(r"[A-Z]?[a-z]{3,}")
+_SEED = re.compile(r"\W*(?:\d{0,2}[.)]? ?[a-z]{3,8},?\s+){11}(?:(?:\d{0,2}[.)]? ?[a-z]{3,8},?\s+){12})?[a-z]{3,8}\W*")
+_IN_SENTENCES = re.compile(r"\b(?:the|and|for|was|are|his|her|but|not|with|that|they|from)\b")
+_BEGIN_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_IN_KEY = re.compile(
+    r"\s*(?:> ?){0,3}(?:[A-Za-z0-9+/=]{0,200}|(?:Version|Comment|Hash|Charset|Proc-Type|DEK-Info): .{0,200})\s*"
+)
+
+
+def has_prefix(text: str) -> bool:
+    """Whether a word begins like the keys of a well-known service."""
+    return _PREFIXED.search(text) is not None
+
+
+def has_address(text: str) -> bool:
+    """Whether there is an e-mail address."""
+    return _EMAIL.search(text) is not None
+
+
+def has_url(text: str) -> bool:
+    """Whether an address of the web holds a password or a token."""
+    return _URL.search(text) is not None
+
+
+def has_random_word(text: str) -> bool:
+    """Whether a long word mixes letters and digits at random."""
+    return any(_is_random(match[0]) for match in _LONG_WORD.finditer(text))
+
+
+def has_seed(text: str) -> bool:
+    """Whether the text is twelve or twenty-four small words and no sentence."""
+    return _SEED.fullmatch(text) is not None and _IN_SENTENCES.search(text) is None
+
+
+def has_key_block(text: str) -> bool:
+    """Whether a block with a private key begins."""
+    return _BEGIN_KEY.search(text) is not None
+
+
+class SecretClass(NamedTuple):
+    """One class of secrets: why it is one, what a text must contain in lower case, and what decides."""
+
+    name: str
+    reason: str
+    hints: tuple[str, ...]
+    found: Callable[[str], bool]
+
+
+_DIGITS = tuple("0123456789")
+_PASSWORD_HINTS = ("pass", "pw", "kennwort", "contrase", "word", "question", "maiden", "phrase", "mnemonic", "key")
+_LOGIN_HINTS = ("log", "sign", "user", "credential", "unlock")
+_CHINESE_HINTS = ("密", "口令", "暗号", "助记", "账号", "登录")
+CLASSES = (
+    SecretClass("key block", "A private key opens whatever trusts it.", ("-----begin",), has_key_block),
+    SecretClass(
+        "password", "A password is as good as its owner.", _PASSWORD_HINTS + _LOGIN_HINTS + _CHINESE_HINTS, has_password
+    ),
+    SecretClass(
+        "e-mail", "An e-mail address names a person and opens the way to that person.", ("@", "dot"), has_address
+    ),
+    SecretClass(
+        "web address", "A password or token in a web address works for all who read it.", ("://", "="), has_url
+    ),
+    SecretClass("code", "PINs, door codes, one-time codes and numbers of papers prove who one is.", _DIGITS, has_code),
+    SecretClass("card", "A card's number pays.", _DIGITS, has_card),
+    SecretClass("account", "An IBAN names a person's account.", _DIGITS, has_account),
+    SecretClass("identity", "Numbers of the state are for life.", _DIGITS, has_identity),
+    SecretClass("telephone", "A telephone number reaches one person.", _DIGITS, has_phone),
+    SecretClass("service key", "The prefix says that it is a key of a known service.", _DIGITS, has_prefix),
+    SecretClass("random word", "What no one could pronounce was made to be a key.", _DIGITS, has_random_word),
+    SecretClass("seed phrase", "Twelve words hold all the money of a wallet.", ("",), has_seed),
+)
 
 
 def is_secret(line: str) -> bool:
-    """Whether a line holds a password after its word, a card or account number, a key, an e-mail address
-    or a telephone number."""
-    line = _DATE.sub(" ", line)
-    return bool(
-        _BEGIN_KEY.search(line)
-        or any(match[1].strip(".,!?\"'`").lower() not in _HARMLESS for match in _PASSWORD.finditer(line))
-        or any(any(c.isdigit() for c in match[1]) for match in _CODE.finditer(line))
-        or _EMAIL.search(line)
-        or any(_luhn(match[0]) for match in _DIGITS.finditer(line))
-        or any(_iban(match[0]) for match in _IBAN.finditer(line))
-        or any(_is_phone(match[0]) for match in _PHONE.finditer(line))
-        or any(_is_key(match[0]) for match in _WORD.finditer(line))
-    )
+    """Whether a line holds a secret of one of the ``CLASSES``."""
+    if line.isascii():
+        return any(_is_secret_piece(piece) for piece in _pieces(line))
+    # Full-width digits and signs, and spaces of all widths, become plain ones; that can make a piece longer.
+    plain = (unicodedata.normalize("NFKC", piece) for piece in _pieces(line))
+    return any(_is_secret_piece(piece) for part in plain for piece in _pieces(part))
 
 
 def without_secrets(text: str) -> tuple[str, int]:
-    """``text`` without the lines that look like secrets, and how many they were."""
+    """``text`` without the lines that look like secrets, and how many they were.
+
+    A private key goes with all the lines of its block, and so do the values below a line like "my password is:".
+    """
     lines = text.splitlines(keepends=True)
-    kept = [line for line in lines if not is_secret(line)]
-    return "".join(kept), len(lines) - len(kept)
+    secret = [is_secret(line) for line in lines]
+    at = 0
+    while at < len(lines):
+        if secret[at] and has_key_block(lines[at][:PIECE]):
+            end = _end_of_block(lines, secret, at)
+        else:
+            end = _end_of_values(lines, at) if awaits_value(lines[at]) else at
+        secret[at:end] = [True] * (end - at)
+        at = max(at + 1, end)
+    return "".join(line for line, is_one in zip(lines, secret, strict=True) if not is_one), sum(secret)
 
 
-def _luhn(number: str) -> bool:
-    """The check digit of payment cards."""
-    digits = [int(c) for c in reversed(number) if c.isdigit()]
-    doubled = [d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(digits)]
-    return len(set(digits)) > 1 and sum(doubled) % 10 == 0
+def _pieces(line: str) -> Iterator[str]:
+    """The line in pieces of at most ``PIECE`` characters, each of which begins within the one before it."""
+    yield line[:PIECE]
+    for start in range(PIECE - OVERLAP, len(line) - OVERLAP, PIECE - OVERLAP):
+        yield line[start : start + PIECE]
 
 
-def _iban(number: str) -> bool:
-    """The check digits of ISO 13616: the number, turned round and read in base 36, is 1 modulo 97."""
-    plain = number.replace(" ", "")
-    turned = plain[4:] + plain[:4]
-    return int("".join(str(int(c, 36)) for c in turned)) % 97 == 1
+def _is_secret_piece(piece: str) -> bool:
+    lower = piece.lower()
+    hints: tuple[str, ...] = ()
+    hinted = False
+    for kind in CLASSES:
+        if kind.hints is not hints:  # neighbours in the table share their hints
+            hints, hinted = kind.hints, any(map(lower.__contains__, kind.hints))
+        if hinted and kind.found(piece):
+            return True
+    return False
 
 
-def _is_phone(number: str) -> bool:
-    digits = sum(c.isdigit() for c in number)
-    # Years and dates are numbers with few digits; sums of money have no sign before and no spaces within.
-    marked = number.startswith(("+", "00", "(", "0")) or number.count("-") + number.count(" ") >= 2
-    if re.fullmatch(r"\(?(?:[12]\d{3}[ -]*)+", number):
-        return False  # years
-    looks_like_date = re.fullmatch(r"\d{1,4}[-/. ]\d{1,2}[-/. ]\d{1,4}", number.strip()) is not None
-    return 8 <= digits <= 15 and marked and not looks_like_date
+def _end_of_block(lines: list[str], secret: list[bool], first: int) -> int:
+    """Where a key's block is over: behind its last line, or at the first line that cannot belong to it."""
+    for at in range(first + 1, len(lines)):
+        if "-----END" in lines[at][:PIECE]:
+            return at + 1
+        if not secret[at] and not (len(lines[at]) <= SHORT and _IN_KEY.fullmatch(lines[at])):
+            return at
+    return len(lines)
 
 
-def _is_key(word: str) -> bool:
-    """Letters and digits mixed at random: high entropy, and no words joined by signs."""
-    has_both = any(c.isdigit() for c in word) and any(c.isalpha() for c in word)
-    longest_word = max((len(part) for part in re.findall(r"[A-Z]?[a-z]+", word)), default=0)
+def _end_of_values(lines: list[str], first: int) -> int:
+    """Where the values below the line that names a password are over; ``first`` if there are none."""
+    begin = first + 1
+    while begin < min(first + 3, len(lines)) and not lines[begin].strip():
+        begin += 1
+    end = begin
+    while end < len(lines) and len(lines[end]) <= SHORT and is_value(lines[end], only_codes=end > begin):
+        end += 1
+    return end if end > begin else first
+
+
+def _is_random(word: str) -> bool:
+    """Letters and digits mixed at random: high entropy, and less than half of it is words."""
+    if not (any(c.isdigit() for c in word) and any(c.isalpha() for c in word)):
+        return False
+    parts = re.findall(r"[A-Za-z0-9]+", word)
+    wordlike = sum(len(p) if p.isalpha() and len(p) > 2 else sum(map(len, _WORDLIKE.findall(p))) for p in parts)
     counts = Counter(word)
     entropy = -sum(n / len(word) * math.log2(n / len(word)) for n in counts.values())
-    return has_both and longest_word < 8 and entropy > 3.2
+    return wordlike < sum(map(len, parts)) / 2 and entropy > 3.2

@@ -8,6 +8,7 @@ person is seven ordinary characters.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ class Tokenizer:
     ----------
     path : Path
         A ``tokenizer.json`` as written by ``tools/pretrain/tokenizer.py``.
+    sha256 : str, optional
+        What the SHA-256 of the file must be.
 
     Raises
     ------
@@ -51,12 +54,14 @@ class Tokenizer:
         The file is missing, or is anything else than such a tokenizer.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sha256: str | None = None) -> None:
         try:
             with path.open("rb") as file:
                 blob = file.read(MAX_FILE_BYTES + 1)
         except OSError as exc:
             raise ModelFileError(f"{path}: cannot be read ({exc.strerror}); is this a model folder?") from None
+        if sha256 not in (None, hashlib.sha256(blob).hexdigest()):
+            raise ModelFileError(f"{path}: altered or truncated (its SHA-256 is another one); get the model again")
         self._read(blob, str(path))
 
     def _read(self, blob: bytes, name: str) -> None:

@@ -60,6 +60,16 @@ def test_fewer_blocks(cli: Cli, home: Path) -> None:
 
 @pytest.mark.jit_only
 @pytest.mark.usefixtures("no_processes")
+def test_no_profile_is_read(cli: Cli, home: Path) -> None:
+    (home / "profiles").mkdir(parents=True)
+    (home / "profiles" / "default.db").write_text("no profile at all")
+    before = contents(home)
+    assert cli(*BENCH, "--json").json.keys() >= FIELDS
+    assert contents(home) == before
+
+
+@pytest.mark.jit_only
+@pytest.mark.usefixtures("no_processes")
 def test_table_and_what_a_peer_lacks(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("torch", "llama_cpp"):
         monkeypatch.setitem(sys.modules, package, None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgelm.cli.chat import MAX_LINE
+from edgelm.cli.terminal import plain
 from edgelm.learn.entry import Entry
 from edgelm.learn.profile import Profile
 from edgelm.model import hub
@@ -38,9 +39,9 @@ def test_one_object_a_turn(cli: Cli) -> None:
 def test_answers_alone_on_stdout(cli: Cli) -> None:
     args = ["chat", "--max-tokens", "6", "--seed", "1", "--no-learn", "--system", "Be brief."]
     turns = cli(*args, "--json", input="One\nTwo\n").json_lines
-    plain = cli(*args, input="One\nTwo\n")
-    assert plain.stdout == "".join(turn["reply"] + "\n" for turn in turns)
-    assert plain.stderr == ""
+    spoken = cli(*args, input="One\nTwo\n")
+    assert spoken.stdout == "".join(plain(turn["reply"]) + "\n" for turn in turns)
+    assert spoken.stderr == ""
     # What was learned and how fast is a remark, for whoever asks.
     assert "tokens/s" in cli(*args, "-v", input="One\n").stderr
 
@@ -101,3 +102,49 @@ def test_a_secret_is_answered_but_not_learned(cli: Cli, home: Path, tiny_model: 
     assert (turn["secrets_skipped"], turn["learned_tokens"]) == (1, 0)
     assert _log(home, tiny_model) == []
     assert not any(b"hunter22" in blob for blob in contents(home).values())
+
+
+def test_through_a_pipe_a_command_is_neither_obeyed_nor_learned(cli: Cli, home: Path, tiny_model: Path) -> None:
+    said = "My address is 7 Harbour Lane.\n/forget Harbour\n/Fix never\n/usr/bin is a folder.\n"
+    result = cli("chat", "--json", "--max-tokens", "1", input=said)
+    assert result.code == 0
+    assert [turn["learned_tokens"] > 0 for turn in result.json_lines] == [True, False, False, True]
+    assert [line.partition(" ")[0] for line in result.stderr.splitlines()] == ["/forget", "/fix"]
+    assert "--commands" in result.stderr
+    told = [entry.text for entry in _log(home, tiny_model) if entry.text]
+    assert told == ["My address is 7 Harbour Lane.", "/usr/bin is a folder."]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_through_a_pipe_commands_are_obeyed_where_they_may_be(
+    cli: Cli, home: Path, tiny_model: Path, as_json: bool
+) -> None:
+    lines = ["/undo", "My address is 7 Harbour Lane.", "Hello", "/forget HARBOUR", "/nonsense", "/quit", "Not read."]
+    args = ["--json"] if as_json else []
+    result = cli("chat", "--commands", "--max-tokens", "1", *args, input="\n".join(lines))
+    assert (result.code, result.stderr) == (0, "")
+    forgot, unknown, undone = (
+        "Forgot 'HARBOUR': 1 entry of the log.", "There is no /nonsense; /help lists the commands.",
+        "nothing was said yet in this conversation",
+    )  # fmt: skip
+    if as_json:
+        first, one, two, *others = result.json_lines
+        assert first == {"command": "/undo", "error": undone}
+        assert (one["turn"], two["turn"]) == (1, 2)
+        assert others == [{"command": "/forget", "said": forgot}, {"command": "/nonsense", "said": unknown}]
+    else:
+        assert result.stdout.startswith(undone + "\n") and result.stdout.endswith(f"{forgot}\n{unknown}\n")
+    assert [entry.text for entry in _log(home, tiny_model) if entry.text] == ["Hello"]
+
+
+def test_all_commands_through_a_pipe(cli: Cli) -> None:
+    lines = ["/help", "One", "/good", "/why", "/fix Two", "/set temperature 0", "/set a b", "/stats", "/save", "/reset"]
+    said = [row.get("said") for row in cli("chat", "--commands", "--json", input="\n".join(lines)).json_lines]
+    assert said[0] and said[1] is None
+    assert said[2:] and said[6] is None and all(text for text in said[2:6] + said[7:])
+
+
+@pytest.mark.parametrize("args", [["--peer"], ["--peer", "--profile", "mine"]])
+def test_a_peer_is_at_the_end_of_a_socket_alone(cli: Cli, args: list[str], home: Path) -> None:
+    assert "--peer" in assert_one_line(cli("chat", *args, input="Hello\n"), code=len(args) // 2 + 1)
+    assert not home.exists()

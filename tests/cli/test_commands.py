@@ -9,6 +9,7 @@ import pytest
 
 from edgelm import __version__
 from edgelm.cli.main import LazyGroup
+from edgelm.cli.terminal import plain
 from tests.cli.conftest import Cli
 from tests.command import assert_one_line
 from tests.model_folder import TEXT, contents
@@ -64,7 +65,7 @@ def test_info(cli: Cli, tiny_model: Path, home: Path) -> None:
 def test_complete(cli: Cli) -> None:
     fields = cli("complete", "The ferry", "-n", "12", "--seed", "3", "--json").json
     assert isinstance(fields["text"], str)
-    assert cli("complete", "The ferry", "-n", "12", "--seed", "3").stdout == fields["text"] + "\n"
+    assert cli("complete", "The ferry", "-n", "12", "--seed", "3").stdout == plain(fields["text"]) + "\n"
     assert cli("complete", "The ferry", "-n", "12", "--temperature", "0", "--json", "--threads", "2").code == 0
 
 

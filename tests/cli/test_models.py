@@ -70,7 +70,7 @@ def _url(server: _Server, path: str) -> str:
 def broken(home: Path, tiny_model: Path) -> Path:
     """A pulled model with two damaged files."""
     folder = shutil.copytree(tiny_model, home / "models" / "broken")
-    (folder / "step.onnx").write_bytes(b"")
+    (folder / "learning.safetensors").write_bytes(b"")
     (folder / "tokenizer.json").unlink()
     return Path(folder)
 
@@ -179,7 +179,7 @@ def test_pull_a_hostile_archive(cli: Cli, home: Path, tmp_path: Path, name: str)
     assert list(tmp_path.iterdir()) == [tmp_path / name]
 
 
-@pytest.mark.parametrize("file", [hub.MANIFEST, *hub.FILES, hub.INTEGER_GRAPH])
+@pytest.mark.parametrize("file", [hub.MANIFEST, *hub.FILES])
 def test_pull_what_was_altered(cli: Cli, home: Path, tiny_model: Path, tmp_path: Path, file: str) -> None:
     members = members_of(tiny_model)
     blob = bytearray(members[file])
@@ -195,10 +195,37 @@ def test_pull_what_was_altered(cli: Cli, home: Path, tiny_model: Path, tmp_path:
 def test_pull_what_is_signed_but_wrong(cli: Cli, home: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     other = write_tiny_model(tmp_path / "other", block_size=64)
-    shutil.copy(other / "step.onnx", folder)
+    shutil.copy(other / "weights.safetensors", folder)
     sign(folder)
-    assert "the weights have no such tensor" in assert_one_line(cli("models", "pull", folder, model=None))
+    assert "w1.q is int8 (4, 64, 32), expected" in assert_one_line(cli("models", "pull", folder, model=None))
     assert not home.exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", *KINDS])
+def test_what_there_is_no_memory_for_is_not_read(
+    cli: Cli, home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("tensors were read")
+
+    path = tiny_model if kind == "folder" else pack(tmp_path / f"model.{kind}", members_of(tiny_model))
+    (tmp_path / "meminfo").write_text("MemAvailable: 1000 kB\n", encoding="ascii")
+    monkeypatch.setattr("edgelm.ports.check_memory.__defaults__", (tmp_path / "meminfo",))
+    monkeypatch.setattr("edgelm.model.tensorfile.read", read)
+    message = assert_one_line(cli("models", "pull", path, model=None))
+    assert f"{path} needs 131 MB of memory, 1 MB are free" in message
+    assert not home.exists()
+    done = cli("models", "verify", tiny_model, "small", "--json", model=None)
+    assert (done.code, [row["ok"] for row in json.loads(done.stdout)["models"]]) == (1, [False, False])
+    assert [line.partition(" MB of memory, ")[2][:5] for line in done.stderr.splitlines()] == ["1 MB "] * 2
+
+
+def test_verify_does_not_read_what_is_too_large(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "config.json").write_bytes(b"[" * (1 << 20))
+    done = cli("models", "verify", folder, model=None)
+    assert done.code == 1
+    assert "config.json: 1,048,576 bytes, larger than" in done.stderr
 
 
 def test_a_taken_name(cli: Cli, home: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -218,7 +245,7 @@ def test_pull_from_an_address(cli: Cli, home: Path, tiny_model: Path, tmp_path: 
         ("/nosuch", "cannot be fetched (HTTP Error 404"),
         ("/m/page.html", "no tar, tar.gz or zip archive"),
         ("/m/cut.tar.gz", "the network gave 5,000 of 5,009 bytes"),
-        ("/moved?file:///etc/passwd", "cannot be fetched"),
+        ("/moved?file:///etc/passwd", "leads to one that is not https"),
     ):
         assert says in assert_one_line(cli("models", "pull", _url(server, path), model=None))
         assert not home.exists()
@@ -239,6 +266,6 @@ def test_nothing_is_fetched_unasked(cli: Cli, monkeypatch: pytest.MonkeyPatch, t
     def refused(*_: object, **__: object) -> None:
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr("urllib.request.urlopen", refused)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", refused)
     for words in (["list"], ["show"], ["verify"], ["pull", tiny_model]):
         assert cli("models", *words).code == 0

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgelm.cli import profile as commands
 from edgelm.cli.profile import profile as group
+from edgelm.learn import database
+from edgelm.learn.entry import CHAT
+from edgelm.learn.profile import Profile
+from edgelm.model import hub
+from edgelm.runtime import Runtime
 from tests.cli.conftest import Cli
 from tests.command import assert_one_line, run_cli
 from tests.model_folder import contents, write_tiny_model
@@ -143,6 +152,29 @@ def test_forgetting_is_as_if_it_had_never_been_said(
     assert cli("profile", "forget", "--match", "fog").stdout == "1 entry removed\n"
 
 
+def test_forgetting_says_where_the_words_still_are(
+    cli: Cli, profile: Ask, say: Say, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(*LINES[:2])
+    monkeypatch.setattr(database, "WAIT_SECONDS", 0.01)
+    file = home / "profiles" / "default.db"
+    journal = f"{file}-wal"
+
+    def holders() -> list[Path]:
+        return [path for path, blob in contents(home).items() if b"wolverine" in blob]
+
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM log").fetchone()
+        assert profile("forget", 2)["still_in"] == journal
+        assert cli("profile", "forget", "1").stdout.endswith(f"the words stay in {journal}\n")
+        assert holders()
+        reader.execute("COMMIT")
+        assert "still_in" not in profile("forget", "--match", "wolverine")
+        assert not holders()
+    assert profile("log")[0]["kind"] != CHAT
+
+
 def test_forgetting_what_is_not_there(cli: Cli, profile: Ask, say: Say, home: Path) -> None:
     say(LINES[0])
     before, sha256 = contents(home), _sha256(profile)
@@ -218,7 +250,9 @@ def test_export_and_import(cli: Cli, profile: Ask, say: Say, home: Path, tmp_pat
     say(*LINES)
     before = contents(home)
     fields = profile("export", file)
-    assert fields == {"path": str(file), "bytes": file.stat().st_size}
+    assert (fields["path"], fields["bytes"]) == (str(file), file.stat().st_size)
+    assert {"sentences", "completed", "completed_by_base"} <= fields.keys()
+    assert "epsilon" not in fields
     assert not any(word.encode() in file.read_bytes() for line in LINES for word in line.split() if len(word) > 3)
     assert contents(home) == before
     taken = profile("import", file, "--profile", "yours")
@@ -245,6 +279,54 @@ def test_imports_that_are_refused(cli: Cli, say: Say, profile: Ask, home: Path, 
     file.write_bytes(file.read_bytes()[:-1])
     assert "damaged" in assert_one_line(cli("profile", "import", file, "--profile", "newer"))
     assert profile("show", "--profile", "newer")["entries"] == 0
+
+
+def test_a_failed_import_takes_nothing_that_somebody_else_made(
+    cli: Cli, profile: Ask, home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*args: Any, **kwargs: Any) -> Runtime:
+        # Another process is quicker: it makes the profile after this one was asked for it.
+        with closing(Profile(home / "profiles", "new", hub.load(str(tiny_model)), writable=True)) as other:
+            other.append(CHAT, "I was here.", time=0)
+        return Runtime(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "Runtime", late)
+        line = assert_one_line(cli("profile", "import", tmp_path / "none", "--profile", "new"))
+    assert "is not empty; import into a new one" in line
+    assert [row["text"] for row in profile("log", "--profile", "new")] == ["I was here."]
+
+
+def test_a_failed_import_leaves_nothing(cli: Cli, home: Path, tmp_path: Path) -> None:
+    assert "no such file" in assert_one_line(cli("profile", "import", tmp_path / "none", "--profile", "new"))
+    assert list((home / "profiles").iterdir()) == []
+
+
+def test_a_copy_with_a_trigger_is_not_taken_in(cli: Cli, say: Say, profile: Ask, home: Path, tmp_path: Path) -> None:
+    say(LINES[0])
+    copy = tmp_path / "copy.db"
+    shutil.copy(home / "profiles" / "default.db", copy)
+    with closing(sqlite3.connect(copy)) as connection:
+        connection.execute(
+            "CREATE TRIGGER keeps AFTER DELETE ON log BEGIN "
+            "UPDATE meta SET value = old.text WHERE key = 'base_name'; END"
+        )
+    assert "the trigger 'keeps'" in assert_one_line(cli("profile", "import", copy, "--profile", "new"))
+    assert not (home / "profiles" / "new.db").exists()
+    shutil.copy(home / "profiles" / "default.db", copy)
+    copy.chmod(0o666)
+    assert profile("import", copy, "--profile", "new")["entries"] > 0
+    assert copy.stat().st_mode & 0o777 == 0o666  # it is only read
+
+
+def test_what_others_can_write_is_said(cli: Cli, say: Say, home: Path) -> None:
+    say(LINES[0])
+    file = home / "profiles" / "default.db"
+    file.chmod(0o666)
+    assert "other users can write default.db" in cli("profile", "log").stderr
+    assert "other users could write default.db" in cli("profile", "rollback", "0").stderr
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert cli("profile", "log").stderr == ""
 
 
 def test_delete(cli: Cli, say: Say, profile: Ask, home: Path) -> None:

@@ -360,6 +360,44 @@ def test_what_is_taken_back_are_all_weights_since_the_last_good_point(open_: Ope
 
 
 @pytest.mark.jit_only
+@pytest.mark.parametrize("per_session", [3, 5, 7])
+def test_sessions_shorter_than_the_interval_are_checked_too(open_: Open, per_session: int) -> None:
+    """What harms, told in five sessions, none of which is as long as the segments between two checks."""
+    config = LearnConfig(rate=1000, gate_segments=8, gate_limit=0.01, gate_draw=0.001)
+    for number in range(5):
+        adaptation = open_("me", config)
+        adaptation.catch_up()
+        count = adaptation.model.tokenizer.encode_document_lines
+        text = next(text for n in range(1000) if len(count(text := "zq" * n)) >= per_session * config.segment)
+        adaptation.learn(adaptation.tell(TEXT, text, conversation=number + 1))
+        adaptation.settle()
+        excess = adaptation.life.gate.excess_of_all(adaptation.life.learner.network)
+        unchecked = adaptation.life._segments
+        assert 2 * unchecked < config.gate_segments, "what is not checked is kept for the next session to check"
+        assert excess < config.gate_limit or unchecked > 0
+        expected, watch = adaptation.sha256, (unchecked, adaptation.life._checks, adaptation.life._level)
+        close(adaptation)
+        again = open_("me", config)
+        assert again.sha256 == expected
+        assert (again.life._segments, again.life._checks, again.life._level) == watch
+        close(again)
+    assert any("general text became" in entry.note for entry in adaptation.entries)
+
+
+@pytest.mark.jit_only
+def test_a_good_point_that_was_none_is_drawn_in(open_: Open) -> None:
+    """A checkpoint counts as good; where it harms, a check that takes back to it goes on towards the base."""
+    config = LearnConfig(rate=1000, gate_segments=1 << 20, gate_limit=0.01, gate_draw=0.001)
+    adaptation = open_("me", config)
+    adaptation.learn(adaptation.tell(TEXT, HARM * 4, conversation=1))
+    life = adaptation.life
+    life._remember()
+    assert life.gate.excess_of_all(life.learner.network) > config.gate_limit
+    life._check(thorough=True)
+    assert life.gate.excess_of_all(life.learner.network) < config.gate_limit
+
+
+@pytest.mark.jit_only
 def test_weights_are_drawn_back_before_that(open_: Open) -> None:
     found = {}
     for draw in (0.001, 0.05):
@@ -454,10 +492,10 @@ def _assert_same(found: Weights, expected: Weights) -> None:
 
 
 @pytest.mark.jit_only
-def test_a_change_goes_to_somebody_else_without_words(open_: Open, tmp_path: Path) -> None:
+def test_a_change_goes_to_somebody_else(open_: Open, tmp_path: Path) -> None:
     mine, file = open_("mine"), tmp_path / "change.safetensors"
     live(mine, [*DAY[:6], Act(CHECKPOINT)])
-    size = mine.export(file)
+    size = mine.write_change(file, mine.exported())
     assert size == file.stat().st_size
     for act in DAY[:5]:
         for word in act.text.split():
@@ -490,7 +528,7 @@ def test_a_change_goes_to_somebody_else_without_words(open_: Open, tmp_path: Pat
 def test_changes_that_cannot_be_taken_in(open_: Open, tmp_path: Path) -> None:
     mine, file = open_("mine"), tmp_path / "change.safetensors"
     live(mine, DAY[:1])
-    mine.export(file)
+    mine.write_change(file, mine.exported())
     with pytest.raises(ProfileError, match="profile 'mine' is not empty; import into a new one: --profile NAME"):
         mine.take_in(file)
     other = open_("other", model=write_tiny_model(tmp_path / "other", seed=5))
@@ -509,6 +547,41 @@ def test_changes_that_cannot_be_taken_in(open_: Open, tmp_path: Path) -> None:
         yours.take_in(file)
     assert yours.entries == []
     _assert_same(_adapted(yours), yours.base)
+
+
+@pytest.mark.jit_only
+@pytest.mark.parametrize("factor", [1000, 65_504])
+def test_a_change_that_harms_is_not_taken_in(open_: Open, tmp_path: Path, factor: float) -> None:
+    """A change times 1,000, and one of nothing but the largest number of float16."""
+    mine, file = open_("mine", LIVELY), tmp_path / "change.safetensors"
+    live(mine, DAY[:5])
+    mine.write_change(file, mine.exported())
+    tensors, metadata = tensorfile.read(file)
+    for name, array in tensors.items():
+        if array.dtype == np.float16:
+            scaled = array.astype(np.float64) * factor if factor == 1000 else np.full(array.shape, factor)
+            tensors[name] = scaled.clip(-65_504, 65_504).astype(np.float16)
+    tensorfile.write(file, tensors, metadata)
+    yours = open_("yours")
+    with pytest.raises(ProfileError, match=r"general text would cost .*; it is not taken in") as raised:
+        yours.take_in(file)
+    assert "\n" not in str(raised.value)
+    assert yours.entries == []
+    _assert_same(_adapted(yours), yours.base)
+
+
+@pytest.mark.jit_only
+def test_a_change_in_noise(open_: Open, tmp_path: Path) -> None:
+    """So much noise that no model is left is refused; so little that all is left can be taken in."""
+    mine, file = open_("mine"), tmp_path / "change.safetensors"
+    live(mine, DAY[:5])
+    with pytest.raises(ProfileError, match=r"epsilon 0.001: with it general text would cost .*; nothing is written"):
+        mine.exported(0.001)
+    mine.write_change(file, mine.exported(1e9))
+    yours = open_("yours")
+    yours.take_in(file)
+    for name, array in _adapted(mine).items():
+        assert np.abs(array - _adapted(yours)[name]).max() < 0.01
 
 
 def test_sealed_weights(open_: Open) -> None:

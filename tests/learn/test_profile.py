@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 import subprocess
 import sys
@@ -12,8 +14,10 @@ import numpy as np
 import pytest
 
 from edgelm.errors import ProfileError
+from edgelm.learn import folder as profile_folder
+from edgelm.learn.database import APPLICATION_ID, FORMAT
 from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, IMPORT, TEXT, UNLOGGED, Entry
-from edgelm.learn.profile import APPLICATION_ID, FORMAT, Profile
+from edgelm.learn.profile import Profile
 from edgelm.model import hub
 from edgelm.model.hub import Model
 from edgelm.model.weights import Weights
@@ -186,6 +190,100 @@ def test_a_second_writer_is_refused(profile: Profile, model: Model) -> None:
     _say(profile, "three")
     profile.close()
     assert other("w") == "3"
+
+
+def test_a_lock_that_was_removed_is_not_held(folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, removed, lock = folder / ".me.lock", [], fcntl.flock
+
+    def late(file: int, how: int) -> None:
+        if not removed:
+            removed.append(path.unlink())  # by one that deletes the profile, after this one has opened its lock
+        lock(file, how)
+
+    monkeypatch.setattr(profile_folder.fcntl, "flock", late)
+    with profile_folder.hold(folder, "me") as held:
+        assert os.path.samestat(os.fstat(held.fileno()), path.stat())
+        with pytest.raises(ProfileError, match="in use"):
+            profile_folder.hold(folder, "me")
+    assert removed
+
+
+def test_a_lock_in_place_of_which_is_a_link(folder: Path, model: Model) -> None:
+    folder.mkdir()
+    (folder / ".me.lock").symlink_to(folder / "elsewhere")
+    with pytest.raises(ProfileError, match="cannot be written"):
+        _open(folder, model, writable=True)
+    assert not (folder / "elsewhere").exists()
+
+
+def test_what_is_new_can_be_discarded_while_it_is_held(folder: Path, model: Model) -> None:
+    profile = _open(folder, model, writable=True)
+    assert profile.is_new
+    profile.append(CHECKPOINT, time=0, tensors=_tensors())
+    profile.discard()
+    profile.close()
+    assert list(folder.iterdir()) == []
+    _open(folder, model, writable=True).close()
+    again = _open(folder, model, writable=True)
+    assert not again.is_new
+    again.close()
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir()) if path.suffix != ".lock"}
+
+
+@pytest.mark.parametrize(("name", "mode"), [("me.db", 0o666), ("me.weights-4.safetensors", 0o620), ("", 0o777)])
+def test_what_others_can_write_is_repaired_and_said(
+    saved: list[Entry], folder: Path, model: Model, name: str, mode: int
+) -> None:
+    good = _modes(folder)
+    (folder / name).chmod(mode)
+    bad = _modes(folder)
+    says = (folder / name).name
+    reader = _open(folder, model)
+    assert reader.problem.startswith(f"other users can write {says}; see that you alone can: chmod go-w ")
+    assert (reader.entries, _modes(folder)) == (saved, bad)
+    writer = _open(folder, model, writable=True)
+    writer.close()
+    where = folder if name else folder.parent
+    assert writer.problem == f"other users could write {says} (in {where}); now you alone can"
+    assert _modes(folder) == good
+    assert _open(folder, model).problem == ""
+
+
+def test_a_folder_where_each_can_touch_their_own_alone(saved: list[Entry], folder: Path, model: Model) -> None:
+    folder.chmod(0o1777)
+    profile = _open(folder, model, writable=True)
+    profile.close()
+    assert (profile.problem, folder.stat().st_mode & 0o7777) == ("", 0o1777)
+
+
+@pytest.mark.parametrize("name", ["", "me.db", "me.db-wal"])
+def test_what_belongs_to_another_user(
+    saved: list[Entry], folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = folder / name
+    path.exists() or path.touch()
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    for writable in (False, True):
+        with pytest.raises(ProfileError, match=r"belongs to another user \(uid \d+\); copy it to a folder of your own"):
+            _open(folder, model, writable=writable)
+
+
+def test_what_root_lets_all_write(
+    saved: list[Entry], folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes a file of root's")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert _open(folder, model).entries == saved
+    (folder / "me.db").chmod(0o666)
+    with pytest.raises(ProfileError, match="other users can write it, and it is not yours"):
+        _open(folder, model)
 
 
 def test_reading_leaves_no_trace(saved: list[Entry], folder: Path, model: Model) -> None:

@@ -89,11 +89,11 @@ def test_every_file_is_verified(folder: Path, file: str) -> None:
     for damaged in (b"", blob[:-1], blob + b"\0", bytes(flipped)):
         path.write_bytes(damaged)
         before = contents(folder)
-        with pytest.raises(ModelFileError, match=f"{file}: altered or truncated"):
+        with pytest.raises(ModelFileError, match=f"{file}: (altered or truncated|damaged)"):
             hub.load(str(folder))
         assert contents(folder) == before
     path.unlink()
-    with pytest.raises(ModelFileError, match=f"{file}: cannot be read"):
+    with pytest.raises(ModelFileError, match=f"{file}: (cannot be read|no such file)"):
         hub.load(str(folder))
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,11 +117,11 @@ def test_a_name_that_is_taken(tiny_model: Path, pulled: Path, tmp_path: Path) ->
     ):
         with pytest.raises(ModelFileError, match=says):
             _pull(place, pulled, name)
-    # The same model with another card or graph is not the same for whoever runs it.
+    # The same model with other scales of its gradients is not the same for whoever runs it.
     changed = shutil.copytree(tiny_model, tmp_path / "changed")
     manifest = hub.read_manifest(changed)
-    edit_manifest(changed, sha256=manifest.digests | {"step.onnx": hashlib.sha256(b"").hexdigest()})
-    (changed / "step.onnx").write_bytes(b"")
+    edit_manifest(changed, sha256=manifest.digests | {"learning.safetensors": hashlib.sha256(b"").hexdigest()})
+    (changed / "learning.safetensors").write_bytes(b"")
     with pytest.raises(ModelFileError, match="another model"):
         _pull(changed, pulled)
     assert contents(pulled) == before
@@ -127,15 +130,17 @@ def test_a_name_that_is_taken(tiny_model: Path, pulled: Path, tmp_path: Path) ->
 
 def test_one_that_was_damaged_here(tiny_model: Path, pulled: Path) -> None:
     _pull(tiny_model, pulled)
-    (pulled / "tiny" / "step.onnx").write_bytes(b"")
-    with pytest.raises(ModelFileError, match=r"is here but damaged: .*step.onnx: altered .*remove"):
+    (pulled / "tiny" / "tokenizer.json").write_bytes(b"")
+    with pytest.raises(ModelFileError, match=r"is here but damaged: .*tokenizer.json: altered .*remove"):
         _pull(tiny_model, pulled)
 
 
-@pytest.mark.parametrize("place", ["nosuch", "", "ftp://models.example/a.tar", "file:///etc/passwd", "~nobody-such/a"])
+@pytest.mark.parametrize(
+    "place", ["nosuch", "", ".", "ftp://models.example/a.tar", "file:///etc/passwd", "~nobody-such/a"]
+)
 def test_no_source(place: str, pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelFileError, match=r"neither a folder nor a file|a folder without a config.json"):
+    with pytest.raises(ModelFileError, match=r"neither a model folder nor a file"):
         _pull(place, pulled)
     assert list(tmp_path.iterdir()) == []
 
@@ -145,9 +150,9 @@ def test_a_folder_of_other_things(tiny_model: Path, pulled: Path, tmp_path: Path
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
     _pull(folder, pulled)
     assert members_of(pulled / "tiny") == members_of(tiny_model)
-    (folder / "step.onnx").unlink()
-    os.mkfifo(folder / "step.onnx")
-    with pytest.raises(ModelFileError, match=r"step\.onnx: cannot be read"):
+    (folder / "tokenizer.json").unlink()
+    os.mkfifo(folder / "tokenizer.json")
+    with pytest.raises(ModelFileError, match=r"tokenizer\.json: cannot be read"):
         _pull(folder, pulled, "other")
 
 
@@ -155,15 +160,16 @@ def test_nothing_is_left_when_it_cannot_be_written(
     tiny_model: Path, pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _pull(tiny_model, pulled)
+    archive = pack(tmp_path / "model.tar", members_of(tiny_model))
     before = contents(tmp_path)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    for module, function in ((shutil, "copyfile"), (store, "_sync"), (os, "replace")):
+    for module, function in ((store, "unpack"), (store, "save"), (store, "_sync"), (os, "replace")):
         with monkeypatch.context() as patch, pytest.raises(ModelFileError, match="No space left"):
             patch.setattr(module, function, full)
-            _pull(tiny_model, pulled, "other")
+            _pull(archive if function == "unpack" else tiny_model, pulled, "other")
         assert contents(tmp_path) == before
         assert [path.name for path in pulled.iterdir()] == ["tiny"]
 
@@ -187,6 +193,94 @@ def test_two_that_pull_at_once(tiny_model: Path, pulled: Path) -> None:
     assert pull(Source(str(tiny_model), None, _no_fetch), pulled, slow) == (pulled / "tiny", False)
 
 
+def test_what_a_killed_pull_left_is_removed(tiny_model: Path, pulled: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    for room in (pulled / ".pull-dead" / "model", pulled / ".pull-alive" / "model"):
+        shutil.copytree(tiny_model, room)
+    (pulled / ".pull-link").symlink_to(other)
+    (pulled / ".pull-file").write_bytes(b"mine")
+    handle = os.open(pulled / ".pull-alive", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    before = contents(pulled / ".pull-alive", other)
+    _pull(tiny_model, pulled)
+    assert sorted(path.name for path in pulled.iterdir()) == [".pull-alive", ".pull-file", ".pull-link", "tiny"]
+    assert contents(pulled / ".pull-alive", other) == before
+    os.close(handle)
+    _pull(tiny_model, pulled)
+    assert not (pulled / ".pull-alive").exists()
+
+
+def test_a_folder_that_another_pull_took_for_dead(
+    tiny_model: Path, pulled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    make = tempfile.mkdtemp
+
+    def swept(**place: Any) -> str:
+        room = Path(make(**place))
+        if not made:
+            room.rmdir()
+        made.append(room)
+        return str(room)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", swept)
+    assert _pull(tiny_model, pulled)[1]
+    assert len(made) == 2
+    assert [path.name for path in pulled.iterdir()] == ["tiny"]
+
+
+def test_what_was_hashed_is_what_is_unpacked(
+    tiny_model: Path, pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pack(tmp_path / "model.tar", members_of(tiny_model))
+    other = pack(tmp_path / "other.tar", members_of(write_tiny_model(tmp_path / "other", seed=1)))
+    check = store._check_digest
+
+    def exchanged(*args: Any) -> None:
+        check(*args)
+        os.replace(other, path)
+
+    monkeypatch.setattr(store, "_check_digest", exchanged)
+    _pull(path, pulled, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    assert members_of(pulled / "tiny") == members_of(tiny_model)
+
+
+@pytest.mark.parametrize("name", [*hub.FILES, hub.MANIFEST, hub.CARD])
+def test_what_has_not_the_size_of_a_model_is_not_read(
+    tiny_model: Path, pulled: Path, tmp_path: Path, name: str
+) -> None:
+    def check(folder: Path) -> list[str]:
+        raise AssertionError("it was read")
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    with (folder / name).open("ab") as file:
+        file.write(bytes(17 << 20))
+    for source in (folder, pack(tmp_path / "model.tar.gz", members_of(folder))):
+        with pytest.raises(ModelFileError, match=rf"{name}: .*(larger than|at most)"):
+            pull(Source(str(source), None, _no_fetch), pulled, check)
+    assert not pulled.parent.exists()
+
+
+def test_an_archive_larger_than_any_model(pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_BYTES", 1000)
+    (tmp_path / "model.tar").write_bytes(bytes(1001))
+    with pytest.raises(ModelFileError, match="1,001 bytes, larger than a model"):
+        _pull(tmp_path / "model.tar", pulled, sha256="0" * 64)
+
+
+def test_a_source_that_cannot_be_read(pulled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    (tmp_path / "model.tar").write_bytes(b"")
+    for place, says in ((tmp_path / "model.tar", "Permission denied"), ("a" * 5000, "File name too long")):
+        with monkeypatch.context() as patch, pytest.raises(ModelFileError, match=rf"cannot be read \({says}"):
+            if says == "Permission denied":
+                patch.setattr(Path, "open", closed)
+            _pull(place, pulled)
+    assert not pulled.parent.exists()
+
+
 def test_summaries(tiny_model: Path) -> None:
     row = store.summary(tiny_model, tiny_model.parent)
     assert (row["name"], row["where"], row["folder"], row["default"]) == ("tiny", "pulled", str(tiny_model), False)
@@ -195,4 +289,4 @@ def test_summaries(tiny_model: Path) -> None:
     assert row["precision"] == "int8"
     bundled = store.summary(hub.find(None), tiny_model.parent)
     assert (bundled["where"], bundled["default"]) == ("bundled", True)
-    assert store.details(hub.find(None), tiny_model.parent)["state_bytes"] == 328_192
+    assert store.details(hub.find(None), tiny_model.parent)["state_bytes"] == 332_800

@@ -37,6 +37,41 @@ def test_a_folder_is_read_in_order(tmp_path: Path) -> None:
     assert [item.text for item in found] == ["a.md", "b.txt", "sub/c.txt", "b.txt"]
 
 
+def test_links_that_lead_out_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, said = tmp_path / "folder", []
+    for name in ("folder/sub/a.txt", "elsewhere/secret.txt", "elsewhere/picture.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    (folder / "within.txt").symlink_to("sub/a.txt")
+    assert len(read_paths([str(folder)], NOTHING, said.append)) == 2
+    assert said == []
+    for name, target in (
+        ("b.txt", "elsewhere/secret.txt"),
+        ("notes", "elsewhere"),
+        ("picture.png", "elsewhere/picture.png"),
+        ("loop.txt", "folder/loop.txt"),
+        ("gone.txt", "nowhere.txt"),
+    ):
+        (folder / name).symlink_to(tmp_path / target)
+    (folder / "sub" / "up.txt").symlink_to("../../elsewhere/secret.txt")
+    found = read_paths([str(folder)], NOTHING, said.append)
+    assert [Path(item.name).name for item in found] == ["a.txt", "within.txt"]
+    assert said == [
+        f"{folder}: links that lead out of the folder are not read ({folder / 'b.txt'} and 2 more); "
+        "name what is to be read"
+    ]
+    # What is named is read, be it a link to a folder or to a file; and people are told on stderr.
+    assert _read(folder / "b.txt").text == _read(folder / "notes").text == "elsewhere/secret.txt"
+    assert capsys.readouterr() == ("", "")
+    read_paths([str(folder)], NOTHING)
+    assert capsys.readouterr() == ("", said[0] + "\n")
+    (folder / "alone").mkdir()
+    (folder / "alone" / "c.txt").symlink_to(tmp_path / "elsewhere" / "secret.txt")
+    with pytest.raises(InputError, match="a folder without"):
+        read_paths([str(folder / "alone")], NOTHING, said.append)
+    assert len(said) == 2
+
+
 def test_standard_input() -> None:
     (text,) = read_paths(["-"], io.BytesIO(b"said"))
     assert text == TextFile("standard input", "said", 4)

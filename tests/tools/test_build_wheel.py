@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.build_wheel import machine_of, pack
+from tools.build_wheel import machine_of, main, pack
 
 MACHINE = platform.machine()
 LARGEST = 3_000_000
@@ -63,6 +63,23 @@ def test_it_holds_what_it_should_and_no_more(wheel: Path, compiled: Path) -> Non
     assert list(items) == sorted(items, key=lambda name: (".dist-info/" in name, name))
 
 
+def test_without_a_linker_it_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = "no linker for aarch64-linux-gnu: install binutils-aarch64-linux-gnu"
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        said = f'Traceback (most recent call last):\n  File "x", line 1\nRuntimeError: {needed}\n'
+        return subprocess.CompletedProcess(command, 1, None, said)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["build_wheel", "--port", "rpi-4", "--out", str(tmp_path / "dist")])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert tuple(capsys.readouterr()) == ("", f"build_wheel: {needed}\n")
+    assert not (tmp_path / "dist").exists()
+
+
 SCRIPT = """
 import sys
 sys.modules |= dict.fromkeys(["numba", "llvmlite", "onnx"])
@@ -110,6 +127,7 @@ def run(
         (["complete", "The ferry", "-n", "3"], ""),
         (["adapt", "-", "--holdout", "0"], "The ferry leaves at seven. " * 20),
         (["info"], ""),
+        (["export", "exported"], ""),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -119,12 +137,6 @@ def test_it_runs_without_numba_and_onnx(
     done = run(site, tmp_path, tiny_model, args, said)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
-
-
-def test_export_says_what_to_install(site: Path, tmp_path: Path, tiny_model: Path) -> None:
-    done = run(site, tmp_path, tiny_model, ["export", str(tmp_path / "out")])
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.count("\n") == 1 and "install edgelm[export]" in done.stderr
 
 
 def test_it_learns_where_no_memory_is_both_written_and_run(site: Path, tmp_path: Path, tiny_model: Path) -> None:

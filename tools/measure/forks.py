@@ -11,12 +11,13 @@ import os
 import select
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -157,15 +158,15 @@ def room() -> Iterator[Path]:
 
 
 @contextmanager
-def tiny_model(name: str | None) -> Iterator[str]:
+def tiny_model(name: str | None, seed: int = 0) -> Iterator[str]:
     """The model to use: the one that is named, or a tiny one, written for as long as it is used."""
     if name is not None:
         yield name
         return
     with room() as folder:
         # In a process of its own: to train the tokenizer takes threads.
-        script = "import sys; from tests.model_folder import *; write_tiny_model(Path(sys.argv[1]))"
-        subprocess.run([sys.executable, "-c", script, str(folder / "tiny")], check=True)
+        script = "import sys; from tests.model_folder import *; write_tiny_model(Path(sys.argv[1]), int(sys.argv[2]))"
+        subprocess.run([sys.executable, "-c", script, str(folder / "tiny"), str(seed)], check=True)
         yield str(folder / "tiny")
 
 
@@ -212,13 +213,40 @@ def _copy(model: hub.Model) -> hub.Model:
     return copied
 
 
-def read_log(home: Path, model: hub.Model) -> tuple[list[Entry], str]:
-    """The entries of the default profile, every one of them verified, and how far an adaptation came."""
+def read_log(home: Path, model: hub.Model, name: str = "default") -> tuple[list[Entry], str]:
+    """The entries of a profile, every one of them verified, and how far an adaptation came."""
     if not (home / "profiles").exists():
         return [], ""
-    profile = Profile(home / "profiles", "default", model, writable=False)
+    profile = Profile(home / "profiles", name, model, writable=False)
     try:
         return profile.entries, profile.progress
+    finally:
+        profile.close()
+
+
+def copy_log(home: Path, path: Path) -> None:
+    """Copies the database of the default profile with all that its journal holds."""
+    with (
+        closing(sqlite3.connect(home / "profiles" / "default.db")) as source,
+        closing(sqlite3.connect(path)) as target,
+    ):
+        source.backup(target)
+
+
+def base_of(home: Path, model: hub.Model) -> str:
+    """Identifies the model that the default profile was learned on."""
+    profile = Profile(home / "profiles", "default", model, writable=False, any_base=True)
+    try:
+        return profile.base
+    finally:
+        profile.close()
+
+
+def dependents(home: Path, model: hub.Model, entry_id: int) -> set[int]:
+    """The entries of the default profile that go when this one is forgotten."""
+    profile = Profile(home / "profiles", "default", model, writable=False)
+    try:
+        return profile.dependents([entry_id])
     finally:
         profile.close()
 

@@ -1,4 +1,6 @@
-"""Kills ``chat --json``, ``adapt`` and ``profile rollback`` at random moments, and looks for what was lost.
+"""Kills ``chat --json``, ``adapt`` and ``profile rollback``, ``forget``, ``import`` and ``rebase`` at random moments.
+
+It looks for what was lost. Checkpoints are small and frequent, so that many kills meet one being written.
 
 python -m tools.measure.kills [--kills 2000] [--model NAME|PATH] [--seed 0] [--json]
 
@@ -15,11 +17,12 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from edgelm.learn.entry import TEXT, Entry
+from edgelm.learn.profile import Profile
 from edgelm.model import hub
 from edgelm.text.files import pieces
 from tools.measure import forks
@@ -39,6 +42,11 @@ def sentence(rng: random.Random, n_words: int) -> str:
     return " ".join([*rng.choices(WORDS.split(), k=n_words), f"{rng.randrange(10**6):06d}"])
 
 
+OTHER = "other"
+"""The profile that a copy of the log is taken into."""
+Models = tuple[tuple[hub.Model, str], tuple[hub.Model, str]]
+
+
 class Killer:
     """One profile, and what has to be in it.
 
@@ -46,9 +54,8 @@ class Killer:
     ----------
     home : Path
         ``EDGELM_HOME``.
-    model : Model
-    name : str
-        Its ``--model``.
+    models : tuple of (Model, str)
+        The one that the profile belongs to, and the one that it is moved to next; each with its ``--model``.
     seed : int
 
     Attributes
@@ -60,8 +67,8 @@ class Killer:
         Turns; and runs that ended before they were killed.
     """
 
-    def __init__(self, home: Path, model: hub.Model, name: str, seed: int) -> None:
-        self.home, self.model, self.name = home, model, name
+    def __init__(self, home: Path, models: Models, seed: int) -> None:
+        self.home, self.models = home, models
         self.rng = random.Random(seed)
         self.phases: Counter[str] = Counter()
         self.failures: list[str] = []
@@ -72,6 +79,16 @@ class Killer:
         self._progress = ""
         self._usual: dict[str, float] = {}
         self._write_file()
+
+    @property
+    def model(self) -> hub.Model:
+        """The one that the profile belongs to."""
+        return self.models[0][0]
+
+    @property
+    def name(self) -> str:
+        """Its ``--model``."""
+        return self.models[0][1]
 
     @property
     def kills(self) -> int:
@@ -86,8 +103,11 @@ class Killer:
         """One command, killed at some moment, and what is to be checked after it."""
         self.runs += 1
         size = sum(len(entry.text) for entry in self.entries)
-        if size > MOST_CHARACTERS or self.rng.random() < 0.05:
-            self._rollback(self.rng.choice([0, *(entry.id for entry in self.entries)]))
+        told = any(entry.text for entry in self.entries)
+        if size > MOST_CHARACTERS or self.rng.random() < 0.04:
+            self._rollback()
+        elif told and not self._progress and self.rng.random() < 0.12:
+            self.rng.choice([self._forget, self._import, self._rebase])()
         elif self._progress or self.rng.random() < 0.3:
             self._adapt()
         else:
@@ -118,7 +138,8 @@ class Killer:
         return prepare
 
     def _start(self, *args: object) -> forks.Command:
-        return forks.Command([*map(str, args), "--json", "--model", self.name], self._prepare())
+        words = [*map(str, args), "--json"]
+        return forks.Command(words if "--model" in words else [*words, "--model", self.name], self._prepare())
 
     def _moment(self, command: str) -> float:
         """Seconds after which to kill: anywhere in a run, or in its second half, where it writes."""
@@ -233,33 +254,80 @@ class Killer:
         elif self._done() != done + len(seen) or (self._progress and self._progress.split(":")[2] != str(self._done())):
             self._fail(f"adapt: the progress is {self._progress}, {done + len(seen)} pieces are in the log")
 
-    def _rollback(self, entry_id: int) -> None:
+    def _profile_command(self, kind: str, args: Sequence[object], phase: Callable[[], str]) -> bool:
+        """``edgelm profile KIND ARGS``, killed at some moment; returns whether it ended well before."""
         begun = time.monotonic()
-        command = self._start("profile", "rollback", entry_id)
+        command = self._start("profile", kind, *args)
         command.end_input()
-        until = begun + self._moment("rollback")
+        until = begun + self._moment(kind)
         while not command.has_ended and time.monotonic() < until:
             command.read(until - time.monotonic())
-        n_kept = sum(entry.id <= entry_id for entry in self.entries)
-        n_now = 0
+        return self._end(command, kind, phase, begun, not command.has_ended)
+
+    def _rollback(self) -> None:
+        entry_id = self.rng.choice([0, *(entry.id for entry in self.entries)])
+        self._take_away("rollback", entry_id, {entry.id for entry in self.entries if entry.id > entry_id})
+
+    def _forget(self) -> None:
+        entry_id = self.rng.choice([entry.id for entry in self.entries if entry.text])
+        self._take_away("forget", entry_id, forks.dependents(self.home, self.model, entry_id))
+
+    def _take_away(self, kind: str, entry_id: int, gone: set[int]) -> None:
+        """``rollback`` or ``forget``: it takes all of ``gone``, or nothing."""
+        n_kept, n_now = sum(entry.id not in gone for entry in self.entries), 0
 
         def phase() -> str:
             nonlocal n_now
             n_now = len(forks.read_log(self.home, self.model)[0])
             return "before" if n_now == len(self.entries) else "after it was written"
 
-        if self._end(command, "rollback", phase, begun, not command.has_ended):
+        if self._profile_command(kind, [entry_id], phase):
             phase()
             if n_now != n_kept:
-                self._fail(f"rollback {entry_id}: {n_now} entries are left, {n_kept} should be")
+                self._fail(f"{kind} {entry_id}: {n_now} entries are left, {n_kept} should be")
         elif n_now not in (n_kept, len(self.entries)):
-            self._fail(f"rollback {entry_id} was done in part: {len(self.entries)} before, {n_now} now")
-        if self._read(kept=n_now):
-            self._fail(f"rollback {entry_id}: there are new entries")
+            self._fail(f"{kind} {entry_id} was done in part: {len(self.entries)} before, {n_now} now")
+        if n_now == n_kept:
+            self.entries = [entry for entry in self.entries if entry.id not in gone]
+        if self._read():
+            self._fail(f"{kind} {entry_id}: there are new entries")
         if self._progress and self._progress.split(":")[2] != str(self._done()):
-            self._fail(f"rollback: the progress is {self._progress}, {self._done()} pieces are in the log")
+            self._fail(f"{kind}: the progress is {self._progress}, {self._done()} pieces are in the log")
         elif not self._progress:
             self._write_file()
+
+    def _import(self) -> None:
+        """A copy of the log into a new profile: it has all of it then, or is not there."""
+        copy = self.home.with_name("copy.db")
+        copy.unlink(missing_ok=True)
+        forks.copy_log(self.home, copy)
+        found: list[Entry] = []
+
+        def phase() -> str:
+            found[:] = forks.read_log(self.home, self.model, OTHER)[0]
+            return "after it was written" if found else "before"
+
+        if self._profile_command("import", [copy, "--profile", OTHER], phase):
+            phase()
+        taken = [_lasting(entry) for entry in found]
+        if taken not in ([], [_lasting(entry) for entry in self.entries]):
+            self._fail(f"import: {len(taken)} of {len(self.entries)} entries came")
+        Profile.delete(self.home / "profiles", OTHER)
+        if self._read():
+            self._fail("import: there are new entries in the profile that was copied")
+
+    def _rebase(self) -> None:
+        """To another model and, the next time, back: the log is the same, whichever it belongs to then."""
+        old, new = self.models
+        self._profile_command("rebase", ["--model", new[1]], lambda: self._of_which())
+        if self._of_which() == "after it was written":
+            self.models = (new, old)
+        if self._read():
+            self._fail("rebase: there are new entries")
+
+    def _of_which(self) -> str:
+        base = forks.base_of(self.home, self.model)
+        return "after it was written" if base == self.models[1][0].sha256 else "before"
 
 
 def _lasting(entry: Entry) -> tuple[object, ...]:
@@ -288,11 +356,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     begun = time.monotonic()
-    with forks.tiny_model(args.model) as name, forks.room() as folder:
+    with forks.tiny_model(args.model) as name, forks.tiny_model(None, seed=1) as other, forks.room() as folder:
         os.environ["EDGELM_HOME"] = f"{folder}/home"
         model = hub.load(name)
         forks.preload(model)
-        killer = Killer(folder / "home", model, name, args.seed)
+        killer = Killer(folder / "home", ((model, name), (hub.load(other), other)), args.seed)
         while killer.kills < args.kills and len(killer.failures) < 20:
             killer.run()
         killer.check_weights()
