@@ -290,7 +290,7 @@ class Life:
         self._remember()
 
     def _draw_in(self, limit: float) -> None:
-        """Halves the change until general text is within the limit: a checkpoint counts as good before it is checked."""
+        """Halves the change until general text is within the limit: a checkpoint counts as good unchecked."""
         for _ in range(MOST_HALVINGS):
             if self.gate.excess_of_all(self.learner.network) < limit:
                 break

@@ -69,7 +69,13 @@ _OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
 _MINE = re.compile(r"\b(?:what|who|when|where|which|how old)\b.*\b(?:my|our)\b", re.IGNORECASE)
 _HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
 """What only somebody says who has a dog or a street of their own."""
-_ADVICE = re.compile(r"\b(?:should|shall|may) (?:i|we)\b|\bdo i do\b|\bdo you\b", re.IGNORECASE)
+_ADVICE = re.compile(
+    r"\b(?:should|shall|may|could) (?:i|we)\b|\b(?:i|we) (?:could|should)\b|\bdo i do\b|\bdo you\b|"
+    r"\bany (?:idea|advice|tip)",
+    re.IGNORECASE,
+)
+_OF_YOU = re.compile(r"(?:do|are|can|could|did|have|will|would) you (?!know|remember|recall|tell|still)", re.IGNORECASE)
+"""How a question begins that asks the assistant for itself."""
 
 
 class Plan(NamedTuple):
@@ -114,7 +120,8 @@ class Answering:
     def plan(self, turn: str, statements: Statements, n_before: int = 0, *, learns: bool = True) -> Plan:
         """The plan for ``turn``, with ``n_before`` turns before it in this conversation; ``learns``: it is learned."""
         asks = self._meaning.asks(turn)
-        found = statements.find(turn) if asks > MAY_ASK or is_question(turn) else []
+        may_ask = (asks > MAY_ASK or is_question(turn)) and not (_OF_YOU.match(turn) and not _OF_ME.search(turn))
+        found = statements.find(turn) if may_ask else []
         chance = answer_chance(found, asks) if found else 0.0
         if chance > SURE:
             return Plan(second_person(found[0].statement.text), (found[0],))

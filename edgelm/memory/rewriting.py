@@ -28,13 +28,13 @@ _NUMBERS = re.compile(
 _SORROW = re.compile(
     r"\b(?:died|dead|dying|death|passed away|funeral|grief|miss (?:her|him|them|my)|lost my (?!first|baby)|ill|sick|"
     r"hospital|cancer|hurts?|pain|cried|crying|sad|lonely|alone|afraid|scared|terrible|awful|horrible|worst|fired|"
-    r"divorced?|stolen|broke up|cheated|shouted|bullied|failed|cancelled|stressful|stressed|exhausted|depressed|"
-    r"hopeless)\b",
+    r"divorced?|stolen|broken?|cheated|shouted|bullied|failed|cancelled|stressful|stressed|exhausted|depressed|"
+    r"hopeless|tired|leaks|leaking|burnt|missed|forgot|annoying|angry|furious|upset)\b",
     re.IGNORECASE,
 )
 _CHEER = re.compile(
     r"\b(?:congratulations|well done|hooray|hurray|hurrah|how (?:nice|lovely|wonderful|exciting|great|sweet|lucky)|"
-    r"great!|wonderful!|lovely!|bravo|good for you|happy birthday)",
+    r"great!|wonderful!|lovely!|bravo|good for you|happy birthday)|^(?:lovely|nice|great|wonderful|good idea|yum)\b",
     re.IGNORECASE,
 )
 _ENDINGS = ("s", "ing", "ed", "ly", "er", "est")

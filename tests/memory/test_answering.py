@@ -8,6 +8,7 @@ from edgelm.learn.measure import REMEMBERED
 from edgelm.memory.answering import NOT_TOLD, UNSURE, Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.meaning import Meaning
+from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow
 from edgelm.memory.statements import Statement, Statements, told_in
 
 TOLD = [
@@ -109,3 +110,28 @@ def test_a_statement_that_leans_on_the_one_before_holds_it() -> None:
 
 def test_a_correction_is_taken_note_of(answering: Answering, meaning: Meaning) -> None:
     assert plan(answering, meaning, "No, it leaves at nine.").text == REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("remark", "reply", "fits"),
+    [
+        ("The baby cried all night.", "Lovely, so you could sleep all night too.", False),
+        ("The washing machine is broken again.", "Hooray, now the washing machine can do your laundry.", False),
+        ("My flight was cancelled.", "How annoying! When does the next one go?", True),
+        ("I passed my exam.", "Well done!", True),
+    ],
+)
+def test_nobody_is_glad_of_what_is_sad(remark: str, reply: str, fits: bool) -> None:
+    assert cheers_at_sorrow(remark, reply) != fits
+
+
+def test_a_colour_is_never_taken_for_another(meaning: Meaning) -> None:
+    green = Exchange("My favourite colour is dark green.", "Dark green, a nice colour!")
+    assert adapted_reply(green, "My favourite colour is turquoise.", meaning) is None
+    assert adapted_reply(green, "My favourite colour is dark green.", meaning) == green.reply
+
+
+def test_what_is_asked_of_the_assistant_is_not_looked_up(answering: Answering, meaning: Meaning) -> None:
+    statements = Statements(meaning, [Statement("The baby cried all night.", 1)])
+    assert answering.plan("Do you like babies?", statements).told == ()
+    assert answering.plan("Do you remember who cried all night?", statements).told != ()
