@@ -78,6 +78,8 @@ class ModelConfig:
             raise ConfigError(f"mixer must be mcsd_g or mcsd, not {self.mixer!r}")
         if self.slope_dim % self.n_channels:
             raise ConfigError(f"slope_dim {self.slope_dim} must divide into {self.n_channels} channels")
+        if self.mixer == "mcsd" and (self.d_model % self.n_channels or 2 * self.mix_dim % self.n_channels):
+            raise ConfigError(f"d_model and 2 * mix_dim must divide into {self.n_channels} channels")
         if self.max_awake > self.n_blocks:
             raise ConfigError(f"max_awake {self.max_awake} is above n_blocks {self.n_blocks}")
 

@@ -16,7 +16,13 @@ turns an ``EdgelmError`` into one line on stderr and exit code 1.
 
 
 class EdgelmError(Exception):
-    """Base of all errors that edgelm raises on purpose."""
+    """Base of all errors that edgelm raises on purpose.
+
+    What a file says may be a part of the message, and be long: then the middle is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= 1000 else f"{message[:700]} ... {message[-250:]}")
 
 
 class ConfigError(EdgelmError):

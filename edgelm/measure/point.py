@@ -34,7 +34,8 @@ def read_pairs(text: str, name: str) -> list[Pair]:
         It holds none, or fewer than 20.
     """
     pairs = _from_json(text, name) if text.lstrip().startswith("{") else _from_dialogues(text)
-    pairs = [(said[:LONGEST], reply[:LONGEST]) for said, reply in pairs if said.strip() and reply.strip()]
+    pairs = [(said[:LONGEST], reply[:LONGEST]) for said, reply in pairs]
+    pairs = [pair for pair in pairs if all(text.strip() for text in pair)]
     if len(pairs) < CHOICES:
         raise InputError(f"{name}: {len(pairs)} exchanges in it, {CHOICES} are needed at least")
     return pairs
@@ -47,7 +48,7 @@ def _from_json(text: str, name: str) -> list[Pair]:
             try:
                 fields = json.loads(line)
                 pairs.append((str(fields["said"]), str(fields["reply"])))
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 raise InputError(f'{name}, line {number}: not an object with "said" and "reply"') from None
     return pairs
 

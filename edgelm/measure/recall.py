@@ -50,7 +50,8 @@ def read_told(text: str, name: str) -> list[ToldFact]:
             fact = ToldFact(**{key: fields[key] for key in ("told", "asked", "word")})
             if not all(isinstance(v, str) and v.strip() for v in (fact.told, fact.asked, fact.word)):
                 raise ValueError("every field must be a text")
-        except (ValueError, TypeError, KeyError) as exc:
+            " ".join((fact.told, fact.asked, fact.word)).encode()  # half of a surrogate pair is none
+        except (ValueError, TypeError, KeyError, RecursionError) as exc:
             raise InputError(f'{name}, line {number}: not a line {{"told", "asked", "word"}} ({exc})') from None
         found.append(fact)
     if not found:

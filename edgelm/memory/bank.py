@@ -78,6 +78,12 @@ class PackedExchanges(Sequence[Exchange]):
         starts = np.concatenate([[-1], self._ends[:-1]])
         if len(self._tabs) != len(self._ends) or not ((starts < self._tabs) & (self._tabs < self._ends)).all():
             raise ValueError("not lines of two columns")
+        if len(raw) and raw[-1] != ord("\n"):
+            raise ValueError("its last line does not end")
+        try:
+            text.decode()
+        except UnicodeDecodeError as exc:
+            raise ValueError(f"not UTF-8 (byte {exc.start})") from None
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -319,7 +319,8 @@ def _read_grad_rms(path: Path, manifest: Manifest) -> Weights:
         rms = grad_rms.get(name)
         if rms is None:
             raise ModelFileError(f"{path} lacks {name!r}; get the model again")
-        if rms.size not in (1, config.n_blocks) or not (np.isfinite(rms) & (rms > 0)).all():
+        fits = rms.shape in ((), (1,)) or (name.endswith(".w2") and rms.shape == (config.n_blocks,))
+        if not fits or not (np.isfinite(rms) & (rms > 0)).all():
             raise ModelFileError(f"{path}: {name} holds no usable scale of a gradient; get the model again")
     return grad_rms
 

@@ -156,6 +156,8 @@ def check_packed(packed: Weights, config: ModelConfig, source: str) -> None:
     for name, shape in expected.items():
         if name in packed:
             numbers = packed[name]
+            if twice := [name + end for end in (".q", ".scale", ".zero") if name + end in packed]:
+                raise ModelFileError(f"{source}: {name} is there twice, as {twice[0]} too; get the model again")
             if numbers.dtype != np.float32:
                 raise ModelFileError(f"{source}: {name} is {numbers.dtype}, expected float32; get the model again")
             if numbers.shape != shape:
@@ -165,6 +167,8 @@ def check_packed(packed: Weights, config: ModelConfig, source: str) -> None:
             numbers = packed[name + ".scale"]
         if not np.isfinite(numbers).all():
             raise ModelFileError(f"{source}: {name} holds values that are not finite; get the model again")
+        if name in packed and is_quantizable(name) and np.abs(numbers).max() > 127 * 65504.0:
+            raise ModelFileError(f"{source}: {name} holds values too large for integers; get the model again")
 
 
 def _check_parts(packed: Weights, name: str, shape: tuple[int, ...], source: str) -> None:

@@ -284,7 +284,7 @@ def _change_rows(rng: random.Random, database: sqlite3.Connection) -> None:
     )  # fmt: skip
     kind = rng.randrange(7)
     if kind <= 2:
-        field = rng.choice("id time kind text conversation parent amount note digest".split())
+        field = rng.choice(["id", "time", "kind", "text", "conversation", "parent", "amount", "note", "digest"])
         database.execute(f"UPDATE log SET {field} = ? WHERE id = ?", (value, rng.randrange(1, 5)))
     elif kind == 3:
         key = rng.choice(("base", "base_name", "progress", "removed", "more"))
@@ -293,7 +293,7 @@ def _change_rows(rng: random.Random, database: sqlite3.Connection) -> None:
         database.execute("INSERT INTO checkpoint VALUES (?, ?)", (rng.choice((1, 2, 99, value)), value))
     elif kind == 5:
         database.execute("PRAGMA writable_schema = 1")
-        field = rng.choice("type name tbl_name rootpage sql".split())
+        field = rng.choice(["type", "name", "tbl_name", "rootpage", "sql"])
         where = rng.choice(("log", "meta", "checkpoint"))
         database.execute(f"UPDATE sqlite_master SET {field} = ? WHERE name = ?", (value, where))
     else:
