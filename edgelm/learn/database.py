@@ -192,14 +192,14 @@ def reporting(path: Path, doing: str, damaged: str = "") -> Iterator[None]:
     """Turns what SQLite and the system report into one line; ``damaged`` is said of a file at fault itself."""
     try:
         yield
-    except (sqlite3.Error, OSError, UnicodeError) as exc:
+    except (sqlite3.Error, OSError, UnicodeError, MemoryError) as exc:  # a damaged file can want any memory
         said = damaged if damaged and is_damage(exc) else doing
         raise ProfileError(f"{path}: {said} ({reason(exc, path)})") from None
 
 
 def is_damage(exc: Exception) -> bool:
     """Whether the file is at fault, not the disk or another program."""
-    return not isinstance(exc, OSError) and _sqlite_name(exc) in _DAMAGE
+    return isinstance(exc, MemoryError) or (not isinstance(exc, OSError) and _sqlite_name(exc) in _DAMAGE)
 
 
 def reason(exc: Exception, path: Path) -> str:

@@ -42,7 +42,9 @@ _URL = re.compile(
 )
 _LONG_WORD = re.compile(r"(?<![A-Za-z0-9+/=_\-.])[A-Za-z0-9+/=_\-.]{16,}")
 _WORDLIKE = re.compile(r"[A-Z]?[a-z]{3,}")
-_SEED = re.compile(r"\W*(?:\d{0,2}[.)]? ?[a-z]{3,8},?\s+){11}(?:(?:\d{0,2}[.)]? ?[a-z]{3,8},?\s+){12})?[a-z]{3,8}\W*")
+# Possessive throughout: between two words of a list there is one way to read the spaces, or the time grows as a power.
+_SEED_WORD = r"\d{0,2}+[.)]?+ ?+[a-z]{3,8}+,?+\s++"
+_SEED = re.compile(rf"\W*+(?:{_SEED_WORD}){{11}}(?:(?:{_SEED_WORD}){{12}})?\d{{0,2}}+[.)]?+ ?+[a-z]{{3,8}}+\W*")
 _IN_SENTENCES = re.compile(r"\b(?:the|and|for|was|are|his|her|but|not|with|that|they|from)\b")
 _BEGIN_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _IN_KEY = re.compile(

@@ -351,3 +351,12 @@ def test_what_is_forgotten_alone_is_wiped_at_once(folder: Path, model: Model, re
         assert not profile.lingers
         assert profile.is_wiped()
         assert not _holders(folder)
+
+
+def test_a_file_that_wants_any_memory_is_damaged(tmp_path: Path) -> None:
+    """A page of a changed size can make SQLite ask for more than there is."""
+    with (
+        pytest.raises(ProfileError, match="it is damaged"),
+        database.reporting(tmp_path / "me.db", "cannot be opened", "it is damaged"),
+    ):
+        raise MemoryError

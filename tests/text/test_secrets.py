@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgelm.text import secrets
-from edgelm.text.secrets import PIECE, is_secret, without_secrets
+from edgelm.text.secrets import PIECE, has_seed, is_secret, without_secrets
 
 SECRETS = [
     "my password is hunter22",
@@ -173,3 +173,10 @@ def test_the_work_grows_with_the_text(unit: str, monkeypatch: pytest.MonkeyPatch
     assert _calls(once * 2) <= 2.3 * begun
     assert max(lengths) <= PIECE
     assert sum(lengths) - characters <= 2.3 * characters
+
+
+def test_a_list_of_words_has_one_reading() -> None:
+    """Two spaces between words once let a pattern read each gap in two ways: 2 to the 40th of them here."""
+    assert not has_seed("number  " * 40 + "!?1")
+    words = ["abandon", "ability", "able", "about", "above", "absent", "absorb", "abstract", "absurd", "abuse", "access", "accident"]
+    assert has_seed("  ".join(words)) and has_seed(" ".join(f"{i}. {word}" for i, word in enumerate(words, 1)))
