@@ -178,5 +178,6 @@ def test_the_work_grows_with_the_text(unit: str, monkeypatch: pytest.MonkeyPatch
 def test_a_list_of_words_has_one_reading() -> None:
     """Two spaces between words once let a pattern read each gap in two ways: 2 to the 40th of them here."""
     assert not has_seed("number  " * 40 + "!?1")
-    words = ["abandon", "ability", "able", "about", "above", "absent", "absorb", "abstract", "absurd", "abuse", "access", "accident"]
+    words = ["abandon", "ability", "able", "about", "above", "absent", "absorb", "abstract", "absurd", "abuse"]
+    words += ["access", "accident"]
     assert has_seed("  ".join(words)) and has_seed(" ".join(f"{i}. {word}" for i, word in enumerate(words, 1)))
