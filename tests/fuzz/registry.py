@@ -235,10 +235,12 @@ def secrets(room: Room) -> Reader:
         text = blob.decode("utf-8", "surrogateescape")
         left, n_gone = without_secrets(text)
         lines = text.splitlines(keepends=True)
-        following = iter(lines)
-        kept = left.splitlines(keepends=True)
-        assert all(line in following for line in kept)
-        assert len(kept) + n_gone == len(lines)
+        at = n_kept = 0
+        for line in lines:  # not those of what is left: "a\r" and "\n" are one line once they stand together
+            if left.startswith(line, at):
+                at, n_kept = at + len(line), n_kept + 1
+        assert at == len(left)
+        assert n_kept >= len(lines) - n_gone
 
     return Reader(_corpus(), m.mutate_bytes, read, (), 80)
 
