@@ -37,6 +37,10 @@ _LINKS = frozenset([
 ])  # fmt: skip
 
 
+_BEGINS = re.compile(r"(?<=[a-z0-9]{3}[.!?] )[a-z]")
+"""Where a sentence begins after another; not after "p.m."."""
+
+
 def second_person(text: str) -> str:
     """What a person said of themselves, said to them, as one line that begins with a capital and ends with a sign."""
     plain = " ".join(text.replace("’", "'").split())
@@ -46,7 +50,7 @@ def second_person(text: str) -> str:
     said = said.rstrip(" ,;:")
     if not said:
         return ""
-    said = said[0].upper() + said[1:]
+    said = _BEGINS.sub(lambda begin: begin[0].upper(), said[0].upper() + said[1:])
     return said if said[-1] in ".!?\"'" else said + "."
 
 

@@ -24,6 +24,10 @@ SAID = [
     ("My wife and I were happy", "Your wife and you were happy."),
     ("Remember that the alarm code is in my diary", "The alarm code is in your diary."),
     ("It’s my sister’s cake", "It's your sister's cake."),
+    (
+        "she is three. her name is Ida, we met at 3 p.m. on Monday",
+        "She is three. Her name is Ida, you met at 3 p.m. on Monday.",
+    ),
 ]
 
 
