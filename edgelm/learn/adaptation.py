@@ -13,7 +13,7 @@ import numpy as np
 from edgelm.config import LearnConfig
 from edgelm.errors import ProfileError
 from edgelm.interrupt import held_back
-from edgelm.learn.change import apply_change, digest, misfit
+from edgelm.learn.change import GATES, WATCH, apply_change, digest, misfit
 from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, IMPORT, PAIRED, UNLOGGED, Entry
 from edgelm.learn.profile import Profile
 from edgelm.model import tensorfile
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from edgelm.learn.fast_memory import FastMemory
     from edgelm.learn.replay import Learned, Life
 
-GATES, WATCH = "memory.gates", "gate.watch"
-"""As in ``edgelm.learn.replay``, which loads the kernels."""
 HARM, HARM_STEPS = 2, 8
 """A change from outside may cost general text this many times what learning may; tokens that are scored at a time."""
 OnTokens = Callable[[int], None]

@@ -15,6 +15,8 @@ from edgelm.model.packing import Operands
 from edgelm.model.weights import Weights, adaptable_names, shapes
 
 BLOCKS = ".blocks"
+GATES, WATCH = "memory.gates", "gate.watch"
+"""What a checkpoint keeps besides the change: the gates of the fast memory, and where the check on general text was."""
 
 
 def pack_change(weights: Weights, base: Operands, config: ModelConfig) -> Weights:

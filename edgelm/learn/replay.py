@@ -16,7 +16,7 @@ import numpy as np
 
 from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
-from edgelm.learn.change import apply_change, digest, pack_change
+from edgelm.learn.change import GATES, WATCH, apply_change, digest, pack_change
 from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, PAIRED, WORDLESS, Entry
 from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.gate import Gate
@@ -32,8 +32,6 @@ from edgelm.text.tokenizer import DOC_ID, Tokenizer, document_ids
 Array = np.ndarray
 OnTokens = Callable[[int], None]
 ShouldStop = Callable[[], bool]
-GATES, WATCH = "memory.gates", "gate.watch"
-"""What a checkpoint keeps besides the change of the weights."""
 MOST_HALVINGS = 6
 """Of a change that costs general text too much; then all of it goes."""
 
