@@ -159,17 +159,41 @@ def test_bits_per_byte_counts_every_token_once() -> None:
 
 
 def test_what_remembers_gains_where_it_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, ids = made_of("mcsd-g"), np.random.default_rng(3).integers(1, CONFIG.vocab_size, 10 * WINDOW)
-    assert tool.recall_gain(made, ids[: 3 * WINDOW - 1], WINDOW) is None
-    gain = tool.recall_gain(made, ids, WINDOW)
+    monkeypatch.setattr(tool, "PASSAGE", 10)
+    made, ids = made_of("mcsd-g"), np.random.default_rng(3).integers(1, CONFIG.vocab_size, 8 * 25)
+    assert tool.recall_gain(made, ids[:-1], 5, WINDOW) is None
+    gain = tool.recall_gain(made, ids, 5, WINDOW)
     assert gain is not None and 0 < abs(gain) < 0.5
     with_breaks = np.insert(ids, [5, 40, 100], DOC_ID)
-    assert tool.recall_gain(made, with_breaks, WINDOW) == gain
-    whole, empty = made.forward, made.initial_state(3)
-    monkeypatch.setattr(
-        made, "forward", lambda ids, starts, same, states, awake: whole(ids, starts, same, empty, awake)
-    )
-    assert tool.recall_gain(made, ids, WINDOW) == 0
+    assert tool.recall_gain(made, with_breaks, 5, WINDOW) == gain
+    whole, empty = made.forward, made.initial_state(8)
+
+    def forgetful(ids: Any, starts: Any, same: Any, states: Any, awake: int) -> Any:
+        return whole(ids, torch.ones_like(starts), torch.zeros_like(same), empty, awake)
+
+    monkeypatch.setattr(made, "forward", forgetful)
+    assert tool.recall_gain(made, ids, 5, WINDOW) == 0
+
+
+def test_costs_by_windows_are_those_of_one_window() -> None:
+    made, ids = made_of("mcsd-g"), torch.from_numpy(random_ids(2, 3 * WINDOW))
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(
+            torch.from_numpy(logits(made, ids[:, :-1].numpy()).numpy()).transpose(1, 2), ids[:, 1:], reduction="none"
+        )
+    torch.testing.assert_close(tool.token_costs(made, ids, WINDOW), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tool.token_costs(made, ids, 7), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_first_mixer_differs_in_its_start_alone() -> None:
+    torch.manual_seed(0)
+    now = build("mcsd-g", CONFIG, WINDOW, 0.25).layers[0].mixer
+    first = build("rare-wide", CONFIG, WINDOW, 0.25).layers[0].mixer
+    keys = slice(CONFIG.slope_dim + 16, CONFIG.slope_dim + 32)
+    assert (now.conv[keys, -2] > now.conv[keys, -1]).all() and (first.conv[keys, -2] < first.conv[keys, -1]).all()
+    assert first.write_bias.tolist() == [-2, -2]
+    kept = build("reset", sized("reset", CONFIG), WINDOW, 0.25).layers[0].mixer
+    assert kept.config.n_heads == 4 and not kept.write_bias.any()
 
 
 @pytest.mark.jit_only
@@ -181,18 +205,25 @@ def test_tool_trains_scores_and_continues(
     text.write_text("How are you today?\n" * 40, encoding="utf-8")
     mixture = tmp_path / "mixture.toml"
     mixture.write_text("talk = 1.0\n", encoding="utf-8")
-    monkeypatch.setattr(tool, "MIXTURE", mixture)
+    options = ["--mixture", str(mixture)]
     monkeypatch.setattr(tool, "PRESETS", dict.fromkeys(PRESETS, CONFIG))
     vocab_size = str(Tokenizer(tokenizer_file).vocab_size)
-    options = ["--vocab-size", vocab_size, "--tokens", "500", "--batch-size", "2", "--window", "32", "--no-compile"]
-    for variants in (["transformer"], ["transformer", "top-k"]):
+    options += ["--vocab-size", vocab_size, "--tokens", "500", "--batch-size", "2", "--window", "32", "--no-compile"]
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(
+        "".join(json.dumps({"said": f"How is {i}?", "reply": f"{i} is well."}) + "\n" for i in range(20)),
+        encoding="utf-8",
+    )
+    options += ["--pairs", str(pairs)]
+    for variants in (["transformer"], ["transformer", "mcsd-g"]):
         arguments = [shards, tokenizer_file, tmp_path / "out", text, *options, "--seeds", "0", "--variants", *variants]
         monkeypatch.setattr(sys, "argv", ["run", *map(str, arguments)])
         with kept_signals():
             tool.main()
     rows = tool.read_rows(tmp_path / "out")
-    assert [row["variant"] for row in rows] == ["transformer", "top-k"]
-    assert all(0 < row["texts"]["text"] < 9 and abs(row["recall_gain"]) < 1 for row in rows)
+    assert [row["variant"] for row in rows] == ["transformer", "mcsd-g"]
+    assert all(0 < row["texts"]["text"] < 9 and 0 <= row["first_of_20"] <= 1 for row in rows)
+    assert rows[0]["keys"] is None and 1 <= rows[1]["keys"]["key_rank"] <= 8
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["run", "--table", str(tmp_path / "out")])
     tool.main()

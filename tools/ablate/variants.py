@@ -6,6 +6,7 @@ Every variant has as many parameters as the model itself (within 2 %), unless it
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
@@ -55,6 +56,26 @@ def published(config: ModelConfig) -> nn.Module:
     width = round(total / 2 / config.n_channels) * config.n_channels
     value = round((total - width) / config.n_heads / config.n_channels) * config.n_channels
     return PublishedMixer(dataclasses.replace(config, mixer="mcsd", slope_dim=width, value_dim=value))
+
+
+def started(config: ModelConfig, keys_before: bool = False, rare: bool = False, reset: bool = False) -> Mixer:
+    """The mixer with the start of the first bundled model, but for what is asked for (decision 9): keys of the token
+    before, rare writes, a gate that can reset."""
+    mixer, c = Mixer(config), config
+    with torch.no_grad():
+        if not keys_before:
+            taps = mixer.conv[c.slope_dim + c.n_heads * c.key_dim : c.slope_dim + 2 * c.n_heads * c.key_dim]
+            taps[:, -1] += 1
+            taps[:, -2] -= 1
+        if not rare:
+            mixer.write_bias.zero_()
+        if not reset:
+            # Half-lives 1 / A from 8192 tokens down to 16: exp(g) = 2^-A.
+            step = math.log(8192 / 16) / max(1, c.n_heads - 1)
+            mixer.decay_bias.zero_()
+            mixer.decay_base.fill_(math.log(1 / 8192) - step)
+            mixer.decay_step.fill_(math.log(math.expm1(step)))
+    return mixer
 
 
 class GatedMixer(Mixer):
@@ -230,11 +251,32 @@ def _exchanged(
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One row of the table: what it is, whether pressure puts its blocks to sleep, how many times as wide they are."""
+    """One row of the table.
+
+    Parameters
+    ----------
+    title : str
+    is_sparse : bool
+        Whether pressure puts its blocks to sleep.
+    widening : int
+        How many times as wide its blocks are.
+    narrow_heads : bool
+        Twice as many heads, half as wide.
+    window : int
+        Tokens of a training segment; 0: as of the others.
+    without : tuple of str
+        Sources that it does not read.
+    mixer_rate : float
+        By how many times the learning rate of its mixers differs.
+    """
 
     title: str
     is_sparse: bool = True
     widening: int = 1
+    narrow_heads: bool = False
+    window: int = 0
+    without: tuple[str, ...] = ()
+    mixer_rate: float = 1.0
 
 
 VARIANTS = {
@@ -249,13 +291,29 @@ VARIANTS = {
     "top-k": Variant("top-k softmax router, as many blocks awake", is_sparse=False),
     "wide-blocks": Variant("blocks twice as wide, half as many", widening=2),
     "n-gram": Variant("hashed n-gram rows added (more parameters)"),
+    "first-mixer": Variant("the mixer as it first was", narrow_heads=True),
+    "keys-before": Variant("first mixer, keys of the token before", narrow_heads=True),
+    "rare-wide": Variant("first mixer, half as many heads twice as wide, rare writes"),
+    "reset": Variant("first mixer, a gate that can reset", narrow_heads=True),
+    "short-windows": Variant("windows of 128", window=128),
+    "no-repeats": Variant("no text that pays for recall", without=("again", "reminded", "talk_memory")),
+    "slow-mixer": Variant("mixer's rate halved", mixer_rate=0.5),
+    "fast-mixer": Variant("mixer's rate doubled", mixer_rate=2.0),
     "transformer": Variant("Transformer: RoPE, SwiGLU, RMSNorm", is_sparse=False),
 }
+
+
+OWN_MIXER = ("mcsd-g", "all-awake", "wide-blocks", "short-windows", "no-repeats", "slow-mixer", "fast-mixer")
+"""These differ in sizes or in how they are trained."""
 
 
 def sized(name: str, config: ModelConfig) -> ModelConfig:
     """The sizes of a variant, where those of its blocks differ from ``config``."""
     wider = VARIANTS[name].widening
+    if VARIANTS[name].narrow_heads:
+        config = dataclasses.replace(
+            config, n_heads=2 * config.n_heads, key_dim=config.key_dim // 2, value_dim=config.value_dim // 2
+        )
     return dataclasses.replace(
         config, block_size=wider * config.block_size, n_blocks=config.n_blocks // wider,
         max_awake=math.ceil(config.max_awake / wider),
@@ -281,8 +339,12 @@ def build(name: str, config: ModelConfig, window: int, share: float) -> Model:
         "no-slope": without_slope,
         "no-decay": without_decay,
         "no-delta": GatedMixer,
+        "first-mixer": started,
+        "keys-before": functools.partial(started, keys_before=True),
+        "rare-wide": functools.partial(started, rare=True),
+        "reset": functools.partial(started, reset=True),
     }
-    if name in ("mcsd-g", "all-awake", "wide-blocks"):
+    if name in OWN_MIXER:
         return Model(config)
     if name in mixers:
         return _exchanged(config, mixers[name])

@@ -106,9 +106,11 @@ def make_trainer(preset: str, seconds: float, args: argparse.Namespace) -> Train
     config = dataclasses.replace(PRESETS[preset], vocab_size=vocab_size)
     plan = Plan(
         config, read_mixture(args.mixture), args.batch_size, args.window, args.lr, 0.05, seconds / 60, 0.0, 0.22, 0.05,
-        0.99, 0,
+        0.99, args.seed, args.begin_from or "",
     )  # fmt: skip
     trainer = Trainer(plan, args.shards, args.out, Group(args.device))
+    if args.begin_from:
+        trainer.begin_from(args.begin_from)
     mixtures = [plan.mixture, read_mixture(args.last_mixture or args.mixture)]
     ahead = StreamsAhead(args.shards, mixtures, args.batch_size, args.window, plan.seed)
     trainer.streams = cast(Streams, ahead)
@@ -136,6 +138,8 @@ def main() -> None:
     parser.add_argument("--least-speed", type=float, default=120_000, help="tokens a second")
     parser.add_argument("--save-seconds", type=float, default=120)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--begin-from", metavar="MODEL", help="a model whose weights the run begins with")
     parser.add_argument("--no-compile", action="store_true")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

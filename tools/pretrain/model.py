@@ -97,27 +97,16 @@ class Mixer(nn.Module):
         """x [B,T,D] to the sections' contribution [B,T,D] and the state after it."""
         c, sections = self.config, recurrences(x)
         decay_scan = self.decay_scan or sections.decay_scan
-        rows, steps, _ = x.shape
-        h = rms_norm(x, self.norm, c.norm_eps)
-        p = F.linear(h, self.w_in.t())
-        u, us, ud, g, b = p.split([c.conv_dim, c.slope_dim, c.decay_dim, c.n_heads, c.n_heads], -1)
-        # Causal depthwise convolution; taps that reach into another document are cut.
-        u = u.float()
-        padded = torch.cat([state["conv"], u], 1)
-        mixed = u * self.conv[:, -1]
-        for tap in range(CONV_WIDTH - 1):
-            mixed = mixed + padded[:, tap : tap + steps] * self.conv[:, tap] * same_doc[:, :, tap, None]
-        key_dims = c.n_heads * c.key_dim
-        vs, q, k, vd = mixed.split([c.slope_dim, key_dims, key_dims, c.decay_dim], -1)
+        mixed, us, ud, g, b, padded = self._projections(x, same_doc, state)
+        vs, q, k, vd = mixed.split([c.slope_dim, c.n_heads * c.key_dim, c.n_heads * c.key_dim, c.decay_dim], -1)
 
         slope, _, norm, slope_state = sections.slope_scan(
             vs.contiguous(), self.slope_decay, starts, state["norm"], state["slope"]
         )
         ys = slope * F.silu(us.float())
 
-        q = l2_norm(F.silu(q).view(rows, steps, c.n_heads, c.key_dim))
-        k = l2_norm(F.silu(k).view(rows, steps, c.n_heads, c.key_dim))
-        vd = F.silu(vd).view(rows, steps, c.n_heads, c.value_dim).contiguous()
+        q, k = self._unit(q), self._unit(k)
+        vd = F.silu(vd).unflatten(-1, (c.n_heads, c.value_dim)).contiguous()
         rate = torch.exp(self.decay_base + torch.cumsum(F.softplus(self.decay_step), 0))
         g = -rate * F.softplus(g.float() + self.decay_bias)
         beta = torch.sigmoid(b.float() + self.write_bias)
@@ -128,6 +117,30 @@ class Mixer(nn.Module):
         conv = padded[:, -(CONV_WIDTH - 1) :].clone()  # a view would take the whole segment into the checkpoint
         last = {"conv": conv, "norm": norm, "slope": slope_state, "decay": decay_state}
         return y, {name: tensor.detach() for name, tensor in last.items()}
+
+    def _projections(self, x: Tensor, same_doc: Tensor, state: State) -> tuple[Tensor, ...]:
+        """Of x [B,T,D]: what passed the convolution [B,T,conv_dim], us, ud, g and b, and the convolution's input."""
+        c, steps = self.config, x.shape[1]
+        p = F.linear(rms_norm(x, self.norm, c.norm_eps), self.w_in.t())
+        u, us, ud, g, b = p.split([c.conv_dim, c.slope_dim, c.decay_dim, c.n_heads, c.n_heads], -1)
+        # Causal depthwise convolution; taps that reach into another document are cut.
+        u = u.float()
+        padded = torch.cat([state["conv"], u], 1)
+        mixed = u * self.conv[:, -1]
+        for tap in range(CONV_WIDTH - 1):
+            mixed = mixed + padded[:, tap : tap + steps] * self.conv[:, tap] * same_doc[:, :, tap, None]
+        return mixed, us, ud, g, b, padded
+
+    def _unit(self, keys: Tensor) -> Tensor:
+        """Queries or keys [B,T,H K] as unit vectors [B,T,H,K]."""
+        return l2_norm(F.silu(keys).unflatten(-1, (self.config.n_heads, self.config.key_dim)))
+
+    def writes(self, x: Tensor, same_doc: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """The keys [B,T,H,K] that x [B,T,D] writes with, and how strongly, beta [B,T,H]."""
+        c = self.config
+        mixed, _, _, _, b, _ = self._projections(x, same_doc, state)
+        k = mixed[..., c.slope_dim + c.n_heads * c.key_dim : c.slope_dim + 2 * c.n_heads * c.key_dim]
+        return self._unit(k), torch.sigmoid(b.float() + self.write_bias)
 
 
 class PublishedMixer(nn.Module):

@@ -33,7 +33,7 @@ def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon with decoupled weight decay."""
 
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(self, params: list[Any], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -56,12 +56,20 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(params, list(update.unbind()), alpha=-group["lr"] * scale)
 
 
-def make_optimizers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Muon over the matrices, AdamW over embedding, router, gains and biases."""
-    matrices, others = [], []
+def make_optimizers(
+    model: nn.Module, lr: float, weight_decay: float, mixer_rate: float = 1.0
+) -> list[torch.optim.Optimizer]:
+    """Muon over the matrices, AdamW over embedding, router, gains and biases.
+
+    The rate of a group is that of the run times its ``factor``: ``mixer_rate`` for the tensors of the mixers.
+    """
+    matrices: dict[float, list[nn.Parameter]] = {}
+    others: dict[float, list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
-        (matrices if name.rsplit(".", 1)[-1] in MATRICES else others).append(p)
+        kind = matrices if name.rsplit(".", 1)[-1] in MATRICES else others
+        kind.setdefault(mixer_rate if ".mixer." in name else 1.0, []).append(p)
+    groups = [[{"params": p, "factor": f} for f, p in kind.items()] for kind in (matrices, others)]
     return [
-        Muon(matrices, lr=lr, weight_decay=weight_decay),
-        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        Muon(groups[0], lr=lr, weight_decay=weight_decay),
+        torch.optim.AdamW(groups[1], lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]

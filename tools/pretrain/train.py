@@ -22,6 +22,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from edgelm.text.tokenizer import DOC_ID
 from tools.pretrain.corpus import read_mixture
 from tools.pretrain.data import Streams
 from tools.pretrain.head import head_loss
+from tools.pretrain.keys import KEY_FIELDS, key_statistics
 from tools.pretrain.model import Model, document_masks
 from tools.pretrain.optim import make_optimizers
 from tools.pretrain.parallel import Group
@@ -60,6 +62,7 @@ class Plan:
     ema: float
     seed: int
     begun_from: str = ""
+    mixer_rate: float = 1.0
 
     def progress(self, tokens: int, seconds: float) -> float:
         """How far the run is, 0 to 1, by tokens or by training time, whichever the plan limits."""
@@ -96,7 +99,7 @@ class Trainer:
         torch.manual_seed(plan.seed)
         self.plan, self.run_dir, self.group, self.device = plan, run_dir, group, group.device
         self.model = make_model(plan.config).to(self.device)
-        self.optimizers = make_optimizers(self.model, plan.lr, plan.weight_decay)
+        self.optimizers = make_optimizers(self.model, plan.lr, plan.weight_decay, plan.mixer_rate)
         self.ema = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         seed = [plan.seed, group.rank] if group.rank else plan.seed
         self.streams = Streams(shards, plan.mixture, plan.batch_size, plan.window, seed)
@@ -105,6 +108,7 @@ class Trainer:
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self._pressure = torch.tensor(1e-4, device=self.device)
         self.stop_asked = False
+        self.drawn = torch.zeros(0)
         self.awake_by_block = torch.ones(plan.config.n_layers, plan.config.n_blocks, device=self.device)
 
     def begin_from(self, name: str) -> None:
@@ -133,12 +137,13 @@ class Trainer:
         lr = plan.lr_at(progress, self.step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("factor", 1.0)
         drawn = self.streams.next_batch()
         batch = torch.from_numpy(drawn.astype("int64"))
         if self.device != "cpu":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         ids, targets = batch[:, :-1], batch[:, 1:]
+        self.drawn = ids
         starts, same_doc, self.carried = document_masks(ids, DOC_ID, self.carried)
         target = plan.awake_target(progress)
         # The cap comes once the router is nearly sparse by itself.
@@ -249,8 +254,11 @@ class Trainer:
         self._pressure = torch.tensor(pressure, device=self.device)
 
 
-def run(trainer: Trainer, save_minutes: float, max_steps: int) -> None:
-    """Trains to the end of the plan; SIGINT and SIGTERM save and stop, all processes after the same step."""
+def run(trainer: Trainer, save_minutes: float | None, max_steps: int) -> None:
+    """Trains to the end of the plan; SIGINT and SIGTERM save and stop, all processes after the same step.
+
+    Without ``save_minutes`` nothing is saved.
+    """
 
     def ask_to_stop(*_: object) -> None:
         trainer.stop_asked = True
@@ -261,14 +269,18 @@ def run(trainer: Trainer, save_minutes: float, max_steps: int) -> None:
     with Log(trainer) as log:
         while trainer.progress() < 1 and not trainer.stop_asked and not (max_steps and trainer.step >= max_steps):
             log.add(trainer.train_step())
-            if trainer.seconds - last_save > save_minutes * 60:
+            if save_minutes is not None and trainer.seconds - last_save > save_minutes * 60:
                 trainer.save()
                 last_save = trainer.seconds
-    trainer.save()
+    if save_minutes is not None:
+        trainer.save()
 
 
 class Log:
-    """``log.csv`` and the progress line, every tenth step; of several processes, the first one's."""
+    """``log.csv`` and the progress line, every tenth step; of several processes, the first one's.
+
+    Every 250th step ``keys.csv`` receives what each head of the decay section writes with (``tools.pretrain.keys``).
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer, self._speaks = trainer, trainer.group.rank == 0
@@ -277,15 +289,14 @@ class Log:
 
     def __enter__(self) -> Log:
         path = self._trainer.run_dir / "log.csv" if self._speaks else Path(os.devnull)
-        is_new = self._speaks and not path.exists()
-        self._file = path.open("a", newline="")
-        self._writer = csv.DictWriter(self._file, FIELDS)
-        if is_new:
-            self._writer.writeheader()
+        self._file, self._writer = _open_table(path, FIELDS)
+        keys = self._trainer.run_dir / "keys.csv" if self._speaks else Path(os.devnull)
+        self._keys_file, self._keys_writer = _open_table(keys, KEY_FIELDS)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._keys_file.close()
 
     def add(self, step: dict[str, Tensor | float]) -> None:
         """Takes the row of a step."""
@@ -294,6 +305,10 @@ class Log:
         trainer = self._trainer
         if trainer.step % 10 or not self._speaks:
             return
+        if trainer.step % 250 == 0:
+            for heads in key_statistics(trainer.model, trainer.drawn):
+                self._keys_writer.writerow({"step": trainer.step} | heads)
+            self._keys_file.flush()
         now = time.monotonic()
         speed = (trainer.tokens - self._tokens) / (now - self._then)
         self._then, self._tokens = now, trainer.tokens
@@ -308,6 +323,16 @@ class Log:
             f"pressure {row['pressure']:.1e} {speed:,.0f} tokens/s",
             flush=True,
         )
+
+
+def _open_table(path: Path, fields: list[str]) -> tuple[TextIO, csv.DictWriter[str]]:
+    """A table that is added to; a new one begins with the names of its columns."""
+    is_new = path != Path(os.devnull) and not path.exists()
+    file = path.open("a", newline="")
+    writer = csv.DictWriter(file, fields)
+    if is_new:
+        writer.writeheader()
+    return file, writer
 
 
 def plot(run_dir: Path) -> None:
