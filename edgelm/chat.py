@@ -11,8 +11,8 @@ from edgelm.config import SampleConfig
 from edgelm.engine.generate import best_reply, reply
 from edgelm.errors import InputError
 from edgelm.interrupt import held_back
-from edgelm.learn.entry import CHAT, FIX, GOOD
 from edgelm.learn.worker import Job
+from edgelm.log.entry import CHAT, FIX, GOOD
 from edgelm.memory.answering import COOL, DRAWN, ENOUGH, MODEL_ALONE, POOR, Plan, nothing_to_say, reply_worth
 from edgelm.runtime import LEAST_TOKENS, Runtime
 from edgelm.text.conversation import assistant_turn, reply_prompt, system_text, user_turn
@@ -21,7 +21,6 @@ from edgelm.text.tokenizer import DOC_ID
 
 if TYPE_CHECKING:
     # Kernels are loaded only by those who learn, or who learned before.
-    from edgelm.learn.influence import Influence
     from edgelm.learn.replay import Learned
 
 SEGMENT_SECONDS = 0.25
@@ -272,17 +271,18 @@ class Chat:
         own = [(e, "the bank" if e.entry_id is None else f"#{e.entry_id}") for e in plan.exchanges]
         return told + [f"{verb} {where}: {e.said} - {e.reply}" for e, where in own]
 
-    def why(self) -> list[Influence]:
-        """Which entries of the log moved the last answer most."""
+    def last_exchange(self) -> tuple[str, str]:
+        """The last turn of the present conversation, with the label of the reply after it, and the reply.
+
+        Raises
+        ------
+        InputError
+            Nothing was answered yet.
+        """
         if not self._said or not self._said[-1].reply:
             raise InputError("there is no answer to explain")
-        from edgelm.learn.influence import influences
-
         turn = self._said[-1]
-        before, adaptation = user_turn(turn.text) + reply_prompt(), self.runtime.adaptation
-        job = self.runtime.worker.call(lambda _: influences(adaptation, before, f" {turn.reply}\n"))
-        found: list[Influence] = job.result()
-        return found
+        return user_turn(turn.text) + reply_prompt(), f" {turn.reply}\n"
 
     def close(self) -> None:
         """Ends the session: consolidates what was told, and keeps the weights."""

@@ -21,16 +21,14 @@ from edgelm.engine.session import OrtSession
 from edgelm.errors import InputError
 from edgelm.heat import Heat
 from edgelm.interrupt import held_back
-from edgelm.learn import exposure
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.entry import CHAT, PAIRED, TEXT
-from edgelm.learn.measure import reminder_text
-from edgelm.learn.privacy import CLIP, DELTA
-from edgelm.learn.profile import Profile
 from edgelm.learn.worker import Worker
+from edgelm.log.entry import CHAT, PAIRED, TEXT
+from edgelm.log.profile import Profile
 from edgelm.memory.answering import Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.meaning import Meaning
+from edgelm.memory.reminder import reminder_text
 from edgelm.memory.statements import Statement, Statements, told_in
 from edgelm.model import hub
 from edgelm.model.reference import State, forward
@@ -260,8 +258,8 @@ class Runtime:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def export(self, file: Path, epsilon: float | None = None) -> dict[str, Any]:
-        """Writes the learned change, with ``epsilon`` hidden in noise; returns what it gives back of the log's words.
+    def learned_change(self, epsilon: float | None = None) -> Weights:
+        """The learned change of the weights, with ``epsilon`` clipped and hidden in noise.
 
         Raises
         ------
@@ -271,18 +269,9 @@ class Runtime:
             The noise would leave no model that anybody could use.
         """
         try:
-            changes = self.adaptation.exported(epsilon)
+            return self.adaptation.exported(epsilon)
         except ValueError as exc:
             raise InputError(f"--private: {exc}") from None
-        lines = exposure.sentences(self.adaptation.entries)
-        found, base = (exposure.of_change(self.model.folder, part, lines) for part in (changes, {}))
-        n_bytes = self.adaptation.write_change(file, changes)
-        privacy = {} if epsilon is None else {"epsilon": epsilon, "delta": DELTA, "clip": CLIP}
-        return {
-            "path": str(file), "bytes": n_bytes, "sentences": found.sentences, "completed": found.completed,
-            "completed_by_base": base.completed, "bits_a_sentence": round(found.bits, 2),
-            "bits_a_sentence_of_base": round(base.bits, 2), **privacy,
-        }  # fmt: skip
 
     def adapt(self, text: str, on_tokens: Callable[[int], None], *, keep_text: bool = True) -> int:
         """Learns a whole text, piece by piece, each an entry of the log; returns the tokens learned.

@@ -14,8 +14,9 @@ import pytest
 from edgelm.chat import Chat
 from edgelm.config import SampleConfig
 from edgelm.errors import InputError
-from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, Entry
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, Entry
+from edgelm.log.profile import Profile
+from edgelm.measure.influence import influences_on_reply
 from edgelm.runtime import Runtime, RuntimeOptions
 from tests.model_folder import contents
 
@@ -191,7 +192,7 @@ def test_a_corrected_answer_is_given_from_then_on(open_: Open) -> None:
         chat.sampling = SampleConfig(temperature=0, max_tokens=20)
         assert _say(chat, "what's my boat called") == "It is called Heron."
         assert _say(chat, "What is my cat called?") != "It is called Heron."
-    found = {item.entry.kind: item.bits_fast for item in (_say(chat, asked), chat.why())[1]}
+    found = {item.entry.kind: item.bits_fast for item in (_say(chat, asked), influences_on_reply(chat))[1]}
     assert found[FIX] > 20
     chat.forget("Heron")
     assert _say(chat, asked) != "It is called Heron."
@@ -281,11 +282,11 @@ def test_a_new_conversation(open_: Open) -> None:
 def test_which_words_moved_an_answer(open_: Open) -> None:
     chat = open_(max_tokens=12)
     with pytest.raises(InputError, match="no answer to explain"):
-        chat.why()
+        influences_on_reply(chat)
     _say(chat, "The harbour sleeps.", "My boat is called Heron.", "What is my boat called?")
     chat.correct("Your boat is called Heron.").result()
     before = chat.runtime.adaptation.sha256
-    found = chat.why()
+    found = influences_on_reply(chat)
     assert {item.entry.id for item in found} == {1, 2, 3, 4}
     assert [item.bits for item in found] == sorted((item.bits for item in found), reverse=True)
     # The very words, learned as the answer, weigh most; what has nothing to do with it weighs least.

@@ -15,8 +15,8 @@ import pytest
 
 from edgelm.errors import ProfileError
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.entry import CHAT
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import CHAT
+from edgelm.log.profile import Profile
 from edgelm.runtime import Runtime, RuntimeOptions
 from tests.command import ROOT, Result, assert_one_line, run_cli
 

@@ -12,7 +12,7 @@ from edgelm import __version__, ports
 from edgelm.bench.limit import bytes_per_token
 from edgelm.bench.speed import VARIANTS, Speeds
 from edgelm.kernels import aot
-from edgelm.learn.measure import awake_fraction
+from edgelm.measure.score import awake_fraction
 from edgelm.runtime import Runtime
 
 MEASURED_ON = ("numpy", "onnxruntime", "numba")

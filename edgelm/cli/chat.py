@@ -18,8 +18,8 @@ from edgelm.cli.options import Common, catch_up, common
 from edgelm.cli.terminal import plain, unfiltered
 from edgelm.config import LearnConfig, SampleConfig
 from edgelm.errors import ConfigError, EdgelmError, InputError
-from edgelm.learn.entry import CHAT
 from edgelm.learn.worker import Job
+from edgelm.log.entry import CHAT
 from edgelm.runtime import Runtime
 
 MAX_LINE = 20_000
@@ -262,8 +262,10 @@ def _removed(talk: Chat, ids: list[int], what: str) -> str:
 
 
 def _why(talk: Chat) -> str:
+    from edgelm.measure.influence import influences_on_reply
+
     lines = talk.sources()
-    for item in [item for item in talk.why() if abs(item.bits) >= 0.05][:5]:
+    for item in [item for item in influences_on_reply(talk) if abs(item.bits) >= 0.05][:5]:
         said = " ".join(item.entry.text.split())[:60]
         parts = f"words {item.bits_fast:+.1f}, weights {item.bits_slow:+.1f}"
         lines.append(f"{item.bits:+7.1f} bits  ({parts})  #{item.entry.id} {said}")

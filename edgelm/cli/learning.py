@@ -10,7 +10,7 @@ import click
 
 from edgelm.cli.options import Common, catch_up, common, progress_bar
 from edgelm.config import LearnConfig
-from edgelm.learn.measure import Score, progressive_score, score_text
+from edgelm.measure.score import Score, progressive_score, score_text
 from edgelm.model import hub
 from edgelm.runtime import Runtime, models_dir, profiles_dir
 from edgelm.text.files import TextFile, read_paths
@@ -137,8 +137,8 @@ def _fields(score: Score) -> dict[str, float | int]:
 
 
 def _evaluate_suite(suite: str, paths: tuple[str, ...], common: Common) -> None:
-    from edgelm.learn import suites
-    from edgelm.learn.facts import made_up, read_facts
+    from edgelm.measure import suites
+    from edgelm.measure.facts import made_up, read_facts
 
     options, begun = common.runtime, time.perf_counter()
     model = hub.find(options.model, models_dir())

@@ -13,7 +13,7 @@ from edgelm.cli.options import Common, common, progress_bar
 from edgelm.config import data_dir
 from edgelm.engine import verify as verification
 from edgelm.errors import DeviceError, ModelFileError
-from edgelm.learn.folder import files_of
+from edgelm.log.folder import files_of
 from edgelm.model import hub, store
 from edgelm.model.archive import check_sizes
 from edgelm.runtime import models_dir

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgelm.cli.options import Common, catch_up, common
 from edgelm.errors import ProfileError
-from edgelm.learn.entry import CHAT, TEXT
-from edgelm.learn.folder import check_name, files_of
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import CHAT, TEXT
+from edgelm.log.folder import check_name, files_of
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.runtime import LEAST_TOKENS, Runtime, models_dir, profiles_dir
 
@@ -154,13 +155,24 @@ def export(file: Path, private: float | None, common: Common) -> None:
     """
     with Runtime(common.runtime) as runtime:
         catch_up(runtime, common)
-        fields = runtime.export(file, private)
+        fields = _export(runtime, file, private)
     tried, said, base = (fields[name] for name in ("sentences", "completed", "completed_by_base"))
     text = f"{file}: {fields['bytes']:,} bytes. Words can be read back from weights: of {tried} sentences of the log "
     text += f"it completes {said} word for word, the base model {base}"
     if private is not None:
         text += f"; private with epsilon {private:g}, delta {fields['delta']:g}, for the profile as a whole"
     common.emit(fields, text)
+
+
+def _export(runtime: Runtime, file: Path, epsilon: float | None) -> dict[str, Any]:
+    from edgelm.log.privacy import CLIP, DELTA
+    from edgelm.measure import exposure
+
+    changes = runtime.learned_change(epsilon)
+    exposed = exposure.compare(runtime.model.folder, changes, runtime.adaptation.entries)
+    n_bytes = runtime.adaptation.write_change(file, changes)
+    privacy = {} if epsilon is None else {"epsilon": epsilon, "delta": DELTA, "clip": CLIP}
+    return {"path": str(file), "bytes": n_bytes, **exposed, **privacy}
 
 
 @profile.command(name="import")

@@ -9,7 +9,7 @@ from edgelm.config import SampleConfig
 from edgelm.engine.generate import generate
 from edgelm.engine.suggest import suggest_words
 from edgelm.errors import InputError
-from edgelm.learn.measure import rank_continuations
+from edgelm.measure.score import rank_continuations
 from edgelm.runtime import Runtime
 from edgelm.text.conversation import clean, reply_prompt, user_turn
 from edgelm.text.tokenizer import DOC_ID

@@ -1,6 +1,6 @@
 """Counts of what followed each context of 1 to 5 tokens, mixed with the model's prediction and with recall.
 
-Equations and layout: ``edgelm.learn.fast_memory``. tables is (words [V + 1] int64, keys [R] int64, ids [R, S]
+Equations and layout: ``edgelm.memory.fast_memory``. tables is (words [V + 1] int64, keys [R] int64, ids [R, S]
 uint16, counts [R, S] uint16, totals [R] uint16); gates [G, 2] float64 are those of one role.
 """
 

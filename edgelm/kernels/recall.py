@@ -1,6 +1,6 @@
 """Recall by content words: what the sentences that share words with the present text say next.
 
-Equations and layout: ``edgelm.learn.fast_memory``. Everywhere here
+Equations and layout: ``edgelm.memory.fast_memory``. Everywhere here
 
 - store is (ring [C] uint16, places [C] uint8, before [C] int32, heads [H] int32, seen [H] int32,
   cursor [3] int64): the tokens, their places in their sentences, the position before of the same word so

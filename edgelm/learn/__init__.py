@@ -1,1 +1,1 @@
-"""Adaptation: the model that answers is the model that learns."""
+"""What changes the weights: the model that answers is the model that learns."""

@@ -13,9 +13,9 @@ import numpy as np
 from edgelm.config import LearnConfig
 from edgelm.errors import ProfileError
 from edgelm.interrupt import held_back
-from edgelm.learn.change import GATES, WATCH, apply_change, digest, misfit
-from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, IMPORT, PAIRED, UNLOGGED, Entry
-from edgelm.learn.profile import Profile
+from edgelm.log.change import GATES, WATCH, apply_change, digest, misfit
+from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, IMPORT, PAIRED, UNLOGGED, Entry
+from edgelm.log.profile import Profile
 from edgelm.model import tensorfile
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
@@ -25,8 +25,8 @@ from edgelm.text.tokenizer import DOC_ID
 
 if TYPE_CHECKING:
     # Kernels are loaded only by those who learn, or who learned before.
-    from edgelm.learn.fast_memory import FastMemory
     from edgelm.learn.replay import Learned, Life
+    from edgelm.memory.fast_memory import FastMemory
 
 HARM, HARM_STEPS = 2, 8
 """A change from outside may cost general text this many times what learning may; tokens that are scored at a time."""
@@ -125,8 +125,8 @@ class Adaptation:
         return digest(self.model.adaptable | gates)
 
     def _memory_of(self, entries: Iterable[Entry]) -> FastMemory:
-        from edgelm.learn.fast_memory import FastMemory
         from edgelm.learn.replay import remember
+        from edgelm.memory.fast_memory import FastMemory
 
         memory, entries = FastMemory(self.model.tokenizer), list(entries)
         if self._gates is not None:
@@ -291,18 +291,18 @@ class Adaptation:
         self.restart()
 
     def exported(self, epsilon: float | None = None) -> Weights:
-        """The learned change as ``take_in`` reads it, with ``epsilon`` clipped and in noise (``edgelm.learn.privacy``).
+        """The learned change as ``take_in`` reads it, with ``epsilon`` clipped and in noise (``edgelm.log.privacy``).
 
         Raises
         ------
         ProfileError
             The noise would leave no model that anybody could use.
         """
-        from edgelm.learn.change import pack_change
+        from edgelm.log.change import pack_change
 
         changes = pack_change(self.model.adaptable, self.base, self.model.config)
         if epsilon is not None:
-            from edgelm.learn.privacy import hidden
+            from edgelm.log.privacy import hidden
 
             changes = hidden(changes, self.model.config, epsilon, np.random.default_rng())
             self._refuse_harm(changes, f"epsilon {epsilon:g}", "nothing is written; a larger one hides less")

@@ -16,11 +16,11 @@ import numpy as np
 
 from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
-from edgelm.learn.change import GATES, WATCH, apply_change, digest, pack_change
-from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, PAIRED, WORDLESS, Entry
-from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.gate import Gate
 from edgelm.learn.learner import Learner, OnSegment
+from edgelm.log.change import GATES, WATCH, apply_change, digest, pack_change
+from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, PAIRED, WORDLESS, Entry
+from edgelm.memory.fast_memory import FastMemory
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
 from edgelm.model.packing import Operands

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.entry import Entry
+from edgelm.log.entry import Entry
 
 if TYPE_CHECKING:
     from edgelm.learn.replay import Learned

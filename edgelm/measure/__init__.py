@@ -1,1 +1,1 @@
-"""Measures of whole conversations: what is written, in processes as a person starts them."""
+"""Scores and suites: what a model, a profile or a conversation is worth; what is measured never imports them."""

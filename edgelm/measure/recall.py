@@ -14,7 +14,7 @@ from typing import Any
 from edgelm.chat import Chat
 from edgelm.config import SampleConfig
 from edgelm.errors import InputError
-from edgelm.learn.facts import everyday_prompts
+from edgelm.measure.facts import everyday_prompts
 from edgelm.memory.answering import ALSO, NOT_TOLD, UNSURE
 from edgelm.memory.statements import told_in
 from edgelm.runtime import Runtime, RuntimeOptions

@@ -1,1 +1,1 @@
-"""What is recalled by meaning: word vectors, statements of the person, a bank of exchanges, and how they answer."""
+"""What recalls words: counts and sentences, corrected answers, word vectors, statements, and a bank of exchanges."""

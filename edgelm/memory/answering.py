@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgelm.learn.measure import REMEMBERED
 from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.meaning import Meaning
+from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
 from edgelm.memory.statements import SENTENCE, Found, Statements, corrects, is_question
 from edgelm.text.person import second_person

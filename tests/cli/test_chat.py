@@ -9,8 +9,8 @@ import pytest
 
 from edgelm.cli.chat import MAX_LINE
 from edgelm.cli.terminal import plain
-from edgelm.learn.entry import Entry
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import Entry
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 from tests.cli.conftest import Cli
 from tests.command import assert_one_line, run_cli

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from edgelm.learn.entry import CHAT, CHECKPOINT, Entry
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import CHAT, CHECKPOINT, Entry
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.text.files import PIECE
 from tests.cli.conftest import Cli

@@ -14,9 +14,9 @@ import pytest
 
 from edgelm.cli import profile as commands
 from edgelm.cli.profile import profile as group
-from edgelm.learn import database
-from edgelm.learn.entry import CHAT
-from edgelm.learn.profile import Profile
+from edgelm.log import database
+from edgelm.log.entry import CHAT
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.runtime import Runtime
 from tests.cli.conftest import Cli

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgelm.learn.facts import made_up
+from edgelm.measure.facts import made_up
 from tests.cli.conftest import Cli
 from tests.command import assert_one_line
 from tests.model_folder import TEXT, contents

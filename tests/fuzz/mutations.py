@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from copy import deepcopy
 from typing import Any
 
-from edgelm.learn.entry import Entry
+from edgelm.log.entry import Entry
 
 Mutation = Callable[[random.Random, bytes, bytes], bytes]
 MOST_BYTES = 1 << 20

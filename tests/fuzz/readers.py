@@ -23,7 +23,7 @@ import numpy as np
 
 from edgelm.config import ModelConfig
 from edgelm.errors import ConfigError, EdgelmError, ModelFileError
-from edgelm.learn.change import pack_change
+from edgelm.log.change import pack_change
 from edgelm.model import hub, tensorfile
 from edgelm.model.archive import NAMES, unpack
 from edgelm.model.packing import divides, integers, operand, pack, plain, unpack_one

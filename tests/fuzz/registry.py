@@ -12,11 +12,11 @@ from typing import Any
 from edgelm.config import LearnConfig
 from edgelm.errors import InputError, ModelFileError, ProfileError
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.change import apply_change, misfit
-from edgelm.learn.database import misfit as misfit_of_entry
-from edgelm.learn.entry import CHAT, GOOD, Entry
-from edgelm.learn.folder import files_of
-from edgelm.learn.profile import Profile
+from edgelm.log.change import apply_change, misfit
+from edgelm.log.database import misfit as misfit_of_entry
+from edgelm.log.entry import CHAT, GOOD, Entry
+from edgelm.log.folder import files_of
+from edgelm.log.profile import Profile
 from edgelm.measure.point import CHOICES, LONGEST, read_pairs
 from edgelm.measure.recall import read_told
 from edgelm.memory.bank import PackedExchanges

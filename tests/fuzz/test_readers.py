@@ -18,8 +18,8 @@ import pytest
 
 from edgelm.config import ModelConfig
 from edgelm.errors import ConfigError, EdgelmError, InputError, ModelFileError, ProfileError
-from edgelm.learn.entry import CHAT
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import CHAT
+from edgelm.log.profile import Profile
 from edgelm.measure.point import read_pairs
 from edgelm.measure.recall import read_told
 from edgelm.memory.bank import PackedExchanges

@@ -18,9 +18,9 @@ import numpy as np
 from edgelm.kernels import blocks, dense
 from edgelm.kernels.jit import entries
 from edgelm.kernels.recall import DEPTH
-from edgelm.learn.fast_memory import FastMemory
+from edgelm.memory.fast_memory import FastMemory
 from tests import naive
-from tests.learn.test_fast_memory import V, fast_memory, text
+from tests.memory.test_fast_memory import V, fast_memory, text
 
 Array = np.ndarray
 T, D, F, H, K, VD, M, B, S = 19, 21, 10, 2, 4, 5, 7, 6, 9

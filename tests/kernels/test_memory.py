@@ -7,7 +7,7 @@ import pytest
 
 from edgelm.kernels import recall
 from edgelm.kernels.memory import COUNTED, memory_learn, memory_read
-from edgelm.learn.fast_memory import KEYS, SENTENCES, _scratch
+from edgelm.memory.fast_memory import KEYS, SENTENCES, _scratch
 from tests import naive
 
 V = 7

@@ -11,8 +11,8 @@ import numpy as np
 
 from edgelm.config import LearnConfig
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, TEXT
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, TEXT
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 
 NEVER = 1 << 40

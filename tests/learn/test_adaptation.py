@@ -14,11 +14,11 @@ import pytest
 from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError, ModelFileError, ProfileError
 from edgelm.learn.adaptation import GATES, Adaptation
-from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, IMPORT, TEXT, UNLOGGED
-from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.learner import Learner
-from edgelm.learn.profile import Profile
 from edgelm.learn.replay import remember
+from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, IMPORT, TEXT, UNLOGGED
+from edgelm.log.profile import Profile
+from edgelm.memory.fast_memory import FastMemory
 from edgelm.model import hub, tensorfile
 from edgelm.model.weights import Weights
 from tests.command import ROOT

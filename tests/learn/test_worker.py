@@ -12,10 +12,10 @@ import pytest
 
 from edgelm.errors import ProfileError
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.entry import CHAT, CONSOLIDATION, TEXT
-from edgelm.learn.profile import Profile
 from edgelm.learn.replay import Life
 from edgelm.learn.worker import Worker
+from edgelm.log.entry import CHAT, CONSOLIDATION, TEXT
+from edgelm.log.profile import Profile
 from tests.learn.living import close, open_life
 
 PATIENCE_SECONDS = 120

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edgelm.learn.measure import REMEMBERED
 from edgelm.memory.answering import NOT_TOLD, UNSURE, Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.meaning import Meaning
+from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow
 from edgelm.memory.statements import Statement, Statements, told_in
 

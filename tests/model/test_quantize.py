@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from edgelm.engine.session import OrtSession, run_exported
 from edgelm.export import step
 from edgelm.export.step import build_graph, state_shapes
-from edgelm.learn.measure import score_text
+from edgelm.measure.score import score_text
 from edgelm.model import hub
 from edgelm.model.packing import sums_over_first
 from edgelm.model.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, quantize

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from edgelm.engine.session import OrtSession  # noqa: E402
 from edgelm.export.step import build_graph  # noqa: E402
-from edgelm.learn.measure import score_text  # noqa: E402
+from edgelm.measure.score import score_text  # noqa: E402
 from edgelm.model import hub  # noqa: E402
 from edgelm.text.tokenizer import DOC_LINE  # noqa: E402
 from tests.model_folder import TEXT  # noqa: E402

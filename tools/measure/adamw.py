@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgelm.config import CONV_WIDTH
-from edgelm.learn.measure import PART
+from edgelm.measure.score import PART
 from edgelm.model import hub
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 from tools.pretrain.model import Model, document_masks
@@ -62,7 +62,7 @@ def window_losses(model: Model, ids: Sequence[int], size: int) -> Iterator[Tenso
 
 @torch.no_grad()
 def score(model: Model, tokenizer: Tokenizer, text: str) -> float:
-    """Bits per byte of a text, as ``edgelm.learn.measure.score_text`` has it; nothing is learned."""
+    """Bits per byte of a text, as ``edgelm.measure.score.score_text`` has it; nothing is learned."""
     ids = tokenizer.encode_document_lines(text)
     nats = sum(float(losses.double().sum()) for losses in window_losses(model, ids, PART))
     return nats / math.log(2) / len(text.encode())

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgelm.learn.entry import Entry
+from edgelm.log.entry import Entry
 from edgelm.model import hub
 from edgelm.text.files import pieces
 from tools.measure import forks

@@ -25,8 +25,8 @@ from tempfile import TemporaryDirectory
 
 from edgelm.config import LearnConfig
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.entry import CHAT, Entry
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import CHAT, Entry
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 
 # With these the libraries start no threads that work before the first fork.

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from edgelm.learn.entry import TEXT, Entry
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import TEXT, Entry
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.text.files import pieces
 from tools.measure import forks

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from edgelm.config import LearnConfig
-from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.learner import Learner
+from edgelm.memory.fast_memory import FastMemory
 from edgelm.model import hub
 from edgelm.model.weights import adaptable_names
 from edgelm.text.tokenizer import document_ids

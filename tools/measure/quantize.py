@@ -17,7 +17,7 @@ import numpy as np
 
 from edgelm.engine.session import OrtSession
 from edgelm.export.step import build_graph
-from edgelm.learn.measure import score_text
+from edgelm.measure.score import score_text
 from edgelm.model import hub
 from edgelm.model.quantize import Precision
 from edgelm.runtime import models_dir

@@ -20,10 +20,10 @@ import numpy as np
 from edgelm.config import LearnConfig
 from edgelm.engine.session import OrtSession
 from edgelm.export.step import build_graph
-from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.learner import Learner
-from edgelm.learn.measure import score_text
 from edgelm.learn.network import Network
+from edgelm.measure.score import score_text
+from edgelm.memory.fast_memory import FastMemory
 from edgelm.model import hub
 from edgelm.model.weights import Weights, shapes
 from edgelm.text.general import general_text

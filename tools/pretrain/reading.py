@@ -2,7 +2,7 @@
 
     python -m tools.pretrain.reading CORPUS
 
-Writes ``CORPUS/reminded.txt``: statements of the person, as ``edgelm.learn.measure.reminder_text`` puts them, then a
+Writes ``CORPUS/reminded.txt``: statements of the person, as ``edgelm.memory.reminder.reminder_text`` puts them, then a
 question that one of them answers, or none does; and ``CORPUS/neighbours.txt``: the exchanges of the bank that are
 nearest to a remark (never its own), then the remark and its reply.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelm.learn.measure import REMEMBERED
 from edgelm.memory.answering import NOT_TOLD
 from edgelm.memory.bank import Bank, Exchange
 from edgelm.memory.meaning import Meaning
+from edgelm.memory.reminder import REMEMBERED
 from edgelm.text.conversation import assistant_turn, user_turn
 from edgelm.text.tokenizer import DOC_LINE
 from tools.pretrain.told import Memory, exchanges, told_and_asked

@@ -9,7 +9,7 @@ import pytest
 
 from edgelm.config import ModelConfig
 from edgelm.errors import DivergenceError
-from edgelm.learn.change import apply_change, digest, misfit, pack_change
+from edgelm.log.change import apply_change, digest, misfit, pack_change
 from edgelm.model.weights import Weights, adaptable_names
 from tests.tiny import random_model
 

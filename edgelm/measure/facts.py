@@ -96,8 +96,8 @@ def read_facts(text: str, name: str) -> list[Fact]:
             if not fact.others or not all(isinstance(other, str) and other for other in fact.others):
                 raise ValueError("others must be a list of texts")
         except (ValueError, TypeError, KeyError) as exc:
-            raise InputError(f"{name}, line {number}: not a fact ({exc}); see edgelm/learn/facts.py") from None
+            raise InputError(f"{name}, line {number}: not a fact ({exc}); see edgelm/measure/facts.py") from None
         found.append(fact)
     if not found:
-        raise InputError(f"{name}: no facts in it; one JSON object a line, see edgelm/learn/facts.py")
+        raise InputError(f"{name}: no facts in it; one JSON object a line, see edgelm/measure/facts.py")
     return found

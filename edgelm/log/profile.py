@@ -20,7 +20,7 @@ from typing import IO
 
 from edgelm.errors import ModelFileError, ProfileError
 from edgelm.interrupt import held_back
-from edgelm.learn.database import (
+from edgelm.log.database import (
     connect,
     create,
     empty_journal,
@@ -31,8 +31,8 @@ from edgelm.learn.database import (
     reason,
     reporting,
 )
-from edgelm.learn.entry import GOOD, PAIRED, WORDLESS, Entry
-from edgelm.learn.folder import check_name, files_of, hold, keep_private, remove_files
+from edgelm.log.entry import GOOD, PAIRED, WORDLESS, Entry
+from edgelm.log.folder import check_name, files_of, hold, keep_private, remove_files
 from edgelm.model import tensorfile
 from edgelm.model.hub import Model
 from edgelm.model.weights import Weights

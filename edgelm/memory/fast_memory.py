@@ -43,7 +43,7 @@ import numpy as np
 from edgelm.kernels import recall
 from edgelm.kernels.memory import BUCKETS, COUNTED, LONGEST, TRUSTS, memory_learn, memory_read, trust_after, trust_row
 from edgelm.kernels.recall import RECALL_BUCKETS, WINDOW, recall_learn, recall_read
-from edgelm.learn.answers import Answers
+from edgelm.memory.answers import Answers
 from edgelm.text.tokenizer import Tokenizer
 
 Array = np.ndarray

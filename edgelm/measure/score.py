@@ -11,20 +11,17 @@ import numpy as np
 from edgelm.config import ModelConfig
 from edgelm.engine.sampler import log_softmax
 from edgelm.engine.session import OrtSession
-from edgelm.text.conversation import assistant_turn, user_turn
-from edgelm.text.tokenizer import DOC_ID, Tokenizer, document_ids
+from edgelm.text.tokenizer import Tokenizer, document_ids
 
 if TYPE_CHECKING:
     # Kernels are loaded only by those who learn.
-    from edgelm.learn.fast_memory import FastMemory
     from edgelm.learn.replay import Life
+    from edgelm.memory.fast_memory import FastMemory
 
 PART = 64
 """Tokens of one run of the graph while measuring: its logits are PART x V."""
 
 OnTokens = Callable[[int], None]
-REMEMBERED = "Thank you, I will remember that."
-"""What the model is made to have answered to what it is reminded of."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +102,6 @@ def progressive_score(life: Life, text: str, on_tokens: OnTokens = lambda _: Non
         life.read(np.asarray(ids), count)
     fraction = awake_fraction(life.model.config, pairs / max(1, tokens))
     return Score(nats / np.log(2), tokens, len(text.encode()), fraction)
-
-
-def reminder_text(memory: FastMemory, tokenizer: Tokenizer, asked: str, said: Sequence[str] = ()) -> str:
-    """Sentences of the memory that answer ``asked``, as turns of a conversation; none of those in ``said``."""
-    known = {" ".join(text.split()) for text in said}
-    found = (" ".join(tokenizer.decode(ids).split()) for ids in memory.remind([DOC_ID, *tokenizer.encode(asked)]))
-    return "".join(user_turn(text) + assistant_turn(REMEMBERED) for text in found if text and text not in known)
 
 
 def rank_continuations(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import edgelm
-from edgelm.learn.answers import Answers
+from edgelm.memory.answers import Answers
 from edgelm.text.conversation import assistant_turn, reply_prompt, user_turn
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgelm.chat import Chat
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.entry import CHAT, PAIRED, Entry
-from edgelm.learn.fast_memory import FastMemory
 from edgelm.learn.learner import Learner
 from edgelm.learn.network import Network
 from edgelm.learn.replay import remember
+from edgelm.log.entry import CHAT, PAIRED, Entry
+from edgelm.memory.fast_memory import FastMemory
 from edgelm.model.weights import Weights
 from edgelm.text.conversation import user_turn
 from edgelm.text.tokenizer import DOC_ID
@@ -37,6 +38,22 @@ class Influence:
     def bits(self) -> float:
         """Both together."""
         return self.bits_slow + self.bits_fast
+
+
+def influences_on_reply(chat: Chat) -> list[Influence]:
+    """The influence of likely entries on the last reply of a conversation, greatest first.
+
+    The learning thread computes it, after all that it was asked for before.
+
+    Raises
+    ------
+    InputError
+        Nothing was answered yet.
+    """
+    before, reply = chat.last_exchange()
+    adaptation = chat.runtime.adaptation
+    found: list[Influence] = chat.runtime.worker.call(lambda _: influences(adaptation, before, reply)).result()
+    return found
 
 
 def influences(adaptation: Adaptation, before: str, answer: str) -> list[Influence]:

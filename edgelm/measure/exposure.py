@@ -15,8 +15,8 @@ import numpy as np
 from edgelm.engine.opening import open_session
 from edgelm.engine.sampler import log_softmax
 from edgelm.engine.session import Session
-from edgelm.learn.change import apply_change
-from edgelm.learn.entry import CHAT, Entry
+from edgelm.log.change import apply_change
+from edgelm.log.entry import CHAT, Entry
 from edgelm.model import hub
 from edgelm.model.weights import Weights
 from edgelm.text.conversation import user_turn
@@ -48,8 +48,21 @@ def sentences(entries: Iterable[Entry]) -> list[str]:
     return [unique[i] for i in chosen]
 
 
+def compare(folder: Path, changes: Weights, entries: Iterable[Entry]) -> dict[str, float]:
+    """What a learned change completes of the log's sentences, beside what the model of ``folder`` completes without it.
+
+    Returns the fields of ``profile export --json`` that say so.
+    """
+    lines = sentences(entries)
+    found, base = (of_change(folder, part, lines) for part in (changes, {}))
+    return {
+        "sentences": found.sentences, "completed": found.completed, "completed_by_base": base.completed,
+        "bits_a_sentence": round(found.bits, 2), "bits_a_sentence_of_base": round(base.bits, 2),
+    }  # fmt: skip
+
+
 def of_change(folder: Path, changes: Weights, lines: Iterable[str]) -> Exposure:
-    """What the model of a folder completes with a learned change (``edgelm.learn.change``), or with none."""
+    """What the model of a folder completes with a learned change (``edgelm.log.change``), or with none."""
     model = hub.load(str(folder))
     if changes:
         base = model.base()

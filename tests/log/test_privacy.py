@@ -1,4 +1,4 @@
-"""What a change gives back of the words behind it, and the noise that hides whose it is."""
+"""The noise that hides whose a change is."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from edgelm.engine.opening import open_session
-from edgelm.learn import exposure
-from edgelm.learn.change import misfit
-from edgelm.learn.entry import CHAT, TEXT, Entry
-from edgelm.learn.privacy import CLIP, DELTA, hidden, noise_scale
+from edgelm.log.change import misfit
+from edgelm.log.privacy import CLIP, DELTA, hidden, noise_scale
 from edgelm.model import hub
 from edgelm.model.weights import adaptable_names
 
@@ -58,39 +55,3 @@ def test_a_hidden_change(tiny_model: Path) -> None:
     noisy = hidden(changes, config, 8.0, np.random.default_rng(1))
     numbers = np.concatenate([a.astype(np.float64).ravel() for key, a in noisy.items() if not key.endswith(".blocks")])
     assert numbers.std() == pytest.approx(noise_scale(8.0), rel=0.05)
-
-
-def test_what_is_completed(tiny_model: Path) -> None:
-    model = hub.load(str(tiny_model))
-    session = open_session(model, 1, "float32")
-    line = "User: The ferry leaves the island at seven"
-    none = exposure.measure(session, model.tokenizer, [line])
-    assert (none.sentences, none.completed) == (1, 0) and none.bits > 20
-    # A model that thinks of nothing but the token that follows, whatever was before.
-    ids = model.tokenizer.encode(line)
-    half = model.tokenizer.encode("User: The ferry leaves")
-
-    class Sure:
-        def reset(self) -> None: ...
-
-        def run(self, read: np.ndarray, first: int) -> np.ndarray:
-            assert read.tolist() == [0, *ids[:-1]] and first == len(half)
-            logits = np.zeros((len(ids) - len(half), model.config.vocab_size), np.float32)
-            logits[np.arange(len(logits)), ids[len(half) :]] = 50
-            return logits
-
-    sure = exposure.measure(Sure(), model.tokenizer, [line])  # type: ignore[arg-type]
-    assert (sure.sentences, sure.completed) == (1, 1) and sure.bits < 0.01
-
-
-def test_which_sentences_are_tried() -> None:
-    long = "one two three four five six"
-    entries = [
-        Entry(1, 1.0, CHAT, long, 1, None),
-        Entry(2, 2.0, TEXT, f"short\n{long}\n{long}\n{'word ' * 200}", 1, None),
-        *[Entry(3 + i, 3.0, CHAT, f"{long} {i}", 1, None) for i in range(500)],
-    ]
-    found = exposure.sentences(entries)
-    assert found[0] == f"User: {long}"
-    assert len(found) == exposure.MOST_SENTENCES == len(set(found))
-    assert exposure.sentences([]) == []

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from edgelm.errors import ProfileError
-from edgelm.learn import database
-from edgelm.learn.entry import CHAT, GOOD, Entry
-from edgelm.learn.profile import Profile
+from edgelm.log import database
+from edgelm.log.entry import CHAT, GOOD, Entry
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.model.hub import Model
 from tests.command import ROOT
@@ -263,7 +263,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from edgelm.errors import ProfileError
-from edgelm.learn.profile import Profile
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 model = hub.load(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), resource.RLIM_INFINITY))

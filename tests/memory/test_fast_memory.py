@@ -9,7 +9,7 @@ import pytest
 
 import edgelm
 from edgelm.kernels.recall import DEPTH, recall_read
-from edgelm.learn.fast_memory import GATES, GUESSES, FastMemory
+from edgelm.memory.fast_memory import GATES, GUESSES, FastMemory
 from edgelm.text.conversation import reply_prompt, user_turn
 from edgelm.text.tokenizer import Tokenizer
 

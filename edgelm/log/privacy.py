@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from edgelm.config import ModelConfig
-from edgelm.learn.change import BLOCKS
+from edgelm.log.change import BLOCKS
 from edgelm.model.weights import Weights, adaptable_names, shapes
 
 CLIP = 1.0

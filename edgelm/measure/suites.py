@@ -18,10 +18,11 @@ from edgelm.engine.generate import reply
 from edgelm.engine.opening import open_session
 from edgelm.engine.suggest import suggest_words
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.entry import CHAT, TEXT
-from edgelm.learn.facts import Fact, everyday_prompts
-from edgelm.learn.measure import rank_continuations, reminder_text, score_text
-from edgelm.learn.profile import Profile
+from edgelm.log.entry import CHAT, TEXT
+from edgelm.log.profile import Profile
+from edgelm.measure.facts import Fact, everyday_prompts
+from edgelm.measure.score import rank_continuations, score_text
+from edgelm.memory.reminder import reminder_text
 from edgelm.model import hub
 from edgelm.text.conversation import reply_prompt, user_turn
 from edgelm.text.files import pieces

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgelm.errors import InputError
-from edgelm.learn.facts import Fact, everyday_prompts, made_up, read_facts
+from edgelm.measure.facts import Fact, everyday_prompts, made_up, read_facts
 
 
 def _line(**changes: object) -> str:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from edgelm.errors import ProfileError
-from edgelm.learn import folder as profile_folder
-from edgelm.learn.database import APPLICATION_ID, FORMAT
-from edgelm.learn.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, IMPORT, TEXT, UNLOGGED, Entry
-from edgelm.learn.profile import Profile
+from edgelm.log import folder as profile_folder
+from edgelm.log.database import APPLICATION_ID, FORMAT
+from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, IMPORT, TEXT, UNLOGGED, Entry
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.model.hub import Model
 from edgelm.model.weights import Weights
@@ -160,7 +160,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from edgelm.errors import ProfileError
-from edgelm.learn.profile import Profile
+from edgelm.log.profile import Profile
 from edgelm.model import hub
 try:
     profile = Profile(Path(sys.argv[1]), "me", hub.load(sys.argv[2]), writable=sys.argv[3] == "w")
