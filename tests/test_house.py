@@ -107,6 +107,16 @@ def test_has_one_door(package: str, room: str) -> None:
     assert [path for path in users if not path.startswith(room)] == []
 
 
+def test_there_is_one_composition_root() -> None:
+    """Model, profile and adaptation are put together in one place, by whoever measures too."""
+    makers = [
+        path
+        for path, tree in EDGELM.items()
+        if any(isinstance(node, ast.Call) and ast.unparse(node.func) == "Adaptation" for node in ast.walk(tree))
+    ]
+    assert makers == ["edgelm/runtime.py"]
+
+
 def test_edgelm_knows_neither_tools_nor_tests() -> None:
     assert [path for path, tree in EDGELM.items() if {"tools", "tests", "torch"} & _imported(tree)] == []
 

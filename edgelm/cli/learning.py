@@ -11,8 +11,7 @@ import click
 from edgelm.cli.options import Common, catch_up, common, progress_bar
 from edgelm.config import LearnConfig
 from edgelm.measure.score import Score, progressive_score, score_text
-from edgelm.model import hub
-from edgelm.runtime import Runtime, models_dir, profiles_dir
+from edgelm.runtime import Runtime
 from edgelm.text.files import TextFile, read_paths
 from edgelm.text.general import general_text
 from edgelm.text.secrets import without_secrets
@@ -141,11 +140,10 @@ def _evaluate_suite(suite: str, paths: tuple[str, ...], common: Common) -> None:
     from edgelm.measure.facts import made_up, read_facts
 
     options, begun = common.runtime, time.perf_counter()
-    model = hub.find(options.model, models_dir())
     with progress_bar("learning", 0, common) as on_tokens:
 
         def run(data: Any) -> dict[str, Any]:
-            with suites.Trial(model, profiles_dir(), options.profile, LearnConfig()) as trial:
+            with suites.Trial(options, LearnConfig()) as trial:
                 fields: dict[str, Any] = getattr(suites, suite)(trial, data, on_tokens)
                 return fields
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,12 @@ import numpy as np
 
 from edgelm.config import LearnConfig, SampleConfig
 from edgelm.engine.generate import reply
-from edgelm.engine.opening import open_session
 from edgelm.engine.suggest import suggest_words
-from edgelm.learn.adaptation import Adaptation
 from edgelm.log.entry import CHAT, TEXT
-from edgelm.log.profile import Profile
+from edgelm.log.folder import files_of
 from edgelm.measure.facts import Fact, everyday_prompts
 from edgelm.measure.score import rank_continuations, score_text
-from edgelm.memory.reminder import reminder_text
-from edgelm.model import hub
+from edgelm.runtime import Runtime, RuntimeOptions, profiles_dir
 from edgelm.text.conversation import reply_prompt, user_turn
 from edgelm.text.files import pieces
 from edgelm.text.general import general_text
@@ -39,56 +37,50 @@ OnTokens = Callable[[int], None]
 class Trial:
     """A throw-away copy of a profile, opened and closed as processes do.
 
+    What is measured is what a process has: ``Runtime`` makes model, profile, session and adaptation.
+
     Parameters
     ----------
-    model : Path
-        The model's folder.
-    folder : Path
-        Where profiles are kept; the copy lies elsewhere.
-    name : str
-        The profile; it need not be there.
+    options : RuntimeOptions
+        Model and profile; the profile need not exist, and is never written.
     config : LearnConfig
+
+    Attributes
+    ----------
+    runtime : Runtime
+        Over the copy. It computes with one thread whatever the options say, and without the bank of exchanges.
     """
 
-    def __init__(self, model: Path, folder: Path, name: str, config: LearnConfig) -> None:
-        self._model_folder, self._name, self._config = model, name, config
+    def __init__(self, options: RuntimeOptions, config: LearnConfig) -> None:
+        self._config = config
         self._folder = tempfile.TemporaryDirectory(prefix="edgelm-")
-        for path in [*folder.glob(f"{name}.db*"), *folder.glob(f"{name}.weights-*")]:
+        for path in files_of(options.profiles or profiles_dir(), options.profile):
             shutil.copy(path, self._folder.name)
-        self._clock = 0.0
-        self._profile: Profile | None = None
+        self._options = replace(options, profiles=Path(self._folder.name), threads=1, bank=False)
         self._open()
 
     def _open(self) -> None:
-        self.model = hub.load(str(self._model_folder))
-        self._profile = Profile(Path(self._folder.name), self._name, self.model, writable=True)
-        self.adaptation = Adaptation(self.model, self._profile, self._config, lambda: self._clock)
-        self.adaptation.catch_up()
-        self.session = open_session(self.model)
+        self.runtime = Runtime(self._options, self._config, writable=True)
+        self.runtime.adaptation.catch_up()
 
     def restart(self) -> None:
         """What the end of a process and the start of another leave."""
-        self.adaptation.consolidate()
-        self.adaptation.settle()
-        self._close_profile()
+        self.runtime.adaptation.consolidate()
+        self.runtime.adaptation.settle()
+        self.runtime.close()
         self._open()
-
-    def _close_profile(self) -> None:
-        if self._profile is not None:
-            self._profile.close()
-            self._profile = None
 
     def __enter__(self) -> Trial:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close_profile()
+        self.runtime.close()
         self._folder.cleanup()
 
     def tell(self, kind: str, text: str, on_tokens: OnTokens = lambda _: None) -> None:
         """Learns one entry."""
-        entry = self.adaptation.tell(kind, text, conversation=1)
-        self.adaptation.learn(entry, on_tokens=on_tokens)
+        adaptation = self.runtime.adaptation
+        adaptation.learn(adaptation.tell(kind, text, conversation=1), on_tokens=on_tokens)
 
     def learn_text(self, text: str, on_tokens: OnTokens) -> None:
         """Learns a text as ``adapt`` does."""
@@ -97,34 +89,34 @@ class Trial:
 
     def bits_per_byte(self, text: str) -> float:
         """Static score of a text with both memories."""
-        memory = self.adaptation.memory
-        return score_text(self.session, self.model.tokenizer, self.model.config, text, memory).bits_per_byte
+        runtime = self.runtime
+        return score_text(
+            runtime.session, runtime.tokenizer, runtime.config, text, runtime.adaptation.memory
+        ).bits_per_byte
 
     def best(self, before: str, candidates: Sequence[str], *, as_reply: bool) -> str:
         """The likeliest candidate, as ``choose`` finds it."""
+        runtime = self.runtime
         if as_reply:
             texts, before = [f" {text}\n" for text in candidates], self._reminded(before)
         else:
             texts = [f" {text}" for text in candidates]
-        ids = [DOC_ID, *self.model.tokenizer.encode(before)]
-        memory = self.adaptation.memory
-        ranking = rank_continuations(self.session, self.model.tokenizer, ids, texts, memory, as_reply=as_reply)
+        ids = [DOC_ID, *runtime.tokenizer.encode(before)]
+        memory = runtime.adaptation.memory
+        ranking = rank_continuations(runtime.session, runtime.tokenizer, ids, texts, memory, as_reply=as_reply)
         return ranking[0][0].strip()
 
     def _reminded(self, text: str) -> str:
-        asked, memory = user_turn(text) + reply_prompt(), self.adaptation.memory
-        return (reminder_text(memory, self.model.tokenizer, asked) if memory else "") + asked
+        asked = user_turn(text) + reply_prompt()
+        return self.runtime.reminder(asked) + asked
 
     def answer(self, text: str, rng: np.random.Generator) -> str:
         """An answer to the first words of a new conversation."""
-        tokenizer, memory = self.model.tokenizer, self.adaptation.memory
-        self.session.reset()
-        ids = [DOC_ID, *tokenizer.encode(self._reminded(text))]
-
-        def mix(history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
-            return probabilities if memory is None else memory.mix(history, probabilities, True)
-
-        return "".join(reply(self.session, tokenizer, ids, SampleConfig(max_tokens=60), rng, mix))
+        runtime = self.runtime
+        runtime.session.reset()
+        ids = [DOC_ID, *runtime.tokenizer.encode(self._reminded(text))]
+        sampling = SampleConfig(max_tokens=60)
+        return "".join(reply(runtime.session, runtime.tokenizer, ids, sampling, rng, runtime.mix_reply))
 
 
 def _asked(trial: Trial, fact: Fact) -> dict[str, str]:
@@ -205,15 +197,15 @@ def forgetting(trial: Trial, text: str, on_tokens: OnTokens) -> dict[str, Any]:
         if learned >= NARROW_TOKENS:
             break
         trial.tell(TEXT, piece, on_tokens)
-        learned += len(trial.model.tokenizer.encode(piece))
+        learned += len(trial.runtime.model.tokenizer.encode(piece))
     trial.restart()
     after = trial.bits_per_byte(general_text())
     rng, segment = np.random.default_rng(0), LearnConfig().segment
     tripped = None
     for number in range(0, NOISE_SEGMENTS, 8):
-        ids = rng.integers(1, trial.model.config.vocab_size, 8 * segment)
-        trial.tell(TEXT, trial.model.tokenizer.decode([int(i) for i in ids]))
-        if trial.adaptation.entries[-1].note:
+        ids = rng.integers(1, trial.runtime.model.config.vocab_size, 8 * segment)
+        trial.tell(TEXT, trial.runtime.model.tokenizer.decode([int(i) for i in ids]))
+        if trial.runtime.adaptation.entries[-1].note:
             tripped = number + 8
             break
     trial.restart()
@@ -263,15 +255,15 @@ def suggest(trial: Trial, text: str, on_tokens: OnTokens, places: int = 400) -> 
 
 
 def _suggested(trial: Trial, words: list[str], places: Sequence[int]) -> dict[str, float]:
-    memory, tokenizer = trial.adaptation.memory, trial.model.tokenizer
+    memory, tokenizer = trial.runtime.adaptation.memory, trial.runtime.model.tokenizer
     hits, top, saved, typed = 0, 0, 0, 0
     for place in places:
         wanted = "".join(c for c in words[place] if c.isalnum())
         if not wanted:
             continue
         ids = [DOC_ID, *tokenizer.encode(" ".join(words[max(0, place - 60) : place]))]
-        found = suggest_words(trial.session, tokenizer, ids, 3, memory.mix) if memory else suggest_words(
-            trial.session, tokenizer, ids, 3
+        found = suggest_words(trial.runtime.session, tokenizer, ids, 3, memory.mix) if memory else suggest_words(
+            trial.runtime.session, tokenizer, ids, 3
         )  # fmt: skip
         names = [word for word, _ in found]
         hits += names[:1] == [wanted]
