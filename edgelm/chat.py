@@ -113,7 +113,7 @@ class Chat:
             if self.patient:
                 turn.learning.result()
             else:
-                turn.learning.begun_well.wait(SEGMENT_SECONDS)
+                turn.learning.first_segment_done.wait(SEGMENT_SECONDS)
         self.turns.append(turn)
         self._said.append(turn)
         asked, begun = user_turn(text) + reply_prompt(), time.perf_counter()
@@ -293,7 +293,7 @@ class Chat:
             worker.call(lambda _: adaptation.consolidate()).result()
         finally:
             worker.close()
-            adaptation.settle(LEAST_TOKENS)
+            adaptation.write_checkpoint(LEAST_TOKENS)
 
 
 def _kept(answer: str) -> str:

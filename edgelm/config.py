@@ -185,9 +185,9 @@ class LearnConfig:
     gate_segments : int
         Segments between two checks on general text.
     gate_limit : float
-        Share by which general text may become worse than with the base model before learning is taken back.
+        Share by which general text may become worse than with the base model before what was learned is undone.
     gate_draw : float
-        Share from which on the weights are drawn back towards the base.
+        Share from which on the weights are pulled towards the base.
     rounds : int
         How often a consolidation goes through what was told lately.
     hold : float

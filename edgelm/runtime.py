@@ -22,6 +22,7 @@ from edgelm.errors import InputError
 from edgelm.heat import Heat
 from edgelm.interrupt import held_back
 from edgelm.learn.adaptation import Adaptation
+from edgelm.learn.transfer import export_change
 from edgelm.learn.worker import Worker
 from edgelm.log.entry import CHAT, PAIRED, TEXT
 from edgelm.log.profile import Profile
@@ -269,7 +270,7 @@ class Runtime:
             The noise would leave no model that anybody could use.
         """
         try:
-            return self.adaptation.exported(epsilon)
+            return export_change(self.adaptation, epsilon)
         except ValueError as exc:
             raise InputError(f"--private: {exc}") from None
 
@@ -304,21 +305,21 @@ class Runtime:
                     job = self.worker.learn(entry, on_tokens=count)
                 job.result()
                 if learned - saved >= SAVE_TOKENS:
-                    self.worker.call(lambda _: self.adaptation.settle()).result()
+                    self.worker.call(lambda _: self.adaptation.write_checkpoint()).result()
                     saved = learned
                 on_tokens(learned - before)
             self.profile.finish()
         finally:
             self.worker.close()
-            self.adaptation.settle(LEAST_TOKENS)
+            self.adaptation.write_checkpoint(LEAST_TOKENS)
         return learned
 
     def _adapt_unlogged(self, text: str, on_tokens: Callable[[int], None]) -> int:
-        life, learned = self.adaptation.life, 0
+        replay, learned = self.adaptation.replay, 0
         for ids in document_ids(self.tokenizer.encode_document_lines(text)):
-            life.read(np.array(ids), lambda p: on_tokens(len(p)), keep=False)
+            replay.learn_document(np.array(ids), lambda p: on_tokens(len(p)), keep_words=False)
             learned += len(ids) - 1
-        self.adaptation.seal(f"{learned} tokens whose words were not kept")
+        self.adaptation.append_unlogged(f"{learned} tokens whose words were not kept")
         return learned
 
 

@@ -125,8 +125,8 @@ def test_the_first_step_is_not_counted() -> None:
 def test_measuring_leaves_the_weights_as_they_were(runtime: Runtime) -> None:
     before = {name: array.copy() for name, array in runtime.weights.items()}
     learned: list[int] = []
-    update = runtime.adaptation.life.learner._update
-    runtime.adaptation.life.learner._update = lambda losses: (learned.append(len(losses)), update(losses))[1]  # type: ignore[method-assign]
+    update = runtime.adaptation.replay.learner._update
+    runtime.adaptation.replay.learner._update = lambda losses: (learned.append(len(losses)), update(losses))[1]  # type: ignore[method-assign]
     speeds = Speeds(runtime, 1e-4, 1)
     assert not learned
     speeds.round()

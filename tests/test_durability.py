@@ -89,8 +89,8 @@ def _stop_after_one() -> Callable[[], bool]:
     ("fails", "action"),
     [
         ("change", lambda adaptation: adaptation.consolidate(_stop_after_one())),
-        ("append", lambda adaptation: adaptation.settle()),
-        ("keep_weights", lambda adaptation: adaptation.settle()),
+        ("append", lambda adaptation: adaptation.write_checkpoint()),
+        ("write_checkpoint", lambda adaptation: adaptation.write_checkpoint()),
         ("_tidy", lambda adaptation: adaptation.remove([1])),
     ],
     ids=["consolidation broken off", "checkpoint", "weights", "forgetting"],
@@ -111,7 +111,7 @@ def test_a_session_goes_on_after_the_disk_failed(
                 action(adaptation)
         adaptation.catch_up()
         adaptation.learn(adaptation.tell(CHAT, "The lamps are lit.", conversation=1))
-        adaptation.settle()
+        adaptation.write_checkpoint()
     after = _learned(tiny_model)
     for path in (home / "profiles").glob("*.weights-*"):
         path.unlink()
@@ -127,7 +127,7 @@ def test_what_was_told_is_learned_before_what_follows_is_written(home: Path, tin
         adaptation.consolidate()  # as the learning thread may in this very moment
         if comes:
             adaptation.learn(entry)
-        adaptation.settle()
+        adaptation.write_checkpoint()
     after = _learned(tiny_model)
     for path in (home / "profiles").glob("*.weights-*"):
         path.unlink()

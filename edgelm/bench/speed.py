@@ -66,7 +66,7 @@ class Speeds:
         config = runtime.config
         ids = [DOC_ID, *runtime.tokenizer.encode(rehearsal_text())]
         self._ids = np.array(ids[: TEXT_TOKENS + 1], np.int64)
-        self._learner = runtime.adaptation.life.learner
+        self._learner = runtime.adaptation.replay.learner
         self._kept = {name: runtime.weights[name].copy() for name in runtime.adaptation.base}
         self.main = runtime.precision
         sessions = {

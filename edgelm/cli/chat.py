@@ -230,7 +230,7 @@ def _converse(talk: Chat, common: Common) -> None:
             click.echo("\n(stopped)")
         except EdgelmError as exc:
             click.echo(str(exc), err=True)
-    if runtime.adaptation.is_restless:
+    if runtime.adaptation.has_unconsolidated:
         common.note("keeping what you said (Ctrl+C: next time) ...")
     talk.close()
 
@@ -279,7 +279,7 @@ def _reset(talk: Chat) -> str:
 
 def _save(talk: Chat) -> str:
     runtime = talk.runtime
-    runtime.worker.call(lambda _: runtime.adaptation.settle()).result()
+    runtime.worker.call(lambda _: runtime.adaptation.write_checkpoint()).result()
     return f"The profile has {runtime.profile.n_bytes if runtime.profile else 0:,} bytes."
 
 

@@ -113,7 +113,7 @@ def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, suite: str
         with progress_bar("scoring", total, common) as on_tokens:
             for item in texts:
                 if learn:
-                    scores.append(progressive_score(runtime.adaptation.life, item.text, on_tokens))
+                    scores.append(progressive_score(runtime.adaptation.replay, item.text, on_tokens))
                 else:
                     session, memory = runtime.session, runtime.adaptation.memory
                     scores.append(score_text(session, runtime.tokenizer, runtime.config, item.text, memory, on_tokens))

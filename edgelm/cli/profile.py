@@ -10,8 +10,10 @@ import click
 
 from edgelm.cli.options import Common, catch_up, common
 from edgelm.errors import ProfileError
+from edgelm.learn.transfer import import_file, write_change
 from edgelm.log.entry import CHAT, TEXT
 from edgelm.log.folder import check_name, files_of
+from edgelm.log.privacy import CLIP, DELTA
 from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.runtime import LEAST_TOKENS, Runtime, models_dir, profiles_dir
@@ -122,7 +124,7 @@ def _remove(runtime: Runtime, ids: list[int], common: Common) -> None:
 def _replay(runtime: Runtime, common: Common) -> None:
     """The weights after what is left of the log, kept if they took a while to compute."""
     catch_up(runtime, common)
-    runtime.adaptation.keep(LEAST_TOKENS)
+    runtime.adaptation.write_replayed_checkpoint(LEAST_TOKENS)
 
 
 @profile.command()
@@ -165,12 +167,11 @@ def export(file: Path, private: float | None, common: Common) -> None:
 
 
 def _export(runtime: Runtime, file: Path, epsilon: float | None) -> dict[str, Any]:
-    from edgelm.log.privacy import CLIP, DELTA
     from edgelm.measure import exposure
 
     changes = runtime.learned_change(epsilon)
     exposed = exposure.compare(runtime.model.folder, changes, runtime.adaptation.entries)
-    n_bytes = runtime.adaptation.write_change(file, changes)
+    n_bytes = write_change(runtime.adaptation, file, changes)
     privacy = {} if epsilon is None else {"epsilon": epsilon, "delta": DELTA, "clip": CLIP}
     return {"path": str(file), "bytes": n_bytes, **exposed, **privacy}
 
@@ -183,7 +184,7 @@ def import_(file: Path, common: Common) -> None:
     with Runtime(common.runtime, writable=True) as runtime:
         assert runtime.profile is not None
         try:
-            runtime.adaptation.take_in(file)
+            import_file(runtime.adaptation, file)
             _replay(runtime, common)
         except BaseException:
             # What was there before, or has come since, is somebody's: nothing goes that was not made under this lock.

@@ -1,11 +1,23 @@
-"""Everything that is learned goes through here: into the log first, then into weights and fast memory."""
+"""A profile together with the weights and the fast memory that its log makes of a model.
+
+Everything that is learned goes through ``Adaptation``, in this order:
+
+1. Opening it loads the newest checkpoint of the profile into the model's weights. What the log holds beyond that
+   checkpoint is ``pending``.
+2. ``catch_up`` replays what is pending. Until it has, nothing else may be learned.
+3. ``tell`` appends words to the log; they are durable when it returns. ``learn`` then applies the entry to weights and
+   fast memory. ``consolidate`` repeats what was told lately, as an entry of the log too.
+4. ``write_checkpoint`` rounds the weights to what a file holds, again as an entry, and writes that file.
+
+``remove``, ``rebase`` and an import (``edgelm.learn.transfer``) change the log; each loads the checkpoint that is left,
+and ``catch_up`` is to follow.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,64 +26,72 @@ from edgelm.config import LearnConfig
 from edgelm.errors import ProfileError
 from edgelm.interrupt import held_back
 from edgelm.log.change import GATES, WATCH, apply_change, digest, misfit
-from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, IMPORT, PAIRED, UNLOGGED, Entry
+from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, PAIRED, UNLOGGED, Entry
 from edgelm.log.profile import Profile
-from edgelm.model import tensorfile
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
 from edgelm.model.packing import Tensor
-from edgelm.model.weights import Weights
 from edgelm.text.tokenizer import DOC_ID
 
 if TYPE_CHECKING:
     # Kernels are loaded only by those who learn, or who learned before.
-    from edgelm.learn.replay import Learned, Life
+    from edgelm.learn.replay import Learned, Replay
     from edgelm.memory.fast_memory import FastMemory
 
-HARM, HARM_STEPS = 2, 8
-"""A change from outside may cost general text this many times what learning may; tokens that are scored at a time."""
 OnTokens = Callable[[int], None]
 
 
 class Adaptation:
     """A profile, and the weights and the fast memory that its log makes of a model.
 
+    One thread at a time may learn (``edgelm.learn.worker``). ``tell``, ``memory`` and ``before`` may be called from
+    another thread meanwhile.
+
     Parameters
     ----------
     model : Model
-        Its weights are changed in place.
+        Its adaptable weights are updated in place, while its guard is held.
     profile : Profile or None
-        None: nothing is kept.
+        Where the log and its checkpoints are kept. None: nothing is kept.
     config : LearnConfig
     clock : callable
-        Seconds since 1970.
+        Returns seconds since 1970, the time of an entry.
 
     Attributes
     ----------
     pending : list of Entry
-        What the log holds and the weights do not yet: see ``catch_up``.
+        What the log holds and the weights do not yet, oldest first. ``catch_up`` replays it.
 
     Raises
     ------
     ProfileError
-        The profile's weights belong to another model, or are damaged and cannot be replayed.
+        The profile's weights are damaged and cannot be replayed, or do not fit the model.
     """
 
     def __init__(self, model: Model, profile: Profile | None, config: LearnConfig, clock: Callable[[], float]) -> None:
         self.model, self.profile, self.config, self.guard = model, profile, config, model.guard
-        self._clock = clock
+        self.clock = clock
         self._order = threading.Lock()
-        """Held while the log is given something whose place in it says what the weights had learned then."""
-        self.restart()
+        """Held while an entry is appended whose place in the log says what the weights had learned by then."""
+        self.load_checkpoint()
 
     @cached_property
     def base(self) -> dict[str, Tensor]:
-        """The adaptable weights before any learning; taken before they are written for the first time."""
+        """The adaptable weights before any learning; read before they are overwritten for the first time."""
         return self.model.base()
 
-    def restart(self) -> None:
-        """Takes the life up at the newest checkpoint; what the log holds beyond it is pending."""
-        # Of another model there is the log alone, until it is moved.
+    def load_checkpoint(self) -> None:
+        """Sets the weights to those of the profile's newest checkpoint, or of the base model where there is none.
+
+        The adaptable weights are overwritten. Entries after the checkpoint become ``pending``; what was in the fast
+        memory is dropped, and is built again from the log when it is next asked for.
+
+        Raises
+        ------
+        ProfileError
+            The checkpoint does not fit the model.
+        """
+        # The checkpoint of another model is of no use: until the profile is rebased there is the log alone.
         ours = self.profile is not None and self.profile.base == self.model.sha256
         found = self.profile.checkpoint() if self.profile and ours else None
         self._since, tensors, _ = found or (0, {}, {})
@@ -85,14 +105,15 @@ class Adaptation:
             with self.guard.writing():
                 apply_change(tensors, base, self.model.adaptable)
         self.pending = [entry for entry in self.entries if entry.id > self._since]
-        # What is told from now on is learned when its turn comes, not when the memory is first asked for.
+        # What is told from now on enters the memory when it is learned, not when the memory is first asked for.
         self._known = self.entries[-1].id if self.entries else 0
         self._memory: FastMemory | None = None
-        self._life: Life | None = None
+        self._replay: Replay | None = None
         self._unsaved = 0
+        """Tokens learned since the last checkpoint that was written."""
         self._unlearned: set[int] = set()
-        """What this session put into the log and the weights do not have, because its turn is still to come, or
-        because something failed: until they have it, nothing that follows may be written down as done."""
+        """Entries that this session appended and that the weights do not have, because their turn is still to come or
+        because something failed: until they have them, no later entry may say that all before it was learned."""
 
     @property
     def entries(self) -> list[Entry]:
@@ -101,7 +122,7 @@ class Adaptation:
 
     @property
     def memory(self) -> FastMemory | None:
-        """The fast memory with the whole log; None where nothing was learned, so that nobody loads kernels."""
+        """The fast memory of the whole log; None where nothing was learned, so that nobody loads kernels."""
         with self.guard:
             if self._memory is None:
                 known = [entry for entry in self.entries if entry.id <= self._known]
@@ -109,13 +130,14 @@ class Adaptation:
             return self._memory
 
     @property
-    def life(self) -> Life:
-        """Moves weights and memory on; ``catch_up`` comes first."""
+    def replay(self) -> Replay:
+        """Applies entries to the weights and the fast memory; ``catch_up`` comes first."""
         assert not self.pending
-        if self._life is None:
-            self._life = self._take_up(self.model.operands, self.memory or self._memory_of(()), self.guard)
-            self._memory = self._life.memory
-        return self._life
+        if self._replay is None:
+            memory = self.memory or self._memory_of(())
+            self._replay = self._replay_from_checkpoint(self.model.operands, memory, self.guard)
+            self._memory = self._replay.memory
+        return self._replay
 
     @property
     def sha256(self) -> str:
@@ -125,7 +147,8 @@ class Adaptation:
         return digest(self.model.adaptable | gates)
 
     def _memory_of(self, entries: Iterable[Entry]) -> FastMemory:
-        from edgelm.learn.replay import remember
+        """A fast memory that holds ``entries``, with the gates of the checkpoint."""
+        from edgelm.learn.documents import remember
         from edgelm.memory.fast_memory import FastMemory
 
         memory, entries = FastMemory(self.model.tokenizer), list(entries)
@@ -138,8 +161,9 @@ class Adaptation:
         remember(memory, entries, [self.before(entry) for entry in entries], self.model.tokenizer)
         return memory
 
-    def _take_up(self, weights: dict[str, Tensor], memory: FastMemory, guard: Guard) -> Life:
-        from edgelm.learn.replay import Life
+    def _replay_from_checkpoint(self, weights: dict[str, Tensor], memory: FastMemory, guard: Guard) -> Replay:
+        """A replay that goes on after the entry of the checkpoint, over ``weights``, which hold that checkpoint."""
+        from edgelm.learn.replay import Replay
 
         recent: list[tuple[Entry, str]] = []
         for entry in (entry for entry in self.entries if entry.id <= self._since):
@@ -149,25 +173,30 @@ class Adaptation:
                 # One that was broken off may be complete without what was forgotten since.
                 complete = entry.amount is None or entry.amount >= self.config.rounds * len(recent)
                 recent = [] if complete else recent
-        return Life(self.model, weights, self.base, memory, self.config, guard, recent=recent, watch=self._watch)
+        return Replay(self.model, weights, self.base, memory, self.config, guard, recent=recent, watch=self._watch)
 
     def before(self, entry: Entry) -> str:
-        """The words that an answer answers."""
+        """The words that an answer answers; empty for an entry that is no answer."""
         if entry.parent is None:
             return ""
         return next((other.text for other in self.entries if other.id == entry.parent), "")
 
     def prepare(self) -> None:
-        """Loads, or the first time compiles, all kernels."""
-        self.life.learner.prepare()
-        self.life.memory.predict(np.array([DOC_ID, 1]), 1, np.ones(1))
-        self.life.memory.mix([DOC_ID], np.ones(self.model.config.vocab_size))
+        """Loads, or the first time compiles, all kernels. Nothing is learned."""
+        self.replay.learner.prepare()
+        self.replay.memory.predict(np.array([DOC_ID, 1]), 1, np.ones(1))
+        self.replay.memory.mix([DOC_ID], np.ones(self.model.config.vocab_size))
 
     def catch_up(self, on_tokens: OnTokens = lambda _: None, *, aside: bool = False) -> None:
-        """Replays what is pending.
+        """Replays what is pending, which is empty afterwards.
 
-        With ``aside`` on copies that take the place of weights and memory when they are complete: until
-        then answers come from the weights of the checkpoint.
+        Parameters
+        ----------
+        on_tokens : callable
+            Called with the number of tokens of each segment when it is learned.
+        aside : bool
+            Replays on copies, which replace weights and memory when they are complete: until then answers come from
+            the weights of the checkpoint. Otherwise the weights are updated in place.
         """
         if not self.pending:
             return
@@ -175,16 +204,15 @@ class Adaptation:
         weights = own | {name: array.copy() for name, array in self.model.adaptable.items()} if aside else own
         first = pending[0].id
         memory = self._memory_of(entry for entry in self.entries if entry.id < first)
-        life = self._take_up(weights, memory, Guard(self.model.config) if aside else self.guard)
+        replay = self._replay_from_checkpoint(weights, memory, Guard(self.model.config) if aside else self.guard)
         for entry in pending:
-            life.live(entry, self.before(entry), on_tokens=self._counting(on_tokens))
-        life.notes.clear()
+            replay.apply(entry, self.before(entry), on_tokens=self._counting(on_tokens))
+        replay.notes.clear()
         if aside:
-            settled = self._take_up(own, life.memory, self.guard)
-            settled.adopt(life)
-            life = settled
+            copied, replay = replay, self._replay_from_checkpoint(own, replay.memory, self.guard)
+            replay.copy_from(copied)
         with self.guard:
-            self.pending, self._memory, self._life = [], life.memory, life
+            self.pending, self._memory, self._replay = [], replay.memory, replay
 
     def _counting(self, on_tokens: OnTokens) -> OnTokens:
         def count(n_tokens: int) -> None:
@@ -194,87 +222,120 @@ class Adaptation:
         return count
 
     def tell(self, kind: str, text: str, *, conversation: int, parent: int | None = None, progress: str = "") -> Entry:
-        """Puts words into the log. They are durable when this returns; ``learn`` is to follow."""
+        """Appends words to the log. They are durable when this returns; ``learn`` of the entry is to follow.
+
+        Raises
+        ------
+        ProfileError
+            The disk is full or fails; the log is as it was.
+        """
         if self.profile is None:
-            return Entry(0, self._clock(), kind, text, conversation, parent)
+            return Entry(0, self.clock(), kind, text, conversation, parent)
         with held_back(), self._order:
             entry = self.profile.append(
-                kind, text, time=self._clock(), conversation=conversation, parent=parent, progress=progress
+                kind, text, time=self.clock(), conversation=conversation, parent=parent, progress=progress
             )
             self._unlearned.add(entry.id)
         with self.guard:
             if self.pending and self._memory is not None:
                 # While an older part of the log is replayed, the fast memory knows the new words at once.
-                from edgelm.learn.replay import remember
+                from edgelm.learn.documents import remember
 
                 remember(self._memory, [entry], [self.before(entry)], self.model.tokenizer)
         return entry
 
     def learn(self, entry: Entry, *, on_tokens: OnTokens = lambda _: None, report: bool = False) -> Learned | None:
-        """Learns an entry that ``tell`` gave; with ``report`` says what it taught."""
-        learned = self.life.live(entry, self.before(entry), on_tokens=self._counting(on_tokens), report=report)
+        """Applies an entry that ``tell`` returned to weights and fast memory, which are updated in place.
+
+        With ``report`` returns what the entry taught, if it is a turn of a chat; that costs two more passes.
+        """
+        learned = self.replay.apply(entry, self.before(entry), on_tokens=self._counting(on_tokens), report=report)
         self._unlearned.discard(entry.id)
         self._write_notes(entry)
         return learned
 
     def _write_notes(self, entry: Entry) -> None:
-        notes = self.life.notes
+        """Writes what the guardrail undid, the last of it, into the entry at which it did so."""
+        notes = self.replay.notes
         if notes and self.profile is not None:
             self.profile.change(entry.id, note=notes[-1])
         notes.clear()
 
     @property
-    def is_restless(self) -> bool:
+    def has_unconsolidated(self) -> bool:
         """Whether something was told that is not consolidated."""
-        return self._life is not None and bool(self._life.recent)
+        return self._replay is not None and bool(self._replay.recent)
 
     def consolidate(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Repeats what was told lately until it holds, as an entry of the log."""
-        if not self.is_restless or self.profile is None:
+        """Repeats what was told lately until the weights hold it, as an entry of the log.
+
+        ``should_stop`` is asked between two steps. If it says so, the entry keeps after how many steps, so that a
+        replay stops there too. Nothing happens while an entry is still to be learned.
+        """
+        if not self.has_unconsolidated or self.profile is None:
             return
         with self._order:
             if self._unlearned:
                 return
-            entry = self.profile.append(CONSOLIDATION, time=self._clock())
+            entry = self.profile.append(CONSOLIDATION, time=self.clock())
             self._unlearned.add(entry.id)
-        self._unsaved += 3 * sum(len(told.text) for told, _ in self.life.recent) // 4
-        steps = self.life.consolidate(None, should_stop)
+        self._unsaved += 3 * sum(len(told.text) for told, _ in self.replay.recent) // 4
+        steps = self.replay.consolidate(None, should_stop)
         if steps is not None:
             self.profile.change(entry.id, amount=steps)
         self._unlearned.discard(entry.id)
         self._write_notes(entry)
 
-    def settle(self, least_tokens: int = 0) -> None:
-        """Ends a session: rounds the weights to what a file keeps, as an entry of the log, and writes that
-        file if at least so many tokens were learned since the last one."""
-        if self._life is None or not self._life.unsettled or self.profile is None:
+    def write_checkpoint(self, least_tokens: int = 0) -> None:
+        """Rounds the weights to what a file holds, in place, as an entry of the log, and writes that file.
+
+        The file is written only if at least ``least_tokens`` tokens were learned since the last one: so little is
+        replayed sooner than written. Nothing happens where nothing was learned since, or while an entry is still to be
+        learned.
+
+        Raises
+        ------
+        ProfileError
+            The disk is full or fails. What was learned is in the log.
+        """
+        if self._replay is None or not self._replay.changed_since_checkpoint or self.profile is None:
             return
         with self._order:
             if self._unlearned:
                 return
             # The log first: should it fail, the weights are still those of the log.
-            entry = self.profile.append(CHECKPOINT, time=self._clock())
-        tensors = self._life.settle()
+            entry = self.profile.append(CHECKPOINT, time=self.clock())
+        tensors = self._replay.round_to_checkpoint()
         self._write_notes(entry)
         if self._unsaved >= least_tokens:
-            self.profile.keep_weights(tensors)
+            self.profile.write_checkpoint(tensors)
             self._unsaved = 0
 
-    def keep(self, least_tokens: int) -> None:
-        """Writes the weights after a replay that was worth so many tokens, where it ended at a checkpoint."""
-        ends_settled = bool(self.entries) and self.entries[-1].kind == CHECKPOINT
-        if self.profile is not None and ends_settled and self._unsaved >= least_tokens:
-            self.profile.keep_weights(self.life.settle())
+    def write_replayed_checkpoint(self, least_tokens: int) -> None:
+        """Writes the weights of a log that ends at a checkpoint, if replaying it took at least ``least_tokens``."""
+        ends_at_checkpoint = bool(self.entries) and self.entries[-1].kind == CHECKPOINT
+        if self.profile is not None and ends_at_checkpoint and self._unsaved >= least_tokens:
+            self.profile.write_checkpoint(self.replay.round_to_checkpoint())
             self._unsaved = 0
 
-    def seal(self, note: str) -> None:
-        """Keeps weights whose words are not kept; nothing before can be forgotten or replayed any more."""
+    def append_unlogged(self, note: str) -> None:
+        """Appends an entry without words, and a checkpoint of the weights that were learned from them.
+
+        Nothing before it can be forgotten or replayed any more.
+        """
         assert self.profile is not None
-        self.profile.append(UNLOGGED, time=self._clock(), note=note, tensors=self.life.settle())
+        tensors = self.replay.round_to_checkpoint()
+        self.profile.append(UNLOGGED, time=self.clock(), note=note, tensors=tensors)
         self._unsaved = 0
 
     def remove(self, ids: Iterable[int]) -> list[int]:
-        """Takes entries out of the log and all files; returns those that went. ``catch_up`` is to follow."""
+        """Removes entries from the log and from all files; returns those that went. ``catch_up`` is to follow.
+
+        Raises
+        ------
+        ProfileError
+            There is no such entry, or something learned later cannot be replayed.
+        """
         assert self.profile is not None
         known = len(self.entries)
         try:
@@ -282,82 +343,16 @@ class Adaptation:
         finally:
             # What is out of the log leaves the weights too, even if some file could not be tidied.
             if len(self.entries) != known:
-                self.restart()
+                self.load_checkpoint()
 
     def rebase(self) -> None:
-        """Moves the profile to this model; ``catch_up`` is to follow."""
+        """Makes the profile one of this model, whatever model it was learned on; ``catch_up`` is to follow."""
         assert self.profile is not None
         self.profile.rebase(self.model)
-        self.restart()
-
-    def exported(self, epsilon: float | None = None) -> Weights:
-        """The learned change as ``take_in`` reads it, with ``epsilon`` clipped and in noise (``edgelm.log.privacy``).
-
-        Raises
-        ------
-        ProfileError
-            The noise would leave no model that anybody could use.
-        """
-        from edgelm.log.change import pack_change
-
-        changes = pack_change(self.model.adaptable, self.base, self.model.config)
-        if epsilon is not None:
-            from edgelm.log.privacy import hidden
-
-            changes = hidden(changes, self.model.config, epsilon, np.random.default_rng())
-            self._refuse_harm(changes, f"epsilon {epsilon:g}", "nothing is written; a larger one hides less")
-        return changes
-
-    def write_change(self, path: Path, changes: Weights) -> int:
-        """Writes what ``exported`` gave; returns its bytes."""
-        metadata = {"base": self.model.sha256, "base_name": self.model.name, "kind": "edgelm learned change"}
-        tensorfile.write(path, changes, metadata)
-        return path.stat().st_size
-
-    def take_in(self, path: Path) -> None:
-        """Begins an empty profile with a change that ``export`` wrote, or with the log of another profile's
-        ``.db``; then ``catch_up`` is to follow. What would make general text worse is refused before any of it is kept.
-        """
-        assert self.profile is not None
-        if self.entries:
-            raise ProfileError(f"profile {self.profile.name!r} is not empty; import into a new one: --profile NAME")
-        if path.suffix == ".db":
-            if not path.is_file():
-                raise ProfileError(f"{path}: no such file")
-            source = Profile(path.absolute().parent, path.stem, self.model, writable=False)
-            try:
-                # Its words alone; what they do to the weights is done anew, under this model's gate.
-                self.profile.copy_log(source.entries)
-            finally:
-                source.close()
-            self.restart()
-            return
-        changes, metadata = tensorfile.read(path)
-        if metadata.get("base") != self.model.sha256:
-            raise ProfileError(f"{path} was learned on another model ({metadata.get('base_name')!r})")
-        self._refuse_harm(changes, str(path), "it is not taken in")
-        changes[GATES] = self._memory_of(()).gates
-        self.profile.append(IMPORT, time=self._clock(), note=f"from {path.name}", tensors=changes)
-        self.restart()
-
-    def _refuse_harm(self, changes: Weights, what: str, advice: str) -> None:
-        """Raises ``ProfileError`` if tensors are no change, or one that costs general text more than learning may."""
-        if name := misfit(changes, self.model.config):
-            raise ProfileError(f"{what}: damaged at {name!r}")
-        from edgelm.learn.gate import Gate
-        from edgelm.learn.network import Network
-
-        weights = {name: array.copy() for name, array in self.model.adaptable.items()}
-        apply_change(changes, self.base, weights)
-        operands = {**self.model.operands, **weights}
-        gate = Gate(self.model.config, self.model.tokenizer, operands, self.base, self.config)
-        excess = gate.excess_of_all(Network(self.model.config, operands, (), HARM_STEPS))
-        if not excess < HARM * self.config.gate_limit:
-            cost = f"{excess:.0%} more" if excess < 10 else "many times as much, or nothing that is finite"
-            raise ProfileError(f"{what}: with it general text would cost {cost}; {advice}")
+        self.load_checkpoint()
 
 
 def _is_watch(watch: np.ndarray) -> bool:
-    """Whether an array is where a gate may stand (``Life``)."""
+    """Whether an array can be the counters of a guardrail, as ``Replay`` keeps them in a checkpoint."""
     fits = watch.dtype == np.float64 and watch.shape == (3,) and bool(np.isfinite(watch).all())
     return fits and bool((watch[:2] >= 0).all() and (watch[:2] < 2**53).all() and (watch[:2] == watch[:2] // 1).all())

@@ -1,9 +1,19 @@
-"""The life of the weights: a function of the base model and the log, entry by entry.
+"""Replay of a log: the weights and the fast memory as a function of the base model and the entries, in their order.
 
-The same entries give the same bits, in whatever processes and threads they are learned: each entry is learned
-from an empty state, segments never cross entries, what is drawn at random is drawn from the entries' own
-words, and the gate's decisions are made anew. So what is learned while a person talks, what is replayed after
-a crash and what is replayed without an entry that shall be forgotten are one and the same computation.
+``Replay.apply`` is the one place that learns an entry, whether a person has just written it or a process reads it again
+from the log. The same entries give the same bits in whatever processes and threads they are applied:
+
+- each entry is learned from an empty state, and segments never cross entries;
+- what is drawn at random is drawn from a generator seeded by the entries' own words;
+- the guardrail decides anew, from the weights alone.
+
+So learning while a person talks, replaying after a crash, and replaying without an entry that shall be forgotten are
+one computation.
+
+For each segment of an entry the order is: the model scores it; the weights are updated (``Learner``); the fast memory
+predicts it, mixed with the model's score from before the update, and then stores it; after every ``gate_segments``
+segments the guardrail checks the weights on general text. Where the update cannot be made, or the check fails, the
+weights and the gates of the fast memory go back to the last good point; what the fast memory stored stays.
 """
 
 from __future__ import annotations
@@ -16,7 +26,8 @@ import numpy as np
 
 from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
-from edgelm.learn.gate import Gate
+from edgelm.learn.documents import entry_ids
+from edgelm.learn.guardrail import Guardrail
 from edgelm.learn.learner import Learner, OnSegment
 from edgelm.log.change import GATES, WATCH, apply_change, digest, pack_change
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, PAIRED, WORDLESS, Entry
@@ -25,9 +36,9 @@ from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
 from edgelm.model.packing import Operands
 from edgelm.model.weights import Weights
-from edgelm.text.conversation import USER_LABEL, assistant_turn, user_turn
+from edgelm.text.conversation import USER_LABEL, user_turn
 from edgelm.text.general import rehearsal_text
-from edgelm.text.tokenizer import DOC_ID, Tokenizer, document_ids
+from edgelm.text.tokenizer import DOC_ID, document_ids
 
 Array = np.ndarray
 OnTokens = Callable[[int], None]
@@ -50,26 +61,37 @@ class Learned:
         return float((self.loss_before - self.loss_after) * self.tokens / np.log(2))
 
 
-class Life:
-    """Weights and fast memory, moved on by entries of a log.
+class Replay:
+    """Weights and fast memory, moved on by one entry of a log after the other.
 
     Parameters
     ----------
     model : Model
+        Configuration, tokenizer and the usual size of the gradients; its weights are those given beside it.
     weights : dict of ndarray
-        All weights, frozen matrices maybe as integers; the adaptable ones are changed in place. They may hold an
-        earlier part of the life.
+        All weights, as they were after the entries applied before. The adaptable ones are updated in place; frozen
+        matrices are read and may be integers.
     base : dict of ndarray
-        The adaptable weights before any learning.
+        The adaptable weights before any learning; read.
     memory : FastMemory
+        Updated in place. It holds the entries applied before.
     config : LearnConfig
-    recent : sequence of (Entry, str)
-        What the next consolidation repeats, each with the words before it.
     guard : Guard
         Held while weights or memory are written.
-    watch : ndarray, optional
-        Where the gate stood at the checkpoint that is taken up: segments since its last check, checks, and the average
-        excess, float64. Default: nothing was learned.
+    recent : sequence of (Entry, str)
+        Entries applied since the last consolidation, which the next one repeats, each with the words before it.
+    watch : ndarray [3] of float64, optional
+        The counters of the guardrail at the checkpoint that is gone on from, as ``round_to_checkpoint`` returned them:
+        segments since its last check, checks, and the average excess. Default: nothing was learned.
+
+    Attributes
+    ----------
+    recent : list of (Entry, str)
+        What the next consolidation repeats.
+    changed_since_checkpoint : bool
+        Whether something was learned since the weights were last rounded.
+    notes : list of str
+        What the guardrail undid, and why; whoever reads the list empties it.
     """
 
     def __init__(
@@ -80,22 +102,20 @@ class Life:
         self.adapted: Weights = {name: np.asarray(weights[name]) for name in base}
         self._guard = guard
         self.learner = Learner(model.config, weights, base, model.grad_rms, config, guard)
-        self.gate = Gate(model.config, model.tokenizer, weights, base, config)
+        self.guardrail = Guardrail(model.config, model.tokenizer, weights, base, config)
         self._rehearsal = document_ids(model.tokenizer.encode_document_lines(rehearsal_text()))
-        self.unsettled = False
-        """Whether something was learned since the last checkpoint."""
+        self.changed_since_checkpoint = False
         self.recent = list(recent)
         self.notes: list[str] = []
-        """What was taken back, and why; for whoever reads and empties it."""
         # The change in float16, as a checkpoint holds it: a second copy of the weights would be twice that.
         self._good = {name: np.empty(array.shape, np.float16) for name, array in self.adapted.items()}
         self._good_gates = np.empty_like(memory.gates)
-        segments, checks, self._level = (0, 0, 0.0) if watch is None else map(float, watch)
+        segments, checks, self._mean_excess = (0, 0, 0.0) if watch is None else map(float, watch)
         self._segments, self._checks = int(segments), int(checks)
-        self._remember()
+        self._save_good_point()
 
-    def _remember(self) -> None:
-        """This is a good point."""
+    def _save_good_point(self) -> None:
+        """Overwrites the point that ``_restore_good_point`` goes back to with the weights and gates of now."""
         for name, change in self._good.items():
             np.subtract(self.adapted[name], self.base[name], out=change, casting="same_kind")
         np.copyto(self._good_gates, self.memory.gates)
@@ -105,42 +125,43 @@ class Life:
         """Identifies what was learned, to the last bit."""
         return digest(self.adapted | {GATES: self.memory.gates})
 
-    def live(
+    def apply(
         self, entry: Entry, before: str = "", *, on_tokens: OnTokens = lambda _: None, report: bool = False
     ) -> Learned | None:
-        """Learns one entry of the log.
+        """Applies one entry of the log: learns its words, consolidates, or rounds, as its kind says.
 
         Parameters
         ----------
         entry : Entry
+            Of a kind whose words are in the log: not one of ``WORDLESS``.
         before : str
-            The words that an answer answers.
+            The words that an answer answers; read for answers alone.
         on_tokens : callable
             Called with the number of tokens of each segment when it is learned.
         report : bool
-            Computes what a turn taught, which learning does not need.
+            Returns what a turn of a chat taught, which takes two more passes; learning does not need it.
         """
         assert entry.kind not in WORDLESS
         if entry.kind == CHECKPOINT:
-            self.settle()
+            self.round_to_checkpoint()
         elif entry.kind == CONSOLIDATION:
             self.consolidate(entry.amount)
         elif entry.kind == CHAT:
-            self.unsettled = True
+            self.changed_since_checkpoint = True
             self.recent.append((entry, before))
-            return self._turn(user_turn(entry.text), on_tokens, report)
+            return self._learn_turn(user_turn(entry.text), on_tokens, report)
         elif entry.kind in PAIRED:
-            self.unsettled = True
+            self.changed_since_checkpoint = True
             self.recent.append((entry, before))
-            pair = self._ids(entry, before)
-            self.read(pair, lambda p: on_tokens(len(p)))
+            pair = entry_ids(entry, before, self.model.tokenizer)
+            self.learn_document(pair, lambda p: on_tokens(len(p)))
             if entry.kind == FIX:
                 with self._guard:
                     self.memory.correct(pair)
         else:
-            self.unsettled = True
+            self.changed_since_checkpoint = True
             for ids in document_ids(self.model.tokenizer.encode_document_lines(entry.text)):
-                self.read(np.array(ids), lambda p: on_tokens(len(p)))
+                self.learn_document(np.array(ids), lambda p: on_tokens(len(p)))
         return None
 
     def consolidate(self, amount: int | None = None, should_stop: ShouldStop = lambda: False) -> int | None:
@@ -151,9 +172,9 @@ class Life:
         """
         if not self.recent:
             return None
-        self.unsettled = True
+        self.changed_since_checkpoint = True
         config, learner = self.config, self.learner
-        told = [self._ids(entry, before) for entry, before in self.recent]
+        told = [entry_ids(entry, before, self.model.tokenizer) for entry, before in self.recent]
         held = [learner.score(ids).mean() * config.hold for ids in told]
         words = "\0".join(entry.text for entry, _ in self.recent)
         rng = np.random.default_rng(list(hashlib.sha256(words.encode()).digest()))
@@ -163,53 +184,54 @@ class Life:
             i = step % len(told)
             if step >= len(told) and learner.score(told[i]).mean() <= held[i]:
                 continue
-            self._weights_learn(told[i])
+            self._learn_weights(told[i])
             if rng.random() < config.rehearsal:
                 sample = self._rehearsal[int(rng.integers(len(self._rehearsal)))]
-                self._weights_learn(np.array(sample[: config.segment + 1]))
+                self._learn_weights(np.array(sample[: config.segment + 1]))
         self.recent = []
         return None
 
-    def settle(self) -> Weights:
-        """Rounds the change to what a checkpoint holds, and returns that: from here a life can be taken up.
+    def round_to_checkpoint(self) -> Weights:
+        """Rounds the weights, in place, to what a checkpoint holds; returns its tensors, which are copies.
 
-        What was learned since the last check, if it is much, is checked before.
+        The tensors are the change (``pack_change``), the gates of the fast memory and the counters of the guardrail.
+        From them another replay goes on to the same bits. Many segments that were learned since the guardrail's last
+        check are checked before.
         """
-        if self.unsettled and 2 * self._segments >= self.config.gate_segments:
+        if self.changed_since_checkpoint and 2 * self._segments >= self.config.gate_segments:
             self._check(thorough=True)
         changes = pack_change(self.adapted, self.base, self.model.config)
-        if self.unsettled:
+        if self.changed_since_checkpoint:
             with self._guard.writing():
                 apply_change(changes, self.base, self.adapted)
-        self.unsettled = False
-        self._remember()
-        watch = np.array([self._segments, self._checks, self._level])
+        self.changed_since_checkpoint = False
+        self._save_good_point()
+        watch = np.array([self._segments, self._checks, self._mean_excess])
         return changes | {GATES: self.memory.gates.copy(), WATCH: watch}
 
-    def adopt(self, other: Life) -> None:
-        """Goes on from where another life came."""
+    def copy_from(self, other: Replay) -> None:
+        """Goes on from where another replay came: its weights are copied, its memory is shared from now on.
+
+        ``other`` is not to be used any more.
+        """
         with self._guard.writing():
             for name in self.base:
                 np.copyto(self.adapted[name], other.adapted[name])
             self.memory = other.memory
-        self.unsettled, self.recent = other.unsettled, other.recent
-        self._segments, self._checks, self._level = other._segments, other._checks, other._level
+        self.changed_since_checkpoint, self.recent = other.changed_since_checkpoint, other.recent
+        self._segments, self._checks, self._mean_excess = other._segments, other._checks, other._mean_excess
         self._good, self._good_gates = other._good, other._good_gates
 
-    def _ids(self, entry: Entry, before: str) -> Array:
-        tokenizer = self.model.tokenizer
-        if entry.kind == CHAT:
-            return np.array([DOC_ID, *tokenizer.encode(user_turn(entry.text))])
-        return paired_ids(entry, before, tokenizer)
+    def _learn_turn(self, text: str, on_tokens: OnTokens, report: bool) -> Learned | None:
+        """Learns a turn: the weights with the label of who speaks before it, the fast memory without.
 
-    def _turn(self, text: str, on_tokens: OnTokens, report: bool) -> Learned | None:
-        """The fast memory learns what follows the label alone: it must not take "who speaks" for a context of
-        what was said."""
+        The label must not count as a context of what was said.
+        """
         tokenizer, memory = self.model.tokenizer, self.memory
         ids = np.array([DOC_ID, *tokenizer.encode(text)])
         first = 1 + len(tokenizer.encode(USER_LABEL))
         said = np.array([DOC_ID, *ids[first:]])
-        before = self._weights_learn(ids, on_tokens)
+        before = self._learn_weights(ids, on_tokens)
         with self._guard:
             mixed = -np.log(memory.learn(said, 1, np.exp(-before[first - 1 :])))
         if not report:
@@ -220,29 +242,42 @@ class Life:
         losses = (np.concatenate([a[: first - 1], b]) for a, b in ((before, mixed), (after, mixed_after)))
         return Learned(len(before), *(float(values.mean()) for values in losses))
 
-    def read(
-        self, ids: Array, on_probabilities: Callable[[Array], None] = lambda p: None, *, keep: bool = True
+    def learn_document(
+        self, ids: Array, on_probabilities: Callable[[Array], None] = lambda p: None, *, keep_words: bool = True
     ) -> None:
-        """Learns a document [n], its first id the end-of-document id, segment by segment.
+        """Learns one document, segment by segment; weights and fast memory are updated in place.
 
-        ``on_probabilities`` is given what the mixture of both memories thought of each segment before it was
-        learned. Without ``keep`` the weights alone learn, which keep no words.
+        Parameters
+        ----------
+        ids : ndarray [n] of int64
+            The first is the end-of-document id; ids[1:] are learned.
+        on_probabilities : callable
+            Called after each segment with the probabilities [segment] float64 that the model, mixed with the fast
+            memory, gave its ids before either had learned it.
+        keep_words : bool
+            Without it the weights alone learn; the fast memory, which keeps words, only predicts.
         """
         memory = self.memory
 
         def after_segment(start: int, losses: Array) -> None:
             known, p = ids[: start + len(losses) + 1], np.exp(-losses.astype(np.float64))
             with self._guard:
-                on_probabilities(memory.learn(known, start + 1, p) if keep else memory.predict(known, start + 1, p))
+                on_probabilities(
+                    memory.learn(known, start + 1, p) if keep_words else memory.predict(known, start + 1, p)
+                )
 
-        self.unsettled = True
-        self._weights_learn(ids, after_segment=after_segment)
+        self.changed_since_checkpoint = True
+        self._learn_weights(ids, after_segment=after_segment)
 
-    def _weights_learn(
+    def _learn_weights(
         self, ids: Array, on_tokens: OnTokens = lambda _: None, after_segment: OnSegment = lambda start, losses: None
     ) -> Array:
-        """Losses in nats before learning. What cannot be learned is skipped: the memory learns it all the
-        same, so that its counts are always those of the whole log."""
+        """Losses [n - 1] in nats float64, before learning; the weights are updated in place.
+
+        Where a loss or a gradient is not finite, the weights go back to the last good point, the rest of ``ids`` is
+        skipped, and the losses are those of a uniform guess. ``after_segment`` is called for the rest all the same,
+        so that the fast memory holds the whole log.
+        """
         done = 0
 
         def count(start: int, losses: Array) -> None:
@@ -257,7 +292,7 @@ class Life:
         try:
             return self.learner.learn(ids, count).astype(np.float64)
         except DivergenceError as exc:
-            self._take_back(str(exc))
+            self._restore_good_point(str(exc))
             uniform = np.full(len(ids) - 1, np.log(self.model.config.vocab_size))
             if done < len(uniform):
                 after_segment(done, uniform[done:])
@@ -266,66 +301,50 @@ class Life:
             return uniform
 
     def _check(self, *, thorough: bool = False) -> None:
-        excess = np.inf if thorough else self.gate.excess(self.learner.network, self._checks)
+        """Scores general text and acts on it: keeps, pulls back or undoes what was learned.
+
+        ``thorough`` reads all excerpts at once, not the few whose turn it is.
+        """
+        excess = np.inf if thorough else self.guardrail.excess(self.learner.network, self._checks)
         self._segments = 0
         self._checks += 1
         limit, draw = self.config.gate_limit, self.config.gate_draw
         if not excess < limit / 2:
             # A few excerpts are off by a percent or so; a point that counts as good must be one.
-            excess = self.gate.excess_of_all(self.learner.network)
+            excess = self.guardrail.excess_of_all(self.learner.network)
             if not excess < limit:
-                self._take_back(f"general text became {excess:.1%} worse")
-                self._draw_in(limit)
+                self._restore_good_point(f"general text became {excess:.1%} worse")
+                self._shrink_change(limit)
                 return
-        # Excerpts differ, so what draws the weights back is an average over the last few checks.
-        self._level += (excess - self._level) / 2
-        if self._level > draw:
-            kept = np.float32(max(0.5, (draw / self._level) ** 0.5))
-            with self._guard.writing():
-                for name, base in self.base.items():
-                    self.adapted[name] += (1 - kept) * (base - self.adapted[name])
-            self._level *= float(kept) ** 2
-        self._remember()
+        # Excerpts differ, so what pulls the weights towards the base is an average over the last few checks.
+        self._mean_excess += (excess - self._mean_excess) / 2
+        if self._mean_excess > draw:
+            kept = np.float32(max(0.5, (draw / self._mean_excess) ** 0.5))
+            self._pull_to_base(1 - kept)
+            self._mean_excess *= float(kept) ** 2
+        self._save_good_point()
 
-    def _draw_in(self, limit: float) -> None:
+    def _pull_to_base(self, share: np.float32) -> None:
+        """Moves the weights this share of the way to the base, in place."""
+        with self._guard.writing():
+            for name, base in self.base.items():
+                self.adapted[name] += share * (base - self.adapted[name])
+
+    def _shrink_change(self, limit: float) -> None:
         """Halves the change until general text is within the limit: a checkpoint counts as good unchecked."""
         for _ in range(MOST_HALVINGS):
-            if self.gate.excess_of_all(self.learner.network) < limit:
+            if self.guardrail.excess_of_all(self.learner.network) < limit:
                 break
-            with self._guard.writing():
-                for name, base in self.base.items():
-                    self.adapted[name] += np.float32(0.5) * (base - self.adapted[name])
+            self._pull_to_base(np.float32(0.5))
         else:
-            with self._guard.writing():
-                for name, base in self.base.items():
-                    self.adapted[name] += base - self.adapted[name]
-        self._remember()
+            self._pull_to_base(np.float32(1))
+        self._save_good_point()
 
-    def _take_back(self, reason: str) -> None:
+    def _restore_good_point(self, reason: str) -> None:
+        """Overwrites the weights and the gates with those of the last good point, and notes why."""
         with self._guard.writing():
             for name, change in self._good.items():
                 np.add(self.base[name], change, out=self.adapted[name])
             np.copyto(self.memory.gates, self._good_gates)
-        self._level = 0.0
+        self._mean_excess = 0.0
         self.notes.append(f"{reason}: taken back to the last good point")
-
-
-def remember(memory: FastMemory, entries: Sequence[Entry], befores: Sequence[str], tokenizer: Tokenizer) -> None:
-    """Lets the fast memory learn what a life lets it learn of ``entries``, without computing the model."""
-    n_label = len(tokenizer.encode(USER_LABEL))
-    for entry, before in zip(entries, befores, strict=True):
-        if entry.kind == CHAT:
-            memory.rebuild([np.array([DOC_ID, *tokenizer.encode(user_turn(entry.text))[n_label:]])])
-        elif entry.kind in PAIRED:
-            ids = paired_ids(entry, before, tokenizer)
-            memory.rebuild([ids])
-            if entry.kind == FIX:
-                memory.correct(ids)
-        elif entry.text:
-            memory.rebuild([np.array(ids) for ids in document_ids(tokenizer.encode_document_lines(entry.text))])
-
-
-def paired_ids(entry: Entry, before: str, tokenizer: Tokenizer) -> Array:
-    """Ids of an answer after what it answers."""
-    text = (user_turn(before) if before else "") + assistant_turn(entry.text)
-    return np.array([DOC_ID, *tokenizer.encode(text)])

@@ -25,7 +25,7 @@ class Job(Future[Any]):
     def __init__(self, action: Callable[[Job], Any]) -> None:
         super().__init__()
         self.action = action
-        self.begun_well = threading.Event()
+        self.first_segment_done = threading.Event()
         """Set when the first segment is learned, and when the job is done."""
 
     def perform(self) -> None:
@@ -35,7 +35,7 @@ class Job(Future[Any]):
         except BaseException as exc:  # it is raised where the result is asked for
             self.set_exception(exc)
         finally:
-            self.begun_well.set()
+            self.first_segment_done.set()
 
 
 class Worker:
@@ -79,7 +79,7 @@ class Worker:
 
         def action(job: Job) -> Learned | None:
             def count(n_tokens: int) -> None:
-                job.begun_well.set()
+                job.first_segment_done.set()
                 on_tokens(n_tokens)
                 self._rest()
 
@@ -108,9 +108,9 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            restless = self._idle_seconds is not None and self._adaptation.is_restless
+            unconsolidated = self._idle_seconds is not None and self._adaptation.has_unconsolidated
             try:
-                job = self._jobs.get(timeout=self._idle_seconds if restless else None)
+                job = self._jobs.get(timeout=self._idle_seconds if unconsolidated else None)
             except queue.Empty:
                 if self._is_hot():
                     continue

@@ -16,7 +16,7 @@ from edgelm.model.weights import Weights, adaptable_names, shapes
 
 BLOCKS = ".blocks"
 GATES, WATCH = "memory.gates", "gate.watch"
-"""What a checkpoint keeps besides the change: the gates of the fast memory, and where the check on general text was."""
+"""What a checkpoint keeps besides the change: the gates of the fast memory, and the counters of the guardrail."""
 
 
 def pack_change(weights: Weights, base: Operands, config: ModelConfig) -> Weights:
@@ -74,7 +74,7 @@ def _fits(name: str, changes: Weights, config: ModelConfig) -> bool:
 
 
 def digest(arrays: Weights) -> str:
-    """SHA-256 of arrays by name: two lives that learned the same have the same."""
+    """SHA-256 of arrays by name: two profiles that learned the same have the same."""
     total = hashlib.sha256()
     for name in sorted(arrays):
         total.update(name.encode() + b"\0")

@@ -205,9 +205,9 @@ def is_damage(exc: Exception) -> bool:
 def reason(exc: Exception, path: Path) -> str:
     """Why something failed at ``path``, and what to do where that is known."""
     name, number = _sqlite_name(exc), getattr(exc, "errno", None)
-    room, read_only = _disk_of(path)
+    free_bytes, read_only = _disk_of(path)
     vague = name in ("IOERR", "CANTOPEN")
-    if name == "FULL" or number in (errno.ENOSPC, errno.EDQUOT) or (vague and room < _LEAST_ROOM):
+    if name == "FULL" or number in (errno.ENOSPC, errno.EDQUOT) or (vague and free_bytes < _LEAST_FREE_BYTES):
         return "the disk is full: make room and try again"
     if number == errno.EROFS or (read_only and (vague or name == "READONLY")):
         return "the disk is read-only"
@@ -216,7 +216,7 @@ def reason(exc: Exception, path: Path) -> str:
     return " ".join(str(getattr(exc, "strerror", None) or exc).split())
 
 
-_LEAST_ROOM = 64 << 10  # bytes; the index of a write-ahead log takes half of it
+_LEAST_FREE_BYTES = 64 << 10  # bytes; the index of a write-ahead log takes half of it
 
 
 def _sqlite_name(exc: Exception) -> str:
@@ -230,4 +230,4 @@ def _disk_of(path: Path) -> tuple[int, bool]:
     with suppress(OSError):
         disk = os.statvfs(path.parent)
         return disk.f_bavail * disk.f_frsize, bool(disk.f_flag & os.ST_RDONLY)
-    return _LEAST_ROOM, False
+    return _LEAST_FREE_BYTES, False

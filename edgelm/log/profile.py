@@ -196,7 +196,7 @@ class Profile:
             database.executemany("INSERT INTO log VALUES (?,?,?,?,?,?,?,?,?)", rows)
         self.entries = list(entries)
 
-    def keep_weights(self, tensors: Weights) -> None:
+    def write_checkpoint(self, tensors: Weights) -> None:
         """Keeps the change after the last entry, in place of older ones."""
         entry_id = self.entries[-1].id
         with self._reporting("what was learned is in the log, but its weights cannot be kept"):

@@ -13,9 +13,9 @@ import numpy as np
 
 from edgelm.chat import Chat
 from edgelm.learn.adaptation import Adaptation
+from edgelm.learn.documents import remember
 from edgelm.learn.learner import Learner
 from edgelm.learn.network import Network
-from edgelm.learn.replay import remember
 from edgelm.log.entry import CHAT, PAIRED, Entry
 from edgelm.memory.fast_memory import FastMemory
 from edgelm.model.weights import Weights
@@ -62,7 +62,7 @@ def influences(adaptation: Adaptation, before: str, answer: str) -> list[Influen
     entries = [entry for entry in adaptation.entries if entry.text]
     if not entries:
         return []
-    learner, memory = adaptation.life.learner, adaptation.life.memory
+    learner, memory = adaptation.replay.learner, adaptation.replay.memory
     head, tail = [DOC_ID, *encode(before)], encode(answer)
     ids = np.array([*head, *tail])
     p = np.exp(-learner.score(ids).astype(np.float64))[len(head) - 1 :]

@@ -15,7 +15,7 @@ from edgelm.text.tokenizer import Tokenizer, document_ids
 
 if TYPE_CHECKING:
     # Kernels are loaded only by those who learn.
-    from edgelm.learn.replay import Life
+    from edgelm.learn.replay import Replay
     from edgelm.memory.fast_memory import FastMemory
 
 PART = 64
@@ -87,20 +87,20 @@ def score_text(
     return Score(nats / np.log(2), tokens, len(text.encode()), fraction)
 
 
-def progressive_score(life: Life, text: str, on_tokens: OnTokens = lambda _: None) -> Score:
+def progressive_score(replay: Replay, text: str, on_tokens: OnTokens = lambda _: None) -> Score:
     """Scores each segment of a text before it is learned: one pass, no token is seen twice."""
     nats, pairs, tokens = 0.0, 0, 0
 
     def count(p: np.ndarray) -> None:
         nonlocal nats, pairs, tokens
         nats -= float(np.log(p).sum())
-        pairs += life.learner.network.n_pairs
+        pairs += replay.learner.network.n_pairs
         tokens += len(p)
         on_tokens(len(p))
 
-    for ids in document_ids(life.model.tokenizer.encode_document_lines(text)):
-        life.read(np.asarray(ids), count)
-    fraction = awake_fraction(life.model.config, pairs / max(1, tokens))
+    for ids in document_ids(replay.model.tokenizer.encode_document_lines(text)):
+        replay.learn_document(np.asarray(ids), count)
+    fraction = awake_fraction(replay.model.config, pairs / max(1, tokens))
     return Score(nats / np.log(2), tokens, len(text.encode()), fraction)
 
 

@@ -66,7 +66,7 @@ class Trial:
     def restart(self) -> None:
         """What the end of a process and the start of another leave."""
         self.runtime.adaptation.consolidate()
-        self.runtime.adaptation.settle()
+        self.runtime.adaptation.write_checkpoint()
         self.runtime.close()
         self._open()
 

@@ -302,7 +302,7 @@ def test_a_failed_import_leaves_nothing(cli: Cli, home: Path, tmp_path: Path) ->
     assert list((home / "profiles").iterdir()) == []
 
 
-def test_a_copy_with_a_trigger_is_not_taken_in(cli: Cli, say: Say, profile: Ask, home: Path, tmp_path: Path) -> None:
+def test_a_copy_with_a_trigger_is_not_imported(cli: Cli, say: Say, profile: Ask, home: Path, tmp_path: Path) -> None:
     say(LINES[0])
     copy = tmp_path / "copy.db"
     shutil.copy(home / "profiles" / "default.db", copy)

@@ -12,6 +12,7 @@ from typing import Any
 from edgelm.config import LearnConfig
 from edgelm.errors import InputError, ModelFileError, ProfileError
 from edgelm.learn.adaptation import Adaptation
+from edgelm.learn.transfer import import_file
 from edgelm.log.change import apply_change, misfit
 from edgelm.log.database import misfit as misfit_of_entry
 from edgelm.log.entry import CHAT, GOOD, Entry
@@ -69,7 +70,7 @@ def _check_profile(profile: Profile) -> None:
 
 
 def changes(room: Room) -> Reader:
-    """A learned change as ``take_in`` looks at it before it computes with it: read, and ``misfit``."""
+    """A learned change as ``import_change`` looks at it before it computes with it: read, and ``misfit``."""
     model = room.model
     base, weights = model.base(), {name: array.copy() for name, array in model.adaptable.items()}
 
@@ -83,7 +84,7 @@ def changes(room: Room) -> Reader:
 
 
 class _Shelf:
-    """Stands for a profile that ``take_in`` begins: it keeps the last entry and its tensors in memory."""
+    """Stands for a profile that ``import_change`` begins: it keeps the last entry and its tensors in memory."""
 
     name, path = "me", Path("me.db")
 
@@ -103,24 +104,24 @@ class _Shelf:
         return (1, dict(self.tensors), {}) if self.entries else None
 
 
-def taken_in(room: Room) -> Reader:
-    """``Adaptation.take_in`` of a learned change."""
+def imported_changes(room: Room) -> Reader:
+    """``import_file`` of a learned change."""
     shelf: Any = _Shelf(room.model.sha256)
     adaptation = Adaptation(room.model, shelf, LearnConfig(), lambda: 1.0)
     adaptation.base  # noqa: B018
 
     def read(blob: bytes) -> None:
         shelf.entries = []
-        adaptation.restart()
-        adaptation.take_in(room.write("change.safetensors", blob))
+        adaptation.load_checkpoint()
+        import_file(adaptation, room.write("change.safetensors", blob))
         assert len(adaptation.entries) == 1
         assert not adaptation.pending
 
     return Reader(room.changes, m.mutate_tensors, read, (ModelFileError, ProfileError), 2)
 
 
-def logs_taken_in(room: Room) -> Reader:
-    """``Adaptation.take_in`` of another profile's ``.db`` into a profile that is thrown away."""
+def imported_logs(room: Room) -> Reader:
+    """``import_file`` of another profile's ``.db`` into a profile that is thrown away."""
     seeds = profiles(room).seeds
     folder = room.folder / "source"
     folder.mkdir(mode=0o700)
@@ -131,7 +132,7 @@ def logs_taken_in(room: Room) -> Reader:
         with closing(Profile(place, "me", room.model, writable=True)) as profile:
             try:
                 adaptation = Adaptation(room.model, profile, LearnConfig(), lambda: 1.0)
-                adaptation.take_in(folder / "other.db")
+                import_file(adaptation, folder / "other.db")
                 _check_profile(profile)
             finally:
                 profile.discard()
@@ -255,8 +256,8 @@ READERS: dict[str, Callable[[Room], Reader]] = {
     "model": readers.model_folders,
     "profile": profiles,
     "change": changes,
-    "take-in": taken_in,
-    "take-in-log": logs_taken_in,
+    "import-change": imported_changes,
+    "import-log": imported_logs,
     "bank": banks,
     "chat-export": chat_exports,
     "text": texts,

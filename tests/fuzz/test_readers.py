@@ -34,7 +34,7 @@ from tools.measure import forks
 
 MANY, LEAST = 12, 40
 """Inputs for each one of ``Reader.share``; and at least."""
-SLOW = {"take-in": pytest.mark.jit_only}
+SLOW = {"import-change": pytest.mark.jit_only}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What was learned is a function of the log: however it is lived, and without what was forgotten."""
+"""What was learned is a function of the log: however it is replayed, and without what was forgotten."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ import pytest
 from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError, ModelFileError, ProfileError
 from edgelm.learn.adaptation import GATES, Adaptation
+from edgelm.learn.documents import remember
 from edgelm.learn.learner import Learner
-from edgelm.learn.replay import remember
+from edgelm.learn.transfer import export_change, import_file, write_change
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, IMPORT, TEXT, UNLOGGED
 from edgelm.log.profile import Profile
 from edgelm.memory.fast_memory import FastMemory
 from edgelm.model import hub, tensorfile
 from edgelm.model.weights import Weights
 from tests.command import ROOT
-from tests.learn.living import (
+from tests.learn.acts import (
     HARM,
     LIVELY,
     NEVER,
     Act,
     after,
     close,
-    live,
-    live_without,
-    open_life,
+    open_adaptation,
     own_word,
+    perform,
+    perform_without,
     random_acts,
 )
 from tests.model_folder import contents, write_tiny_model
@@ -58,7 +59,7 @@ def open_(tiny_model: Path, tmp_path: Path) -> Iterator[Open]:
     opened: list[Adaptation] = []
 
     def run(name: str = "me", config: LearnConfig | None = None, *, model: Path = tiny_model) -> Adaptation:
-        opened.append(open_life(model, tmp_path / "profiles", config, name=name))
+        opened.append(open_adaptation(model, tmp_path / "profiles", config, name=name))
         return opened[-1]
 
     yield run
@@ -70,7 +71,7 @@ def open_(tiny_model: Path, tmp_path: Path) -> Iterator[Open]:
 @pytest.mark.parametrize("config", [LearnConfig(), LIVELY], ids=["usual", "lively"])
 def test_a_log_has_one_outcome(open_: Open, tmp_path: Path, config: LearnConfig) -> None:
     at_once = open_("at-once", config)
-    live(at_once, DAY)
+    perform(at_once, DAY)
     expected = at_once.sha256
     close(at_once)
     # After a crash, from the checkpoint in the middle.
@@ -85,11 +86,11 @@ def test_a_log_has_one_outcome(open_: Open, tmp_path: Path, config: LearnConfig)
     # In sessions that end at any point; and from the beginning, when the checkpoint is lost.
     for end in (3, 6, 7, 9):
         first = open_(f"in-two-{end}", config)
-        ids = live(first, DAY[:end])
+        ids = perform(first, DAY[:end])
         close(first)
         second = open_(f"in-two-{end}", config)
         second.catch_up()
-        live(second, DAY[end:], ids)
+        perform(second, DAY[end:], ids)
         assert second.sha256 == expected, end
         close(second)
     for path in (tmp_path / "profiles").glob("at-once.weights-*"):
@@ -103,12 +104,12 @@ def test_a_log_has_one_outcome(open_: Open, tmp_path: Path, config: LearnConfig)
 
 
 @pytest.mark.jit_only
-def test_the_gate_has_something_to_do(open_: Open) -> None:
+def test_the_guardrail_has_something_to_do(open_: Open) -> None:
     lively = open_("lively", LIVELY)
-    live(lively, DAY)
+    perform(lively, DAY)
     assert any("taken back" in entry.note for entry in lively.entries)
     usual = open_("usual")
-    live(usual, DAY)
+    perform(usual, DAY)
     assert not any(entry.note for entry in usual.entries)
     assert usual.sha256 != lively.sha256
 
@@ -116,8 +117,8 @@ def test_the_gate_has_something_to_do(open_: Open) -> None:
 REPLAY = """
 import sys
 from pathlib import Path
-from tests.learn.living import open_life
-adaptation = open_life(Path(sys.argv[1]), Path(sys.argv[2]))
+from tests.learn.acts import open_adaptation
+adaptation = open_adaptation(Path(sys.argv[1]), Path(sys.argv[2]))
 adaptation.catch_up()
 print(adaptation.sha256)
 """
@@ -126,7 +127,7 @@ print(adaptation.sha256)
 @pytest.mark.jit_only
 def test_the_number_of_threads_is_nothing_to_it(open_: Open, tiny_model: Path, tmp_path: Path) -> None:
     adaptation = open_()
-    live(adaptation, [*DAY[:4], Act(CONSOLIDATION)])
+    perform(adaptation, [*DAY[:4], Act(CONSOLIDATION)])
     close(adaptation)
     for threads in ("1", "2"):
         names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -143,7 +144,7 @@ def test_forgetting_is_exact(open_: Open, tmp_path: Path, case: int) -> None:
     config = LIVELY if case % 2 else LearnConfig()
     acts = random_acts(rng, int(rng.integers(4, 11)))
     adaptation = open_("me", config)
-    ids = live(adaptation, acts)
+    ids = perform(adaptation, acts)
     if in_a_later_process := case % 3 == 0:
         close(adaptation)
         adaptation = open_("me", config)
@@ -157,18 +158,18 @@ def test_forgetting_is_exact(open_: Open, tmp_path: Path, case: int) -> None:
         assert is_there == (entry.id not in removed), entry.text
 
     without = open_("without", config)
-    live_without(without, acts, ids, removed)
+    perform_without(without, acts, ids, removed)
     assert adaptation.sha256 == without.sha256
-    # Both lives go on alike, also from a checkpoint that was made after forgetting.
+    # Both go on alike, also from a checkpoint that was made after forgetting.
     more = [Act(CHECKPOINT), Act(CHAT, "And the fog?"), Act(CONSOLIDATION), Act(CHAT, "It lifts.")]
     for other in (adaptation, without):
-        live(other, more[: 1 + 3 * (not in_a_later_process)])
+        perform(other, more[: 1 + 3 * (not in_a_later_process)])
     if in_a_later_process:
         close(adaptation)
         adaptation = open_("me", config)
         adaptation.catch_up()
         for other in (adaptation, without):
-            live(other, more[1:])
+            perform(other, more[1:])
     assert adaptation.sha256 == without.sha256
     close(adaptation)
     close(without)
@@ -177,18 +178,18 @@ def test_forgetting_is_exact(open_: Open, tmp_path: Path, case: int) -> None:
 def test_a_consolidation_that_was_broken_off_may_be_whole_without_what_was_forgotten(open_: Open) -> None:
     acts = [Act(CHAT, "one"), Act(CHAT, "two"), Act(CONSOLIDATION, amount=3), Act(CHAT, "three"), Act(CHECKPOINT)]
     adaptation, without = open_("me"), open_("without")
-    ids = live(adaptation, acts)
+    ids = perform(adaptation, acts)
     assert [entry.amount for entry in adaptation.entries] == [None, None, 3, None, None]
     adaptation.remove([ids[1]])
     adaptation.catch_up()
-    adaptation.keep(0)
+    adaptation.write_replayed_checkpoint(0)
     close(adaptation)
     adaptation = open_("me")
     assert adaptation.pending == []
     adaptation.prepare()
-    live_without(without, acts, ids, [ids[1]])
+    perform_without(without, acts, ids, [ids[1]])
     for other in (adaptation, without):
-        live(other, [Act(CONSOLIDATION)])
+        perform(other, [Act(CONSOLIDATION)])
     assert adaptation.sha256 == without.sha256
 
 
@@ -199,7 +200,7 @@ def test_what_was_learned_of_everything_can_be_forgotten(open_: Open, tiny_model
     nothing = adaptation.sha256
     adaptation.prepare()
     assert adaptation.sha256 == nothing
-    live(adaptation, DAY)
+    perform(adaptation, DAY)
     assert adaptation.sha256 != nothing
     adaptation.remove([entry.id for entry in adaptation.entries if entry.text])
     adaptation.catch_up()
@@ -215,10 +216,10 @@ def test_what_was_learned_of_everything_can_be_forgotten(open_: Open, tiny_model
 
 @pytest.mark.jit_only
 @pytest.mark.parametrize("n_left", [0, 1, 4, 6, 7, 9, 10])
-def test_rollback_is_the_life_up_to_there(open_: Open, n_left: int) -> None:
+def test_rollback_is_the_log_up_to_there(open_: Open, n_left: int) -> None:
     adaptation, expected = open_("me"), open_("expected")
-    live(adaptation, DAY)
-    live(expected, DAY[:n_left])
+    perform(adaptation, DAY)
+    perform(expected, DAY[:n_left])
     adaptation.remove([entry.id for entry in adaptation.entries if entry.id > n_left])
     adaptation.catch_up()
     assert adaptation.sha256 == expected.sha256
@@ -231,15 +232,15 @@ def test_a_consolidation_that_was_broken_off(open_: Open) -> None:
     found: dict[int | None, str] = {}
     for steps in (0, 1, 3, 4, None):
         adaptation = open_(f"after-{steps}")
-        live(adaptation, acts)
+        perform(adaptation, acts)
         adaptation.consolidate(after(steps))
         entry = adaptation.entries[-1]
         whole = steps in (4, None)  # twice through two turns
         assert (entry.kind, entry.amount) == (CONSOLIDATION, None if whole else steps)
         # What was not repeated to the end is left to the next time.
-        assert adaptation.is_restless == (not whole)
+        assert adaptation.has_unconsolidated == (not whole)
         adaptation.consolidate()
-        assert not adaptation.is_restless
+        assert not adaptation.has_unconsolidated
         assert len(adaptation.entries) == (3 if whole else 4)
         adaptation.consolidate()
         assert len(adaptation.entries) == (3 if whole else 4)
@@ -248,7 +249,7 @@ def test_a_consolidation_that_was_broken_off(open_: Open) -> None:
         again = open_(f"after-{steps}")
         again.catch_up()
         assert again.sha256 == found[steps]
-        assert not again.is_restless
+        assert not again.has_unconsolidated
         close(again)
     assert found[4] == found[None]
     assert len(set(found.values())) == 4 or found[0] == found[None]
@@ -257,9 +258,9 @@ def test_a_consolidation_that_was_broken_off(open_: Open) -> None:
 @pytest.mark.jit_only
 def test_what_was_told_while_the_log_is_replayed(open_: Open) -> None:
     expected = open_("expected")
-    live(expected, [*DAY, Act(CHAT, "Said meanwhile.")])
+    perform(expected, [*DAY, Act(CHAT, "Said meanwhile.")])
     first = open_("me")
-    live(first, DAY)
+    perform(first, DAY)
     close(first)
     second = open_("me")
     told: list[object] = []
@@ -276,7 +277,7 @@ def test_what_was_told_while_the_log_is_replayed(open_: Open) -> None:
 @pytest.mark.jit_only
 def test_readers_meet_the_checkpoint_until_the_replay_is_complete(open_: Open) -> None:
     first = open_()
-    live(first, DAY)
+    perform(first, DAY)
     close(first)
     second = open_()
     before = {name: second.model.weights[name].copy() for name in second.base}
@@ -293,20 +294,20 @@ def test_readers_meet_the_checkpoint_until_the_replay_is_complete(open_: Open) -
 
 def test_small_sessions_write_no_weights(open_: Open, tmp_path: Path) -> None:
     adaptation = open_()
-    live(adaptation, DAY[:2])
-    adaptation.settle(1000)
+    perform(adaptation, DAY[:2])
+    adaptation.write_checkpoint(1000)
     assert adaptation.entries[-1].kind == CHECKPOINT
     assert not list(tmp_path.rglob("*.safetensors"))
-    adaptation.settle(0)
+    adaptation.write_checkpoint(0)
     assert len(adaptation.entries) == 3  # nothing was learned since
     expected = adaptation.sha256
     close(adaptation)
     again = open_()
     assert len(again.pending) == 3
     again.catch_up()
-    again.keep(NEVER)
+    again.write_replayed_checkpoint(NEVER)
     assert not list(tmp_path.rglob("*.safetensors"))
-    again.keep(1)
+    again.write_replayed_checkpoint(1)
     assert again.sha256 == expected
     assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["me.weights-3.safetensors"]
     close(again)
@@ -322,7 +323,7 @@ def test_without_a_profile_nothing_is_kept(tiny_model: Path, tmp_path: Path) -> 
     nothing = adaptation.sha256
     adaptation.learn(adaptation.tell(CHAT, "Hello", conversation=1))
     adaptation.consolidate()
-    adaptation.settle()
+    adaptation.write_checkpoint()
     assert adaptation.entries == []
     assert adaptation.sha256 != nothing
     assert set(tmp_path.iterdir()) == before
@@ -370,39 +371,39 @@ def test_sessions_shorter_than_the_interval_are_checked_too(open_: Open, per_ses
         count = adaptation.model.tokenizer.encode_document_lines
         text = next(text for n in range(1000) if len(count(text := "zq" * n)) >= per_session * config.segment)
         adaptation.learn(adaptation.tell(TEXT, text, conversation=number + 1))
-        adaptation.settle()
-        excess = adaptation.life.gate.excess_of_all(adaptation.life.learner.network)
-        unchecked = adaptation.life._segments
+        adaptation.write_checkpoint()
+        excess = adaptation.replay.guardrail.excess_of_all(adaptation.replay.learner.network)
+        unchecked = adaptation.replay._segments
         assert 2 * unchecked < config.gate_segments, "what is not checked is kept for the next session to check"
         assert excess < config.gate_limit or unchecked > 0
-        expected, watch = adaptation.sha256, (unchecked, adaptation.life._checks, adaptation.life._level)
+        expected, watch = adaptation.sha256, (unchecked, adaptation.replay._checks, adaptation.replay._mean_excess)
         close(adaptation)
         again = open_("me", config)
         assert again.sha256 == expected
-        assert (again.life._segments, again.life._checks, again.life._level) == watch
+        assert (again.replay._segments, again.replay._checks, again.replay._mean_excess) == watch
         close(again)
     assert any("general text became" in entry.note for entry in adaptation.entries)
 
 
 @pytest.mark.jit_only
-def test_a_good_point_that_was_none_is_drawn_in(open_: Open) -> None:
+def test_a_good_point_that_was_none_is_shrunk(open_: Open) -> None:
     """A checkpoint counts as good; where it harms, a check that takes back to it goes on towards the base."""
     config = LearnConfig(rate=1000, gate_segments=1 << 20, gate_limit=0.01, gate_draw=0.001)
     adaptation = open_("me", config)
     adaptation.learn(adaptation.tell(TEXT, HARM * 4, conversation=1))
-    life = adaptation.life
-    life._remember()
-    assert life.gate.excess_of_all(life.learner.network) > config.gate_limit
-    life._check(thorough=True)
-    assert life.gate.excess_of_all(life.learner.network) < config.gate_limit
+    replay = adaptation.replay
+    replay._save_good_point()
+    assert replay.guardrail.excess_of_all(replay.learner.network) > config.gate_limit
+    replay._check(thorough=True)
+    assert replay.guardrail.excess_of_all(replay.learner.network) < config.gate_limit
 
 
 @pytest.mark.jit_only
-def test_weights_are_drawn_back_before_that(open_: Open) -> None:
+def test_weights_are_pulled_back_before_that(open_: Open) -> None:
     found = {}
     for draw in (0.001, 0.05):
         adaptation = open_(f"{draw}", LearnConfig(rate=300, gate_segments=1, gate_limit=0.05, gate_draw=draw))
-        live(adaptation, [Act(TEXT, HARM)])
+        perform(adaptation, [Act(TEXT, HARM)])
         assert adaptation.entries[-1].note == ""
         found[draw] = sum(float(np.abs(adaptation.model.weights[n] - b).sum()) for n, b in adaptation.base.items())
     assert 0 < found[0.001] < found[0.05]
@@ -410,7 +411,7 @@ def test_weights_are_drawn_back_before_that(open_: Open) -> None:
 
 def _assert_knows_the_whole_log(adaptation: Adaptation) -> None:
     tokenizer = adaptation.model.tokenizer
-    memory, fresh = adaptation.life.memory, FastMemory(tokenizer)
+    memory, fresh = adaptation.replay.memory, FastMemory(tokenizer)
     befores = [adaptation.before(entry) for entry in adaptation.entries]
     remember(fresh, adaptation.entries, befores, tokenizer)
     fresh.gates[:] = memory.gates
@@ -431,7 +432,7 @@ def _assert_knows_the_whole_log(adaptation: Adaptation) -> None:
 @pytest.mark.jit_only
 def test_the_memory_is_that_of_the_whole_log(open_: Open) -> None:
     adaptation = open_()
-    live(adaptation, DAY)
+    perform(adaptation, DAY)
     _assert_knows_the_whole_log(adaptation)
 
 
@@ -449,7 +450,7 @@ def test_the_memory_learns_what_the_weights_cannot(open_: Open, monkeypatch: pyt
         update(learner, losses)
 
     monkeypatch.setattr(Learner, "_update", broken)
-    live(adaptation, DAY[:5])
+    perform(adaptation, DAY[:5])
     assert len(calls) >= 7
     notes = [entry.note for entry in adaptation.entries if entry.note]
     assert notes == ["a gradient is not finite: taken back to the last good point"]
@@ -458,10 +459,10 @@ def test_the_memory_learns_what_the_weights_cannot(open_: Open, monkeypatch: pyt
 
 def test_a_loss_that_is_not_finite_is_taken_back(open_: Open) -> None:
     adaptation = open_()
-    live(adaptation, [*DAY[:2], Act(CHECKPOINT)])
+    perform(adaptation, [*DAY[:2], Act(CHECKPOINT)])
     before = {name: adaptation.model.weights[name].copy() for name in adaptation.base}
     adaptation.model.weights["final_norm"][:] = np.nan
-    live(adaptation, [DAY[0]], dict.fromkeys(range(3), 0))
+    perform(adaptation, [DAY[0]], dict.fromkeys(range(3), 0))
     assert "taken back to the last good point" in adaptation.entries[-1].note
     for name, array in before.items():
         np.testing.assert_array_equal(adaptation.model.weights[name], array)
@@ -494,21 +495,21 @@ def _assert_same(found: Weights, expected: Weights) -> None:
 @pytest.mark.jit_only
 def test_a_change_goes_to_somebody_else(open_: Open, tmp_path: Path) -> None:
     mine, file = open_("mine"), tmp_path / "change.safetensors"
-    live(mine, [*DAY[:6], Act(CHECKPOINT)])
-    size = mine.write_change(file, mine.exported())
+    perform(mine, [*DAY[:6], Act(CHECKPOINT)])
+    size = write_change(mine, file, export_change(mine))
     assert size == file.stat().st_size
     for act in DAY[:5]:
         for word in act.text.split():
             assert len(word) < 5 or word.encode() not in file.read_bytes()
     yours = open_("yours")
-    yours.take_in(file)
+    import_file(yours, file)
     _assert_same(_adapted(yours), _adapted(mine))
     assert [(entry.kind, entry.note) for entry in yours.entries] == [(IMPORT, "from change.safetensors")]
     assert yours.pending == []
     assert yours.memory is None
     # It goes on from there, and back to there.
     start = yours.sha256
-    ids = live(yours, [Act(CHAT, "Hello"), Act(CHECKPOINT), Act(CHAT, "Good morning")])
+    ids = perform(yours, [Act(CHAT, "Hello"), Act(CHECKPOINT), Act(CHAT, "Good morning")])
     told = yours.sha256
     close(yours)
     yours = open_("yours")
@@ -525,37 +526,37 @@ def test_a_change_goes_to_somebody_else(open_: Open, tmp_path: Path) -> None:
     _assert_same(_adapted(yours), yours.base)
 
 
-def test_changes_that_cannot_be_taken_in(open_: Open, tmp_path: Path) -> None:
+def test_changes_that_cannot_be_imported(open_: Open, tmp_path: Path) -> None:
     mine, file = open_("mine"), tmp_path / "change.safetensors"
-    live(mine, DAY[:1])
-    mine.write_change(file, mine.exported())
+    perform(mine, DAY[:1])
+    write_change(mine, file, export_change(mine))
     with pytest.raises(ProfileError, match="profile 'mine' is not empty; import into a new one: --profile NAME"):
-        mine.take_in(file)
+        import_file(mine, file)
     other = open_("other", model=write_tiny_model(tmp_path / "other", seed=5))
     with pytest.raises(ProfileError, match=r"was learned on another model \('tiny'\)"):
-        other.take_in(file)
+        import_file(other, file)
     yours = open_("yours")
     tensors, metadata = tensorfile.read(file)
     tensorfile.write(file, tensors | {"final_norm": np.zeros(1, np.float16)}, metadata)
     with pytest.raises(ProfileError, match="damaged at 'final_norm'"):
-        yours.take_in(file)
+        import_file(yours, file)
     tensorfile.write(file, tensors | {GATES: np.zeros(1)}, metadata)
     with pytest.raises(ProfileError, match="damaged at 'memory"):
-        yours.take_in(file)
+        import_file(yours, file)
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ModelFileError, match="damaged"):
-        yours.take_in(file)
+        import_file(yours, file)
     assert yours.entries == []
     _assert_same(_adapted(yours), yours.base)
 
 
 @pytest.mark.jit_only
 @pytest.mark.parametrize("factor", [1000, 65_504])
-def test_a_change_that_harms_is_not_taken_in(open_: Open, tmp_path: Path, factor: float) -> None:
+def test_a_change_that_harms_is_not_imported(open_: Open, tmp_path: Path, factor: float) -> None:
     """A change times 1,000, and one of nothing but the largest number of float16."""
     mine, file = open_("mine", LIVELY), tmp_path / "change.safetensors"
-    live(mine, DAY[:5])
-    mine.write_change(file, mine.exported())
+    perform(mine, DAY[:5])
+    write_change(mine, file, export_change(mine))
     tensors, metadata = tensorfile.read(file)
     for name, array in tensors.items():
         if array.dtype == np.float16:
@@ -563,8 +564,8 @@ def test_a_change_that_harms_is_not_taken_in(open_: Open, tmp_path: Path, factor
             tensors[name] = scaled.clip(-65_504, 65_504).astype(np.float16)
     tensorfile.write(file, tensors, metadata)
     yours = open_("yours")
-    with pytest.raises(ProfileError, match=r"general text would cost .*; it is not taken in") as raised:
-        yours.take_in(file)
+    with pytest.raises(ProfileError, match=r"general text would cost .*; it is not imported") as raised:
+        import_file(yours, file)
     assert "\n" not in str(raised.value)
     assert yours.entries == []
     _assert_same(_adapted(yours), yours.base)
@@ -572,25 +573,25 @@ def test_a_change_that_harms_is_not_taken_in(open_: Open, tmp_path: Path, factor
 
 @pytest.mark.jit_only
 def test_a_change_in_noise(open_: Open, tmp_path: Path) -> None:
-    """So much noise that no model is left is refused; so little that all is left can be taken in."""
+    """So much noise that no model is left is refused; so little that all is left can be imported."""
     mine, file = open_("mine"), tmp_path / "change.safetensors"
-    live(mine, DAY[:5])
+    perform(mine, DAY[:5])
     with pytest.raises(ProfileError, match=r"epsilon 0.001: with it general text would cost .*; nothing is written"):
-        mine.exported(0.001)
-    mine.write_change(file, mine.exported(1e9))
+        export_change(mine, 0.001)
+    write_change(mine, file, export_change(mine, 1e9))
     yours = open_("yours")
-    yours.take_in(file)
+    import_file(yours, file)
     for name, array in _adapted(mine).items():
         assert np.abs(array - _adapted(yours)[name]).max() < 0.01
 
 
-def test_sealed_weights(open_: Open) -> None:
+def test_weights_whose_words_are_not_kept(open_: Open) -> None:
     adaptation = open_()
-    live(adaptation, DAY[:2])
-    adaptation.life.read(np.arange(60), keep=False)
-    adaptation.seal("60 tokens")
-    sealed = adaptation.sha256
-    live(adaptation, [Act(CHAT, "Later"), Act(CHECKPOINT)])
+    perform(adaptation, DAY[:2])
+    adaptation.replay.learn_document(np.arange(60), keep_words=False)
+    adaptation.append_unlogged("60 tokens")
+    unlogged = adaptation.sha256
+    perform(adaptation, [Act(CHAT, "Later"), Act(CHECKPOINT)])
     with pytest.raises(ProfileError, match="nothing before it can be forgotten"):
         adaptation.remove([1])
     with pytest.raises(ProfileError, match="cannot be moved"):
@@ -605,7 +606,7 @@ def test_sealed_weights(open_: Open) -> None:
     again.catch_up()
     again.remove([entry.id for entry in again.entries if entry.id > 3])
     assert again.pending == []
-    assert again.sha256 == sealed
+    assert again.sha256 == unlogged
 
 
 @pytest.mark.jit_only
@@ -613,12 +614,12 @@ def test_sealed_weights(open_: Open) -> None:
 def test_moving_to_another_model(tiny_model: Path, open_: Open, tmp_path: Path, block_size: int) -> None:
     folder = tmp_path / "profiles"
     first = open_()
-    live(first, DAY)
+    perform(first, DAY)
     before = first.sha256
     close(first)
     other = write_tiny_model(tmp_path / "other", seed=5, name="other", block_size=block_size)
     expected = open_("expected", model=other)
-    live(expected, DAY)
+    perform(expected, DAY)
     close(expected)
 
     model = hub.load(str(other))
@@ -626,9 +627,9 @@ def test_moving_to_another_model(tiny_model: Path, open_: Open, tmp_path: Path, 
     moved = Adaptation(model, profile, LearnConfig(), lambda: 0.0)
     moved.rebase()
     moved.catch_up()
-    # A consolidation that was broken off is broken off at the same step, and all else is as if lived there.
+    # A consolidation that was broken off is broken off at the same step, and all else is as if learned there.
     assert moved.sha256 == expected.sha256 != before
-    moved.keep(0)
+    moved.write_replayed_checkpoint(0)
     close(moved)
     again = open_(model=other)
     again.catch_up()
@@ -652,11 +653,11 @@ def test_moving_to_another_model(tiny_model: Path, open_: Open, tmp_path: Path, 
 )
 def test_weights_that_do_not_fit(open_: Open, says: str, change: Callable[[Weights], object]) -> None:
     adaptation = open_()
-    live(adaptation, [*DAY[:2], Act(CHECKPOINT)])
+    perform(adaptation, [*DAY[:2], Act(CHECKPOINT)])
     assert adaptation.profile is not None
     tensors = adaptation.profile.checkpoint()[1]  # type: ignore[index]
     change(tensors)
-    adaptation.profile.keep_weights(tensors)
+    adaptation.profile.write_checkpoint(tensors)
     close(adaptation)
     with pytest.raises(ProfileError, match=f"its weights are damaged at .*{says}"):
         assert open_().memory is not None

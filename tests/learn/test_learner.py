@@ -92,7 +92,7 @@ def test_learning_from_integers_is_learning_from_what_they_mean(mixer: str) -> N
 
 
 def test_a_base_of_integers_is_scored_as_what_it_means() -> None:
-    """As the gate does: even what the neurons write is integers, and nothing of it is made float32 for good."""
+    """As the guardrail does: even what the neurons write is integers, and nothing of it is made float32 for good."""
     config, weights = random_model(**WIDE)
     packed = pack(weights)
     integers = {name: operand(packed, name) for name in shapes(config)}

@@ -12,11 +12,11 @@ import pytest
 
 from edgelm.errors import ProfileError
 from edgelm.learn.adaptation import Adaptation
-from edgelm.learn.replay import Life
+from edgelm.learn.replay import Replay
 from edgelm.learn.worker import Worker
 from edgelm.log.entry import CHAT, CONSOLIDATION, TEXT
 from edgelm.log.profile import Profile
-from tests.learn.living import close, open_life
+from tests.learn.acts import close, open_adaptation
 
 PATIENCE_SECONDS = 120
 Start = Callable[..., tuple[Worker, Adaptation]]
@@ -30,7 +30,7 @@ def start(tiny_model: Path, tmp_path: Path) -> Iterator[Start]:
     def run(
         name: str = "me", idle_seconds: float | None = None, is_hot: Callable[[], bool] = lambda: False
     ) -> tuple[Worker, Adaptation]:
-        adaptation = open_life(tiny_model, tmp_path / "profiles", name=name)
+        adaptation = open_adaptation(tiny_model, tmp_path / "profiles", name=name)
         adaptation.prepare()
         started.append((Worker(adaptation, idle_seconds, is_hot), adaptation))
         return started[-1]
@@ -79,7 +79,7 @@ def test_it_learns_what_anybody_would(start: Start) -> None:
         jobs.append(worker.learn(entry, on_tokens=counted.append, report=True))
     results = [job.result() for job in jobs]
     assert [learned.tokens for learned in results] == counted
-    assert all(job.begun_well.is_set() for job in jobs)
+    assert all(job.first_segment_done.is_set() for job in jobs)
     assert adaptation.sha256 == other.sha256
 
 
@@ -94,7 +94,7 @@ def test_a_job_has_begun_well_with_its_first_segment(start: Start) -> None:
     entry = adaptation.tell(TEXT, "The ferry waits in the fog. " * 10, conversation=1)
     job = worker.learn(entry, on_tokens=wait)
     assert seen.wait(PATIENCE_SECONDS)
-    assert job.begun_well.is_set()
+    assert job.first_segment_done.is_set()
     assert not job.done()
     gate.set()
     job.result()
@@ -110,7 +110,7 @@ def test_what_goes_wrong_is_raised_where_the_result_is_asked_for(start: Start, e
     job = worker.call(fail)
     with pytest.raises(type(error)):
         job.result()
-    assert job.begun_well.is_set()
+    assert job.first_segment_done.is_set()
     # The thread goes on.
     assert worker.call(lambda _: 7).result() == 7
     _tell(worker, adaptation, "Hello")
@@ -130,14 +130,14 @@ def test_the_end_finishes_what_was_asked_for(start: Start) -> None:
 def test_what_was_told_is_consolidated_when_nobody_speaks(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, adaptation = start(idle_seconds=0.02)
     _tell(worker, adaptation, "My boat is called Heron.")
-    _until(lambda: adaptation.entries[-1].kind == CONSOLIDATION and not adaptation.is_restless)
+    _until(lambda: adaptation.entries[-1].kind == CONSOLIDATION and not adaptation.has_unconsolidated)
     assert [entry.kind for entry in adaptation.entries] == [CHAT, CONSOLIDATION]
 
     # And then there is peace: the thread waits, and does not wake to look again and again.
     looked: list[int] = []
-    restless = Adaptation.is_restless.fget
-    counting = property(lambda found: looked.append(1) or restless(found))  # type: ignore[misc]
-    monkeypatch.setattr(Adaptation, "is_restless", counting)
+    unconsolidated = Adaptation.has_unconsolidated.fget
+    counting = property(lambda found: looked.append(1) or unconsolidated(found))  # type: ignore[misc]
+    monkeypatch.setattr(Adaptation, "has_unconsolidated", counting)
     worker.call(lambda _: None).result()
     _until(lambda: bool(looked))
     time.sleep(0.3)
@@ -150,23 +150,23 @@ def test_nothing_is_consolidated_by_itself_where_nobody_asked(start: Start) -> N
     _tell(worker, adaptation, "My boat is called Heron.")
     time.sleep(0.1)
     assert [entry.kind for entry in adaptation.entries] == [CHAT]
-    assert adaptation.is_restless
+    assert adaptation.has_unconsolidated
 
 
 @pytest.mark.parametrize("how", ["close", "call"])
 def test_a_consolidation_is_broken_off(start: Start, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     worker, adaptation = start(idle_seconds=0.02)
-    begun, gate, learn = threading.Event(), threading.Event(), Life._weights_learn
+    begun, gate, learn = threading.Event(), threading.Event(), Replay._learn_weights
     calls: list[int] = []
 
-    def slow(life: Life, *args: object) -> np.ndarray:
+    def slow(replay: Replay, *args: object) -> np.ndarray:
         calls.append(1)
         if len(calls) == 4:  # within the consolidation, after three turns
             begun.set()
             gate.wait(PATIENCE_SECONDS)
-        return learn(life, *args)  # type: ignore[arg-type]
+        return learn(replay, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Life, "_weights_learn", slow)
+    monkeypatch.setattr(Replay, "_learn_weights", slow)
     for text in ("One", "Two", "Three"):
         worker.learn(adaptation.tell(CHAT, text, conversation=1))
     assert begun.wait(PATIENCE_SECONDS)
@@ -183,7 +183,7 @@ def test_a_consolidation_is_broken_off(start: Start, monkeypatch: pytest.MonkeyP
         assert not closing.is_alive()
     entry = next(entry for entry in adaptation.entries if entry.kind == CONSOLIDATION)
     assert entry.amount == 1
-    assert adaptation.is_restless or how == "call"
+    assert adaptation.has_unconsolidated or how == "call"
 
 
 def test_a_consolidation_that_fails_is_not_tried_again_and_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,15 +241,15 @@ def test_a_hot_device_rests_between_segments_until_it_is_closed(start: Start) ->
     heat.set()
     worker, adaptation = start(idle_seconds=0.01, is_hot=heat.is_set)
     job = worker.learn(adaptation.tell(CHAT, "The ferry waits in the fog for the baker. " * 5, conversation=1))
-    assert job.begun_well.wait(PATIENCE_SECONDS)
+    assert job.first_segment_done.wait(PATIENCE_SECONDS)
     assert not job.done() and worker.is_resting, "ten seconds a segment"
     heat.clear()
     assert job.result() is None or job.done()
     assert not worker.is_resting
-    _until(lambda: not adaptation.is_restless)
+    _until(lambda: not adaptation.has_unconsolidated)
     heat.set()
     job = worker.learn(adaptation.tell(CHAT, "The captain waits for the baker. " * 5, conversation=1))
-    assert job.begun_well.wait(PATIENCE_SECONDS)
+    assert job.first_segment_done.wait(PATIENCE_SECONDS)
     time.sleep(0.05)
     n_entries = len(adaptation.entries)
     worker.close()
@@ -261,11 +261,11 @@ def test_a_hot_device_does_not_consolidate_by_itself(start: Start) -> None:
     worker, adaptation = start(idle_seconds=0.01)
     worker._is_hot = heat.is_set  # from now on
     _tell(worker, adaptation, "The ferry waits in the fog.")
-    _until(lambda: not adaptation.is_restless)
+    _until(lambda: not adaptation.has_unconsolidated)
     heat.set()
     worker.learn(adaptation.tell(CHAT, "The baker too.", conversation=1))
     time.sleep(0.2)
     kinds = [entry.kind for entry in adaptation.entries]
     assert kinds == [CHAT, CONSOLIDATION, CHAT]
     heat.clear()
-    _until(lambda: not adaptation.is_restless)
+    _until(lambda: not adaptation.has_unconsolidated)

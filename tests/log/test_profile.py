@@ -530,11 +530,11 @@ def test_newer_weights_take_the_place_of_older_ones(profile: Profile) -> None:
     _say(profile, "two")
     profile.append(CHECKPOINT, time=0)
     assert profile.checkpoint()[0] == 2  # type: ignore[index]
-    profile.keep_weights(_tensors(2))
+    profile.write_checkpoint(_tensors(2))
     entry_id, tensors, _ = profile.checkpoint() or (0, {}, {})
     assert entry_id == 4
     assert (tensors["final_norm"] == 2).all()
-    profile.keep_weights(_tensors(3))
+    profile.write_checkpoint(_tensors(3))
     assert (profile.checkpoint()[1]["final_norm"] == 3).all()  # type: ignore[index]
     profile.close()
     assert _names(profile.folder) == {"me.db", "me.weights-4.safetensors"}

@@ -2,7 +2,7 @@
 
 python -m tools.arm make ROOM WHEEL...               Debian's Python and what the wheel needs, for arm64
 python -m tools.arm run [--cpu CPU] ROOM ARGS...     its Python, for example: run ROOM -m edgelm info
-python -m tools.arm compare [--short] ROOM           the same life there and here (tools/arm/compare.py)
+python -m tools.arm compare [--short] ROOM           the same log there and here (tools/arm/compare.py)
 python -m tools.arm cost [--cpu CPU] ROOM            instructions a token, memory (tools/arm/cost.py)
 
 Needs qemu-user, apt and dpkg (Debian: apt install qemu-user), no root. What is emulated computes what the device would;

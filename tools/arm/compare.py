@@ -1,4 +1,4 @@
-"""The same life on emulated Arm and on this machine: what differs?
+"""The same log, learned on emulated Arm and on this machine: what differs?
 
 python -m tools.arm compare ROOM [--cpu CPU] [--short]
 

@@ -187,9 +187,9 @@ def preload(model: hub.Model) -> None:
     adaptation.prepare()
     adaptation.learn(Entry(1, 0.0, CHAT, "The ferry waits in the fog."), report=True)
     adaptation.prepare()
-    adaptation.life.consolidate()
-    adaptation.life.settle()
-    # What lives now lives on: a collection in a fork would copy all its pages.
+    adaptation.replay.consolidate()
+    adaptation.replay.round_to_checkpoint()
+    # What is alive now stays alive: a collection in a fork would copy all its pages.
     gc.freeze()
     # ONNX Runtime starts one when it is imported, which waits for ever and holds nothing.
     if (n_threads := len(list(Path("/proc/self/task").iterdir()))) > 2:

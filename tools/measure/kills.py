@@ -43,7 +43,7 @@ def sentence(rng: random.Random, n_words: int) -> str:
 
 
 OTHER = "other"
-"""The profile that a copy of the log is taken into."""
+"""The profile that a copy of the log is imported into."""
 Models = tuple[tuple[hub.Model, str], tuple[hub.Model, str]]
 
 

@@ -3,7 +3,7 @@
 python -m tools.measure.rules FILE... [--bytes 150000] [--only NAME...] [--json]
 
 The first 80 % of each text adapt the model in one pass, the last 20 % are scored before and after, by the weights
-alone and mixed with the fast memory. General text is the package's own. No gate: what a rule costs is shown.
+alone and mixed with the fast memory. General text is the package's own. No guardrail: what a rule costs is shown.
 """
 
 from __future__ import annotations

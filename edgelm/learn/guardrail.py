@@ -1,8 +1,8 @@
-"""The gate: learning must not cost the model its general ability.
+"""The guardrail: learning must not cost the model its general ability.
 
-A held-out general text that comes with the package is scored as learning goes on, beside the score of the
-base model on the same words. What has grown a little worse draws the weights back towards the base; what
-is clearly worse, or not finite, is taken back to the last good point.
+A held-out general text that comes with the package is scored as learning goes on, beside the score of the base model
+on the same words. ``Replay`` acts on the result: where general text has become a little worse, the weights are pulled
+towards the base; where it is clearly worse, or a score is not finite, they go back to the last good point.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AT_ONCE = 2
 """Excerpts that a check reads; the checks take turns."""
 
 
-class Gate:
+class Guardrail:
     """Scores general text with the adapted weights and with the base model's.
 
     Parameters

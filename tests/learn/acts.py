@@ -1,4 +1,4 @@
-"""Lives to compare: what somebody says, reads, approves and sleeps over, on the tiny model."""
+"""Logs to compare: acts of a person (turns, texts, answers), consolidations and checkpoints, on the tiny model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgelm.model import hub
 NEVER = 1 << 40
 WORDS = ["the", "ferry", "waits", "in", "fog", "and", "a", "baker", "brings", "warm", "rolls", "to", "Ada's", "boat"]
 LIVELY = LearnConfig(rate=1000, gate_segments=2, gate_limit=0.01, gate_draw=0.001)
-"""Learns so fast that the gate has something to do after a few words, above all after ``HARM``."""
+"""Learns so fast that the guardrail has something to do after a few words, above all after ``HARM``."""
 HARM = "zq" * 40
 
 
@@ -35,7 +35,7 @@ class Act:
     saves: bool = True
 
 
-def open_life(model: Path, folder: Path, config: LearnConfig | None = None, *, name: str = "me") -> Adaptation:
+def open_adaptation(model: Path, folder: Path, config: LearnConfig | None = None, *, name: str = "me") -> Adaptation:
     """A profile held for writing; nothing is replayed yet."""
     loaded = hub.load(str(model))
     ticks = itertools.count(1)
@@ -48,7 +48,7 @@ def open_life(model: Path, folder: Path, config: LearnConfig | None = None, *, n
 
 
 def close(adaptation: Adaptation) -> None:
-    """As a process that is killed: nothing is settled."""
+    """As a process that is killed: no checkpoint is written."""
     assert adaptation.profile is not None
     adaptation.profile.close()
 
@@ -59,15 +59,15 @@ def after(steps: int | None) -> Callable[[], bool]:
     return lambda: steps is not None and next(asked) >= steps
 
 
-def live(adaptation: Adaptation, acts: Sequence[Act], ids: dict[int, int] | None = None) -> dict[int, int]:
-    """Lives the acts; gives the id of the entry that each became, by the number of the act."""
+def perform(adaptation: Adaptation, acts: Sequence[Act], ids: dict[int, int] | None = None) -> dict[int, int]:
+    """Performs the acts; gives the id of the entry that each became, by the number of the act."""
     ids = {} if ids is None else ids
     for number, act in enumerate(acts, len(ids)):
         known = len(adaptation.entries)
         if act.kind == CONSOLIDATION:
             adaptation.consolidate(after(act.amount))
         elif act.kind == CHECKPOINT:
-            adaptation.settle(0 if act.saves else NEVER)
+            adaptation.write_checkpoint(0 if act.saves else NEVER)
         else:
             parent = None if act.parent is None else ids[act.parent]
             adaptation.learn(adaptation.tell(act.kind, act.text, conversation=act.conversation, parent=parent))
@@ -76,11 +76,11 @@ def live(adaptation: Adaptation, acts: Sequence[Act], ids: dict[int, int] | None
     return ids
 
 
-def live_without(adaptation: Adaptation, acts: Sequence[Act], ids: dict[int, int], gone: Iterable[int]) -> None:
-    """Lives ``acts`` as if those whose entries are ``gone`` had never been."""
+def perform_without(adaptation: Adaptation, acts: Sequence[Act], ids: dict[int, int], gone: Iterable[int]) -> None:
+    """Performs ``acts`` as if those whose entries are ``gone`` had never been."""
     left = [number for number in range(len(acts)) if ids[number] not in set(gone)]
     places = {number: place for place, number in enumerate(left)}
-    live(
+    perform(
         adaptation,
         [
             Act(a.kind, a.text, a.conversation, None if a.parent is None else places[a.parent], a.amount, a.saves)
@@ -90,7 +90,7 @@ def live_without(adaptation: Adaptation, acts: Sequence[Act], ids: dict[int, int
 
 
 def random_acts(rng: np.random.Generator, n_acts: int) -> list[Act]:
-    """A life; every text holds a word of its own."""
+    """Acts drawn at random; every text holds a word of its own."""
     acts: list[Act] = []
     conversation = 1
     for _ in range(n_acts):
