@@ -11,8 +11,10 @@ import numpy as np
 
 from edgelm.config import LearnConfig
 from edgelm.learn.adaptation import Adaptation
+from edgelm.learn.documents import remember
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, TEXT
 from edgelm.log.profile import Profile
+from edgelm.memory.fast_memory import FastMemory
 from edgelm.model import hub
 
 NEVER = 1 << 40
@@ -33,6 +35,22 @@ class Act:
     parent: int | None = None
     amount: int | None = None
     saves: bool = True
+
+
+Open = Callable[..., Adaptation]
+DAY = [
+    Act(CHAT, "My boat is called Heron."),
+    Act(CHAT, "When does the ferry leave?"),
+    Act(GOOD, "It leaves at seven.", parent=1),
+    Act(FIX, "It leaves at eight.", parent=1),
+    Act(TEXT, "The harbour sleeps.\nThe lamps are lit one by one. " * 5, conversation=2),
+    Act(CONSOLIDATION),
+    Act(CHECKPOINT),
+    Act(CHAT, f"The baker is called {HARM}.", conversation=3),
+    Act(CONSOLIDATION, amount=1),
+    Act(CHAT, "Ada brings warm rolls.", conversation=3),
+]
+"""Acts of every kind, in one log."""
 
 
 def open_adaptation(model: Path, folder: Path, config: LearnConfig | None = None, *, name: str = "me") -> Adaptation:
@@ -122,3 +140,24 @@ def _words(rng: np.random.Generator, at_most: int) -> str:
 def own_word(text: str) -> str:
     """The word that no other text has."""
     return next(word for word in text.split() if len(word) == 12)
+
+
+def assert_knows_the_whole_log(adaptation: Adaptation) -> None:
+    """The fast memory is the one that the log alone gives."""
+    tokenizer = adaptation.model.tokenizer
+    memory, fresh = adaptation.replay.memory, FastMemory(tokenizer)
+    befores = [adaptation.before(entry) for entry in adaptation.entries]
+    remember(fresh, adaptation.entries, befores, tokenizer)
+    fresh.gates[:] = memory.gates
+    assert memory._answers._known == fresh._answers._known
+    for entry in adaptation.entries:
+        ids = np.array([0, *tokenizer.encode(" " + entry.text), 1])
+        for as_reply in (False, True):
+            guess = np.full(len(ids) - 1, 1e-3)
+            np.testing.assert_array_equal(
+                memory.predict(ids, 1, guess, as_reply), fresh.predict(ids, 1, guess, as_reply)
+            )
+            np.testing.assert_array_equal(
+                memory.mix(ids[:-1].tolist(), np.full(tokenizer.vocab_size, 1e-3), as_reply),
+                fresh.mix(ids[:-1].tolist(), np.full(tokenizer.vocab_size, 1e-3), as_reply),
+            )
