@@ -1,15 +1,14 @@
 """Recall by content words: what the sentences that share words with the present text say next.
 
-Equations and layout: ``edgelm.memory.fast_memory``. Everywhere here
-
-- store is (ring [C] uint16, places [C] uint8, before [C] int32, heads [H] int32, seen [H] int32,
-  cursor [3] int64): the tokens, their places in their sentences, the position before of the same word so
-  far, the last position and the count of each word, and (tokens stored, place of the next, word so far);
-- vocab is (folds [V] uint16, kinds [V] uint8, shares [V] float64, values [V], powers [V] int64): the last two
-  make the key of a word out of its tokens, however it is cut into tokens;
-- scratch is (marks [H] float64, asked [H] bool, words [W], weights [W] float64, starts [S], masses [S]
-  float64, slots [S], top [T, 4], best [T, 2] float64, found [F], shares [F] float64), int64 where nothing
-  else is said; starts is -1, marks and asked are 0 between calls.
+``recall_learn`` goes over the ids of an entry: it recalls what may be next (``recall_read``), then stores the id.
+``recall_read`` weighs the words of the last two lines (``_ask``), follows each to where it stood before and adds up
+what every sentence shares (``_gather``), keeps the ATTENDED best (``_choose``), reads them (``_read_sentence``), and
+weighs what they say (``_weigh``). The equations are in ``edgelm.memory.fast_memory``; the tuples of arrays are
+described, and made, in ``edgelm.memory.recall_arrays``. history [n] int64 and vocab (what each id is) are read. store
+(the tokens, and the chains of their words) is updated in place by ``begin_entry`` and where ``recall_learn`` stores,
+else read. scratch, the workspace, is overwritten; every call leaves its starts at -1, its marks and asked at 0, and
+expects them so. Nothing is allocated and nothing raised: the caller sees to it that ids are below V and that sizes are
+powers of two.
 """
 
 from __future__ import annotations

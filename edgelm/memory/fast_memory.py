@@ -1,36 +1,41 @@
-"""The fast memory: exact recall of what a person wrote, at once.
+"""The fast memory: recall of what a person wrote, word for word, from the moment it was written.
 
-**Counts.** What followed each context of 0 to 5 tokens is counted, and mixed with the model's prediction
-from short contexts to long ones; the model is what the shortest backs off to (in the manner of PPM, Cleary
-and Witten 1984):
+It has no gradients. It stores token ids and counts, and mixes what they predict with the model's prediction. A token is
+predicted in three stages, each of which mixes into the one before it:
 
-    p_0(x) = model(x);   p_n(x) = w c_n(x) / N_n + (1 - w C_n / N_n) p_{n-1}(x)
+1. **Counts.** Of each context of the last n = 0 to 5 tokens it is counted which ids followed. From the shortest
+   context to the longest, starting with the model (in the manner of PPM, Cleary and Witten 1984),
 
-c_n(x) of the N_n sightings of the context were followed by x; C_n <= N_n is the sum over the ids that a
-row still holds. A hash table holds ROWS contexts with SLOTS ids each: exact as long as contexts are few;
-after that, new ones take the place of old ones.
+       p_0(x) = model(x);   p_n(x) = w c_n(x) / N_n + (1 - w C_n / N_n) p_{n-1}(x)
 
-**Recall.** The last STORED tokens are kept, cut into sentences, each word chained to where it stood before.
-The words of the present line and the one before it are a question: each weighs what it tells, -log of its
-frequency, and less the further back it stands. The ten sentences that share most with them are attended to,
-with weight exp(s shared) f(m), where m is the longest match of the end of the present text within the
-sentence; of sentences that share about as much, newer ones outweigh older ones, so that a correction holds.
-A sentence predicts what followed the match; in a reply, where nothing matches, its words that are not in the
-question, which hold the answer. With q(x) the weighted sum of that, Q <= 1 its own sum over x (less than 1 in a
-reply, where signs and common words are left to the model),
+   where the context was seen N_n times, c_n(x) times followed by x, and C_n <= N_n is the sum of c_n over the ids that
+   its row still holds. A hash table holds ROWS contexts with SLOTS ids each. It is exact until it is full; then a new
+   context overwrites one that was seen seldom.
 
-    r(x) = g q(x) + (1 - g Q) p_5(x)
+2. **Recall.** The last STORED tokens are kept, cut into sentences, and each word is chained to where it stood before.
+   The words of the present line and the one before it are the question. A word of it weighs -log of its frequency, and
+   less the further back it stands. The ten sentences that share most weight s with the question are read. A sentence
+   counts as exp(SHARPNESS s) f(m), where m is the length of the longest match between the end of the present text and
+   the sentence; of sentences that share about as much, an older one counts little, so that a correction holds. A
+   sentence predicts the token that followed its match. In a reply in which nothing matches, it predicts those of its
+   words that are not in the question: they hold the answer. With q(x) the weighted mean of that and Q <= 1 its sum over
+   x (in a reply, signs and common words are left to the model),
 
-**Trust.** The gains log(r / model), summed and decayed, of the last 20 tokens or so and of the last 200, say
-whether this text is one that the memory knows; they start from 0 in each text. The last mixture, which makes
-foreign text cost what it costs the model, is
+       r(x) = g q(x) + (1 - g Q) p_5(x)
 
-    p(x) = t r(x) + (1 - t) model(x)
+3. **Trust.** The gains log(r / model) of the tokens so far, summed and decayed over about 20 tokens and over about 200,
+   say whether this text is one that the memory knows. Both sums are 0 where a text begins.
 
-**Gates.** The weights w (by order, frequency and variety of the context), g (by m, by the share of the
-question that is covered, by the weight shared) and t (by the trust) are learned online by expectation
-maximisation. There is a second set for replies of the assistant, set by hand and not learned, because what
-the person says does not show how to answer: it is nearly closed where the question is not covered.
+       p(x) = t r(x) + (1 - t) model(x)
+
+   So a text by somebody else costs what it costs the model.
+
+The weights w, g and t of the mixture are the **gates** (``edgelm.memory.gates``). ``learn`` also learns those of plain
+text, by expectation maximisation, but for t where a text begins or where the memory has long been wrong. Those of
+replies of the assistant are set by hand and never learned: what the person says does not show how to answer.
+
+The kernels are ``edgelm.kernels.memory`` (counts and mixture) and ``edgelm.kernels.recall``. They check no bounds: ids
+must be below the size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -41,35 +46,30 @@ from typing import NamedTuple
 import numpy as np
 
 from edgelm.kernels import recall
-from edgelm.kernels.memory import BUCKETS, COUNTED, LONGEST, TRUSTS, memory_learn, memory_read, trust_after, trust_row
+from edgelm.kernels.memory import COUNTED, TRUSTS, memory_learn, memory_read, trust_after, trust_row
 from edgelm.kernels.recall import RECALL_BUCKETS, WINDOW, recall_learn, recall_read
 from edgelm.memory.answers import Answers
+from edgelm.memory.gates import GUESSES, first_gates
+from edgelm.memory.recall_arrays import describe_vocabulary, make_store, make_workspace
 from edgelm.text.tokenizer import Tokenizer
 
 Array = np.ndarray
 ROWS = 1 << 18
+"""Contexts that are counted."""
 SLOTS = 8
+"""Ids that are counted of a context."""
 STORED = 1 << 20
 """Tokens that recall reaches back."""
-KEYS = 1 << 16
-"""Words that recall tells apart."""
 NEUTRAL = (0.0, 0.0)
-"""Trust of late and of long in a text that begins."""
-SENTENCES = 1 << 13
-"""Twice the sentences that are compared with one question."""
-GATES = (2, COUNTED + RECALL_BUCKETS + TRUSTS, 2)
-"""Shape of the gates: plain text and replies; gates of counts, of recall, of trust; weight and predictions seen."""
-
-
-GUESSES = 2 * RECALL_BUCKETS // recall.KINDS
-"""Gates of recall below this are those of sentences of which nothing matches the end of the text."""
+"""The sums of gains, short and long, where a text begins."""
 LIFT = 60.0
+"""By how much a word becomes likelier for being in a sentence of which nothing matches; see ``_lift``."""
 SURE = 0.98
-"""Share of the distribution that the next id of a corrected answer gets."""
+"""Probability of the next id of a corrected answer."""
 
 
 class _Reading(NamedTuple):
-    """What ``mix`` was last asked: the ids, its answer before trust, the model's, and the trust then."""
+    """The last call of ``mix``: the ids, the distribution before trust, that of the model, and the trust."""
 
     history: list[int]
     mixed: Array
@@ -80,49 +80,45 @@ class _Reading(NamedTuple):
 class FastMemory:
     """Counts and sentences of what a person wrote, entry by entry.
 
+    ``learn`` and ``rebuild`` update the tables in place. ``predict``, ``mix``, ``remind`` and ``has_answer`` read them,
+    but all methods write in one workspace: whoever shares a memory between threads holds a lock around each call.
+
     Parameters
     ----------
     tokenizer : Tokenizer
-        Tells how the ids are spelled: where words begin, and sentences end.
+        Tells how the ids are spelled: where words begin, and where sentences end.
     rows : int
-        Contexts kept, a power of two.
+        Contexts that are counted, a power of two.
     stored : int
-        Tokens kept for recall, a power of two.
+        Tokens kept for recall, a power of two. The oldest are overwritten.
 
     Attributes
     ----------
-    gates : ndarray [2, 271, 2] float64
-        Weight of each gate, and the number of predictions it was learned from; those of plain text, and
-        those of replies.
+    gates : ndarray [2, 271, 2] of float64
+        For plain text and for replies: the weight of each gate, from 0 to 1, and the number of predictions that it was
+        learned from. ``learn`` updates those of plain text in place.
     """
 
     def __init__(self, tokenizer: Tokenizer, rows: int = ROWS, stored: int = STORED) -> None:
         self._tables = (
             np.zeros(tokenizer.vocab_size + 1, np.int64),  # sightings of each id, and their sum
-            np.zeros(rows, np.int64),
-            np.zeros((rows, SLOTS), np.uint16),
-            np.zeros((rows, SLOTS), np.uint16),
-            np.zeros(rows, np.uint16),
+            np.zeros(rows, np.int64),  # the key of the context in each row, 0 where there is none
+            np.zeros((rows, SLOTS), np.uint16),  # the ids that followed it
+            np.zeros((rows, SLOTS), np.uint16),  # how often each did
+            np.zeros(rows, np.uint16),  # how often the context was seen
         )
-        self._store = (
-            np.zeros(stored, np.uint16),
-            np.zeros(stored, np.uint8),
-            np.full(stored, -1, np.int32),
-            np.full(KEYS, -1, np.int32),
-            np.zeros(KEYS, np.int32),
-            np.zeros(3, np.int64),
-        )
+        self._store = make_store(stored)
         spelled = [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
-        self._vocab, self._answers = _describe(spelled), Answers(spelled)
-        self._scratch = _scratch()
-        self.gates = _first_gates()
+        self._vocab, self._answers = describe_vocabulary(spelled), Answers(spelled)
+        self._workspace = make_workspace()
+        self.gates = first_gates()
         self._learned, self._trust = 0, NEUTRAL  # ids of the present entry learned so far, and the trust after them
         self._reading: _Reading | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tables, whatever was learned."""
-        return sum(a.nbytes for part in (self._tables, self._store, self._vocab, self._scratch) for a in part)
+        return sum(a.nbytes for part in (self._tables, self._store, self._vocab, self._workspace) for a in part)
 
     @property
     def is_empty(self) -> bool:
@@ -130,16 +126,16 @@ class FastMemory:
         return not self._tables[0][-1]
 
     def learn(self, ids: Array, start: int, probabilities: Array) -> Array:
-        """Predicts, then learns, ids[start:].
+        """Predicts, then learns, ids[start:], one after the other; tables, store and gates are updated in place.
 
         Parameters
         ----------
         ids : ndarray [n] of int64
-            One entry from its beginning, id 0: contexts do not reach beyond it.
+            One entry from its beginning, id 0: contexts and sentences do not reach beyond it. Read.
         start : int
-            ids[:start] were learned before.
+            At least 1. ids[:start] were learned by the calls before; 1 begins an entry.
         probabilities : ndarray [n - start]
-            The model's probability of each id.
+            The model's probability of each of ids[start:]. Read.
 
         Returns
         -------
@@ -158,7 +154,11 @@ class FastMemory:
         return p
 
     def predict(self, ids: Array, start: int, probabilities: Array, as_reply: bool = False) -> Array:
-        """As ``learn``, but nothing is learned, and trust begins anew; ``as_reply``, with the gates of a reply."""
+        """As ``learn``, but nothing is learned, and trust begins anew at ``start``.
+
+        With ``as_reply`` the gates are those of a reply, and a corrected answer that begins like ids[:t] makes its next
+        id nearly certain.
+        """
         ids, p = np.ascontiguousarray(ids, np.int64), np.array(probabilities, np.float64)
         recalled = self._recall(ids, start, (True, bool(as_reply), False))
         gates = self.gates[int(as_reply)]
@@ -169,7 +169,7 @@ class FastMemory:
         return p
 
     def correct(self, ids: Array) -> None:
-        """Of the entry learned last, a turn and its answer: this is how it shall be answered from now on."""
+        """Keeps an answer word for word; ``ids`` [n] are the entry learned last, a turn and its answer."""
         self._answers.learn(ids.tolist(), int(self._store[5][0]))
 
     def has_answer(self, history: list[int]) -> bool:
@@ -185,9 +185,24 @@ class FastMemory:
         return None if any(self._answers.tells(ids, given.words) for ids in later) else given.id
 
     def mix(self, history: Sequence[int], probabilities: Array, as_reply: bool = False) -> Array:
-        """The mixture's distribution [V] float64 after ``history``, [V] the model's; sums to 1.
+        """The distribution of the id after ``history``. Nothing is learned.
 
-        Called with one id more than the last time, it goes by the trust in the same text.
+        Called with one id more than the last time, as while a reply is written, the call goes on with the gains of that
+        text; otherwise trust begins anew.
+
+        Parameters
+        ----------
+        history : sequence of int
+            Read; counts and recall look at the last ``WINDOW`` + 1 ids at most.
+        probabilities : ndarray [V]
+            The model's distribution. Read.
+        as_reply : bool
+            Whether the assistant speaks.
+
+        Returns
+        -------
+        ndarray [V] of float64
+            Sums to 1; the model's own where nothing was learned.
         """
         below = np.array(probabilities, np.float64)
         ids, last = list(history), self._reading
@@ -197,9 +212,9 @@ class FastMemory:
         gates, mixed = self.gates[int(as_reply)], below.copy()
         recent = np.array(ids[-WINDOW - 1 :], np.int64)
         n_found, known, bucket = recall_read(
-            recent, len(recent), bool(as_reply), recall.DEPTH, self._store, self._vocab, self._scratch
+            recent, len(recent), bool(as_reply), recall.DEPTH, self._store, self._vocab, self._workspace
         )
-        found, shares = self._scratch[-2:]
+        found, shares = self._workspace[-2:]
         guessed = as_reply and bucket < GUESSES
         recalled = (0 if guessed else n_found, found, shares, known, bucket)
         memory_read(recent, len(recent), self._tables, gates, recalled, mixed)
@@ -232,10 +247,10 @@ class FastMemory:
         if self.is_empty:
             return []
         recent = np.array(history[-WINDOW - 1 :], np.int64)
-        top, masses = self._scratch[7], self._scratch[8][:, 0]
+        top, masses = self._workspace[7], self._workspace[8][:, 0]
         top[:, 2] = -1
         n_found, _, bucket = recall_read(
-            recent, len(recent), True, recall.DEPTH, self._store, self._vocab, self._scratch
+            recent, len(recent), True, recall.DEPTH, self._store, self._vocab, self._workspace
         )
         cover, size = divmod(bucket % (RECALL_BUCKETS // recall.KINDS), len(recall.MASSES) + 1)
         if not n_found or cover < least or size < 1:
@@ -246,7 +261,10 @@ class FastMemory:
         return newest
 
     def rebuild(self, entries: Sequence[Array]) -> None:
-        """Counts and stores entries, each from its id 0, as learning them does; the gates stay."""
+        """Counts and stores entries [n] of int64, each from its id 0, as ``learn`` does, but predicts nothing.
+
+        Tables and store are updated in place; the gates stay.
+        """
         for entry in entries:
             ids = np.ascontiguousarray(entry, np.int64)
             self._begin_entry()
@@ -261,8 +279,8 @@ class FastMemory:
         twin = object.__new__(FastMemory)
         twin.__dict__.update(self.__dict__)
         twin._tables = tuple(array.copy() for array in self._tables)  # type: ignore[assignment]
-        twin._store = tuple(array.copy() for array in self._store)  # type: ignore[assignment]
-        twin._scratch, twin.gates, twin._answers = _scratch(), self.gates.copy(), self._answers.copy()
+        twin._store = tuple(array.copy() for array in self._store)
+        twin._workspace, twin.gates, twin._answers = make_workspace(), self.gates.copy(), self._answers.copy()
         return twin
 
     def _begin_entry(self) -> None:
@@ -270,109 +288,22 @@ class FastMemory:
         self._trust = NEUTRAL
 
     def _recall(self, ids: Array, start: int, mode: tuple[bool, bool, bool]) -> Array:
-        """[n - start, 3]: probability of each id, of all ids recalled, and the bucket."""
+        """What recall predicts of ids[start:]; ``mode`` says whether to recall, as in a reply, and whether to store.
+
+        Returns [n - start, 3] float64: the probability of each id, the sum over all ids recalled, and the gate of
+        recall that applies, -1 where nothing was found.
+        """
         recalled = np.empty((len(ids) - start, 3))
-        recall_learn(ids, start, len(ids), mode, self._store, self._vocab, self._scratch, recalled)
+        recall_learn(ids, start, len(ids), mode, self._store, self._vocab, self._workspace, recalled)
         return recalled
 
 
 def _lift(mixed: Array, found: Array, shares: Array, weight: float) -> None:
-    """Words of a sentence that nothing in the reply so far leads to: they are not put in, but become likelier
-    where the model expects a word of their kind, so that the reply stays a sentence."""
+    """Multiplies the probabilities [V] of ``found`` by up to 1 + LIFT * weight, in place, and normalises.
+
+    These are words of a sentence that nothing in the reply so far leads to. They are not mixed in: they become likelier
+    where the model expects a word of their kind, so that the reply stays a sentence.
+    """
     for token, share in zip(found, shares / shares.max(), strict=True):
         mixed[token] *= 1 + LIFT * weight * share
     mixed /= mixed.sum()
-
-
-def _scratch() -> tuple[Array, ...]:
-    """What the kernels of recall write in."""
-    attended, n_found = recall.ATTENDED, recall.ATTENDED * recall.SENTENCE
-    return (
-        np.zeros(KEYS),
-        np.zeros(KEYS, np.bool_),
-        np.zeros(WINDOW, np.int64),
-        np.zeros(WINDOW),
-        np.full(SENTENCES, -1, np.int64),
-        np.zeros(SENTENCES),
-        np.zeros(SENTENCES, np.int64),
-        np.zeros((attended, 4), np.int64),
-        np.zeros((attended, 2)),
-        np.zeros(n_found, np.int64),
-        np.zeros(n_found),
-    )
-
-
-def _first_gates() -> Array:
-    """GATES: what is believed before anything was learned."""
-    gates = np.zeros(GATES)
-    gates[..., 1] = 8
-    counts = gates[:, :COUNTED, 0].reshape(2, LONGEST + 1, BUCKETS)
-    # A context that was always followed by the same id is trusted more, the more often it was seen.
-    counts[:, 1:, 0::3] = 0.15 + 0.12 * np.arange(BUCKETS // 3)
-    counts[:, 1:, 1::3], counts[:, 1:, 2::3] = 0.2, 0.1
-    counts[:, 0] = 0.02
-    counts[1] *= 0.3
-    # By kind of match (none; none at the beginning of a line; within a word; by length), by coverage, by weight.
-    plain, reply = gates[:, COUNTED : COUNTED + RECALL_BUCKETS].reshape(2, recall.KINDS, 4, 4, 2)
-    plain[..., 0] = np.array([0, 0.02, 0.3, 0.05, 0.15, 0.3, 0.5, 0.7, 0.8])[:, None, None]
-    plain[2, 2:, 1:, 0] = 0.7
-    # A long match that covers everything is seldom put to the test: many other facts must not close its gate.
-    plain[5:, 3, 1:] = 0.95, 50
-    by_match = np.array([0.1, 0.6, 0.95, 0.5, 0.7, 0.9, 0.9, 0.9, 0.9])
-    by_cover, by_mass = np.array([0.05, 0.7, 1.0, 1.0]), np.array([0.05, 0.7, 0.9, 1.0])
-    reply[..., 0] = by_match[:, None, None] * by_cover[:, None] * by_mass
-    by_long, by_late = np.array([0.1, 0.4, 0.9, 0.95, 0.99, 0.99]), np.array([0.4, 0.7, 0.95, 0.95, 0.98, 0.98])
-    # Whoever begins a text may be somebody else: that gate is not learned, however well this person's begin.
-    gates[:, -TRUSTS:, 0] = [0.75, *(by_long[:, None] * by_late).ravel()]
-    return gates
-
-
-_SIGNS_AFTER = "\"')]*”’".encode()
-_BASE = 1000003
-_DENIALS = frozenset(b"not never neither nor n't 't cannot".split())
-
-
-def _describe(spelled: list[bytes]) -> tuple[Array, ...]:
-    """What ``edgelm.kernels.recall`` calls vocab, of the spelling of each id.
-
-    folds: tokens that are alike have one; kinds: flags; shares: frequency at large; values and powers: the
-    tokens' spelling as digits of a polynomial.
-    """
-    n = len(spelled)
-    folds, kinds, first = np.arange(n, dtype=np.uint16), np.zeros(n, np.uint8), dict[bytes, int]()
-    values, powers = np.zeros(n, np.int64), np.ones(n, np.int64)
-    for i, text in enumerate(spelled[1:], 1):
-        kinds[i] = _kind(text)
-        if kinds[i] & recall.WORDY:
-            folded = _folded(text)
-            folds[i] = first.setdefault(folded, i)
-            for byte in folded.strip():
-                values[i] = (int(values[i]) * _BASE + byte) & 0x7FFFFFFF
-                powers[i] = (int(powers[i]) * _BASE) & 0x7FFFFFFF
-    kinds[0] = recall.LINE | recall.ENDS
-    # Ids are in the order in which the vocabulary was merged, which is about that of frequency; bytes come first.
-    ranks = np.maximum(np.arange(n) - 256, 0) + 10
-    shares = np.minimum(0.03, 0.004 * (300 / ranks) ** 1.5)
-    shares[:257] = 0.003
-    return folds, kinds, np.bincount(folds, shares, n)[folds], values, powers
-
-
-def _folded(text: bytes) -> bytes:
-    """Without capitals, and without the s of a plural or a verb; a capital begins a word as a space does."""
-    word, begins = text.strip().lower(), text[:1] == b" " or text[:1].isupper()
-    has_s = len(word) >= 3 + begins and word.endswith(b"s") and not word.endswith(b"ss")
-    return b" " * begins + (word[:-1] if has_s else word)
-
-
-def _kind(text: bytes) -> int:
-    """Flags of a token."""
-    word, kind = text.strip(b" "), 0
-    if word and all(byte >= 128 or bytes([byte]).isalnum() for byte in word):
-        kind = recall.WORDY | (recall.BEGINS if text[:1] == b" " else 0) | (recall.PLURAL if text == b"s" else 0)
-    elif b"\n" in text:
-        kind = recall.LINE | recall.ENDS
-    elif word.rstrip(_SIGNS_AFTER).endswith((b".", b"!", b"?", b";")):
-        kind = recall.ENDS | (recall.QUESTION if b"?" in word else 0)
-    elif word == b":":
-        kind = recall.LABEL
-    return kind | (recall.NEGATES if word.lower() in _DENIALS else 0)

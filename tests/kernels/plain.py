@@ -142,7 +142,7 @@ def _memory(name: str) -> list[Any]:
 
 def _recall(name: str) -> list[Any]:
     memory, ids = _learned(), text(1, 59)
-    store, more = memory._store, (memory._store, memory._vocab, memory._scratch)
+    store, more = memory._store, (memory._store, memory._vocab, memory._workspace)
     if name == "begin_entry":
         return [store]
     if name == "recall_read":

@@ -7,7 +7,7 @@ import pytest
 
 from edgelm.kernels import recall
 from edgelm.kernels.memory import COUNTED, memory_learn, memory_read
-from edgelm.memory.fast_memory import KEYS, SENTENCES, _scratch
+from edgelm.memory.recall_arrays import SENTENCES, make_store, make_workspace
 from tests import naive
 
 V = 7
@@ -45,28 +45,25 @@ def test_the_sentences_that_share_most_are_attended_to() -> None:
         np.arange(n_words + 3) + 1,
         np.ones(n_words + 3, np.int64),
     )
-    store = (
-        np.zeros(256, np.uint16), np.zeros(256, np.uint8), np.full(256, -1, np.int32), np.full(KEYS, -1, np.int32),
-        np.zeros(KEYS, np.int32), np.zeros(3, np.int64),
-    )  # fmt: skip
+    store = make_store(256)
     sentences = [rng.integers(1, n_words + 1, 6).tolist() for _ in range(25)]
-    scratch = _scratch()
+    workspace = make_workspace()
     for words in sentences:
         recall.begin_entry(store)
         ids = np.array([0, *words, end])
-        recall.recall_learn(ids, 1, len(ids), (False, False, True), store, vocab, scratch, np.zeros((7, 3)))
+        recall.recall_learn(ids, 1, len(ids), (False, False, True), store, vocab, workspace, np.zeros((7, 3)))
     question = rng.integers(1, n_words + 1, 8)
     history = np.array([0, line, *question])
-    n_found, known, _ = recall.recall_read(history, len(history), False, 100, store, vocab, scratch)
+    n_found, known, _ = recall.recall_read(history, len(history), False, 100, store, vocab, workspace)
     shared = naive.shared(sentences, question.tolist(), int(store[5][0]), recall.PRIOR, share)
     assert n_found > 0
     assert known == pytest.approx(1)
-    top, masses = scratch[7][: recall.ATTENDED], scratch[8][: recall.ATTENDED, 0]
+    top, masses = workspace[7][: recall.ATTENDED], workspace[8][: recall.ATTENDED, 0]
     numbers = top[:, 0] // 8  # an entry takes 8 places
     np.testing.assert_allclose(masses, shared[numbers], rtol=1e-6)
     np.testing.assert_allclose(masses, np.sort(shared)[::-1][: recall.ATTENDED], rtol=1e-6)
     # What is written in between calls is taken back.
-    assert not scratch[0].any()
-    assert not scratch[1].any()
-    assert (scratch[4] == -1).all()
-    assert len(scratch[4]) == SENTENCES
+    assert not workspace[0].any()
+    assert not workspace[1].any()
+    assert (workspace[4] == -1).all()
+    assert len(workspace[4]) == SENTENCES

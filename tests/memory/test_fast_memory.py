@@ -9,7 +9,8 @@ import pytest
 
 import edgelm
 from edgelm.kernels.recall import DEPTH, recall_read
-from edgelm.memory.fast_memory import GATES, GUESSES, FastMemory
+from edgelm.memory.fast_memory import FastMemory
+from edgelm.memory.gates import GATES, GUESSES
 from edgelm.text.conversation import reply_prompt, user_turn
 from edgelm.text.tokenizer import Tokenizer
 
@@ -45,7 +46,7 @@ def model(seed: int = 9) -> np.ndarray:
 
 def guesses(memory: FastMemory, history: np.ndarray) -> bool:
     """Whether the sentences recalled for a reply match nothing of the end of the text."""
-    read = recall_read(history, len(history), True, DEPTH, memory._store, memory._vocab, memory._scratch)
+    read = recall_read(history, len(history), True, DEPTH, memory._store, memory._vocab, memory._workspace)
     return bool(read[2] < GUESSES)
 
 
