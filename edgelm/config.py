@@ -10,117 +10,21 @@ from typing import Any, Literal
 
 from edgelm.errors import ConfigError
 
-CONV_WIDTH = 4
-"""Tokens seen by the depthwise causal convolution, the present one included."""
 LARGEST = 1 << 16
-"""Sizes stay below this; token ids are kept as uint16."""
+"""Sizes are at most this; token ids are kept as uint16."""
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """The shape of a model. Letters are those of ``edgelm/model/reference.py``.
-
-    Parameters
-    ----------
-    vocab_size : int
-        V, tokens in the vocabulary.
-    d_model : int
-        D, width of the residual stream.
-    n_layers : int
-        L.
-    n_heads, key_dim, value_dim : int
-        H heads of the decay section, each with a state of K x Vd.
-    slope_dim, n_channels : int
-        S features of the slope section in C channels, one horizon each.
-    n_blocks, block_size, max_awake : int
-        M neuron blocks of B neurons in each layer; at most A of them wake for a token.
-    shared_size : int
-        Neurons of the block that is always awake.
-    mixer : {"mcsd_g", "mcsd"}
-        ``mcsd_g``: matrix state, input-dependent decay, gated delta rule. ``mcsd``: the published
-        block (arXiv 2406.12230): vector state, fixed decays, block-diagonal projections.
-    norm_eps : float
-        Epsilon of every RMSNorm.
-
-    Raises
-    ------
-    ConfigError
-        A size is not positive, or sizes do not divide as they must.
-    """
-
-    vocab_size: int
-    d_model: int
-    n_layers: int
-    n_heads: int
-    key_dim: int
-    value_dim: int
-    slope_dim: int
-    n_blocks: int
-    block_size: int
-    max_awake: int
-    shared_size: int
-    n_channels: int = 8
-    mixer: Literal["mcsd_g", "mcsd"] = "mcsd_g"
-    norm_eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or (field.type == "int" and not isinstance(value, int)):
-                raise ConfigError(f"{field.name} must be an integer, not {value!r}")
-            if field.type == "int" and not 1 <= value < LARGEST:
-                raise ConfigError(f"{field.name} must be between 1 and {LARGEST - 1}, not {value!r}")
-        if not (isinstance(self.norm_eps, float) and 0 < self.norm_eps < 1):
-            raise ConfigError(f"norm_eps must be between 0 and 1, not {self.norm_eps!r}")
-        if self.n_layers > 256:
-            raise ConfigError(f"n_layers must be at most 256, not {self.n_layers}")
-        if self.mixer not in ("mcsd_g", "mcsd"):
-            raise ConfigError(f"mixer must be mcsd_g or mcsd, not {self.mixer!r}")
-        if self.slope_dim % self.n_channels:
-            raise ConfigError(f"slope_dim {self.slope_dim} must divide into {self.n_channels} channels")
-        if self.mixer == "mcsd" and (self.d_model % self.n_channels or 2 * self.mix_dim % self.n_channels):
-            raise ConfigError(f"d_model and 2 * mix_dim must divide into {self.n_channels} channels")
-        if self.max_awake > self.n_blocks:
-            raise ConfigError(f"max_awake {self.max_awake} is above n_blocks {self.n_blocks}")
-
-    @property
-    def conv_dim(self) -> int:
-        """Features that pass the convolution: [vs | q | k | vd], or [vs | vd] of ``mcsd``."""
-        keys = 2 * self.n_heads * self.key_dim if self.mixer == "mcsd_g" else 0
-        return self.slope_dim + keys + self.decay_dim
-
-    @property
-    def decay_dim(self) -> int:
-        """H Vd, features of the decay section."""
-        return self.n_heads * self.value_dim
-
-    @property
-    def mix_dim(self) -> int:
-        """S + H Vd, features of both sections together."""
-        return self.slope_dim + self.decay_dim
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, for ``config.json``."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> ModelConfig:
-        """The inverse of ``to_dict``; an unknown or missing field is a ``ConfigError``."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - known)
-        if unknown:
-            raise ConfigError(f"unknown model configuration field {unknown[0]!r}; is the model newer than edgelm?")
-        try:
-            return cls(**fields)
-        except TypeError as exc:
-            raise ConfigError(f"incomplete model configuration: {exc}") from None
-
-
-PRESETS = {
-    "nano": ModelConfig(512, 192, 6, 2, 64, 64, 96, 32, 32, 11, 64),
-    "small": ModelConfig(4096, 256, 8, 2, 64, 64, 256, 48, 32, 16, 64),
-    "base": ModelConfig(8192, 384, 10, 3, 64, 64, 384, 64, 32, 22, 128),
-}
+def check_sizes(config: Any) -> None:
+    """Raises ``ConfigError`` unless each integer field of a dataclass is an integer from 1 to ``LARGEST``, and its
+    ``norm_eps`` a number between 0 and 1."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ConfigError(f"{field.name} must be an integer, not {value!r}")
+        if field.type == "int" and not 1 <= value <= LARGEST:
+            raise ConfigError(f"{field.name} must be between 1 and {LARGEST}, not {value!r}")
+    if not (isinstance(config.norm_eps, float) and 0 < config.norm_eps < 1):
+        raise ConfigError(f"norm_eps must be between 0 and 1, not {config.norm_eps!r}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +32,8 @@ from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import reminder_text
 from edgelm.memory.statements import Statement, Statements, told_in
 from edgelm.model import hub
-from edgelm.model.reference import State, forward
+from edgelm.model.reference import forward
+from edgelm.model.state import empty_state
 from edgelm.model.weights import Weights
 from edgelm.text.files import pieces
 from edgelm.text.tokenizer import DOC_ID, document_ids
@@ -119,7 +120,7 @@ class Runtime:
         if max_awake is not None:
             if not 1 <= max_awake <= self.config.n_blocks:
                 raise InputError(f"--blocks must be between 1 and {self.config.n_blocks}, the blocks of a layer")
-            self.model.config = self.config = replace(self.config, max_awake=max_awake)
+            self.model.config = self.config = self.config.resized(max_awake=max_awake)
         self.tokenizer, self.guard = self.model.tokenizer, self.model.guard
         self.precision = precision_of(self.model)
         self._threads, self._fixed = options.threads, fixed
@@ -332,19 +333,19 @@ def _parse_progress(text: str) -> tuple[str, int, int]:
 def export_model(runtime: Runtime, folder: Path, quantize: str) -> dict[str, Any]:
     """Writes the runtime's model as a folder for plain onnxruntime; the fields of ``export --json``.
 
-    ``quantize`` is one of ``edgelm.model.quantize.PRECISIONS``.
+    ``quantize`` is one of ``edgelm.matrices.quantize.PRECISIONS``.
 
     ``max_abs_error`` is the largest difference of a logit to the float32 reference over a fixed text.
     """
     from edgelm.engine.session import run_exported
     from edgelm.export.folder import write_export
     from edgelm.export.step import build_graph
-    from edgelm.model.quantize import PRECISIONS
+    from edgelm.matrices.quantize import PRECISIONS
 
     precision = PRECISIONS[quantize]
     graph = build_graph(runtime.config, runtime.weights, precision)
     ids = np.array([DOC_ID, *runtime.tokenizer.encode(_SAMPLE)])
-    expected, _, _ = forward(ids, runtime.weights, State.empty(runtime.config), runtime.config)
+    expected, _, _ = forward(ids, runtime.weights, empty_state(runtime.config), runtime.config)
     error = float(np.abs(run_exported(graph, ids) - expected).max())
     sizes = write_export(folder, runtime.model, graph, precision, error)
     return {"files": sorted(sizes), "bytes": sum(sizes.values()), "max_abs_error": error}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from edgelm.config import ModelConfig
+from edgelm.model.config import ModelConfig
 from edgelm.model.hub import FILES, write_model
 from edgelm.model.packing import pack
 from edgelm.model.weights import random_weights, shapes
@@ -36,7 +36,7 @@ def write_tiny_model(
 ) -> Path:
     """Writes a model with random weights and a tokenizer of its own; returns its folder."""
     tokenizer = train(iter([TEXT]), vocab_size)
-    config = ModelConfig(
+    config = ModelConfig.flat(
         vocab_size=len(json.loads(tokenizer)["model"]["vocab"]), d_model=32, n_layers=2, n_heads=2, key_dim=8,
         value_dim=8, slope_dim=16, n_channels=4, n_blocks=4, block_size=block_size, max_awake=2, shared_size=32,
     )  # fmt: skip

@@ -10,9 +10,10 @@ import pytest
 from edgelm.engine.sampler import log_softmax
 from edgelm.engine.session import OrtSession
 from edgelm.export.step import build_graph
-from edgelm.learn.network import Network
 from edgelm.model import hub
-from edgelm.model.reference import State, forward
+from edgelm.model.reference import forward
+from edgelm.model.state import empty_state
+from edgelm.network.network import Network
 from tests.command import ROOT, run_cli
 from tests.model_folder import contents
 
@@ -42,11 +43,11 @@ def test_parity_over_200_steps(start: int) -> None:
     model = hub.load()
     text = (ROOT / "edgelm" / "data" / "general.txt").read_text(encoding="utf-8")[start : start + 1400]
     ids = np.array([0, *model.tokenizer.encode(text)])[:201]
-    expected, _, _ = forward(ids[:-1], model.weights, State.empty(model.config), model.config)
+    expected, _, _ = forward(ids[:-1], model.weights, empty_state(model.config), model.config)
     session = OrtSession(build_graph(model.config), model.weights)
     logits = np.concatenate([session.run(ids[i : i + 1]).copy() for i in range(200)])
     assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
-    losses = Network(model.config, model.weights, [], 256).forward(ids[:-1], ids[1:], State.empty(model.config))
+    losses = Network(model.config, model.weights, [], 256).forward(ids[:-1], ids[1:], empty_state(model.config))
     wanted = -log_softmax(expected)[np.arange(200), ids[1:]]
     assert np.abs(losses - wanted).max() <= 1e-5 * np.abs(wanted).max()
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from edgelm.config import PRESETS, LearnConfig, ModelConfig
+from edgelm.config import LearnConfig
 from edgelm.engine.session import PREFILL_STEPS, OrtSession, ReferenceSession, run_exported
-from edgelm.export.step import build_graph, state_shapes
+from edgelm.export.step import build_graph
 from edgelm.learn.learner import Learner
-from edgelm.learn.network import Network
-from edgelm.model.reference import State, forward, step
+from edgelm.model.config import PRESETS, ModelConfig
+from edgelm.model.reference import forward, step
+from edgelm.model.state import State, copy_state, empty_state, state_shapes
 from edgelm.model.weights import Weights, adaptable_names, random_weights
+from edgelm.network.network import Network
 from tests import naive
 from tests.tiny import MIXERS, random_ids, random_model
 
@@ -43,17 +44,8 @@ def runs(config: ModelConfig) -> Iterator[Array]:
 
 def state_arrays(state: State, config: ModelConfig) -> list[Array]:
     """The state of the reference in the order and the shapes of the graph."""
-    near, arrays = config.slope_dim, []
-    for name, shape in state_shapes(config).items():
-        _, layer, kind = name.split(".")
-        if kind in ("conv", "decay"):
-            array = getattr(state, kind)[int(layer)]
-        else:
-            features = state.norm if layer == "norm" else state.slope[int(layer)]
-            array = features[:near] if kind == "slope" else features[near:]
-            array = array.reshape(shape[1], -1)[:, : shape[3]]  # the counts of a channel are all the same
-        arrays.append(array.reshape(shape))
-    return arrays
+    assert {name: array.shape for name, array in state.items()} == state_shapes(config)
+    return list(state.values())
 
 
 @pytest.fixture(params=MIXERS)
@@ -66,7 +58,7 @@ def hard_model(request: pytest.FixtureRequest) -> tuple[ModelConfig, Weights]:
     if request.param in MIXERS:
         return random_model(request.param, seed=0)
     if request.param == "real widths":
-        config = replace(PRESETS["small"], vocab_size=200, n_layers=2)
+        config = PRESETS["small"].resized(vocab_size=200, n_layers=2)
         return config, random_weights(config, np.random.default_rng(0))
     config, weights = random_model()
     for name, array in weights.items():
@@ -77,7 +69,7 @@ def hard_model(request: pytest.FixtureRequest) -> tuple[ModelConfig, Weights]:
 
 def test_network_is_the_reference(hard_model: tuple[ModelConfig, Weights]) -> None:
     config, weights = hard_model
-    judge, state, expected = double(weights), State.empty(config), State.empty(config, np.float64)
+    judge, state, expected = double(weights), empty_state(config), empty_state(config, np.float64)
     network, losses = Network(config, weights, (), max(RUNS)), []
     for ids in runs(config):
         targets = np.roll(ids, -1)
@@ -92,13 +84,13 @@ def test_network_is_the_reference(hard_model: tuple[ModelConfig, Weights]) -> No
 
 
 def _arrays(state: State) -> list[Array]:
-    return [*state.conv, *state.slope, state.norm, *state.decay]
+    return list(state.values())
 
 
 @pytest.mark.parametrize("weights_are", ["inputs", "initialisers"])
 def test_graph_is_the_reference(hard_model: tuple[ModelConfig, Weights], weights_are: str) -> None:
     config, weights = hard_model
-    judge, state = double(weights), State.empty(config, np.float64)
+    judge, state = double(weights), empty_state(config, np.float64)
     session = OrtSession(build_graph(config, weights if weights_are == "initialisers" else None), weights)
     for ids in runs(config):
         logits = session.run(ids, 0)
@@ -111,14 +103,14 @@ def test_graph_is_the_reference(hard_model: tuple[ModelConfig, Weights], weights
 def test_exported_graph_is_the_reference(model: tuple[ModelConfig, Weights]) -> None:
     config, weights = model
     ids = random_ids(config, 40)
-    expected, _, _ = forward(ids, double(weights), State.empty(config, np.float64), config)
+    expected, _, _ = forward(ids, double(weights), empty_state(config, np.float64), config)
     close(run_exported(build_graph(config, weights), ids), expected)
 
 
 def test_steps_are_the_forward_pass(model: tuple[ModelConfig, Weights]) -> None:
     config, weights = model[0], double(model[1])
-    ids, stepped = random_ids(config, 40), State.empty(config, np.float64)
-    logits, state, _ = forward(ids, weights, State.empty(config, np.float64), config)
+    ids, stepped = random_ids(config, 40), empty_state(config, np.float64)
+    logits, state, _ = forward(ids, weights, empty_state(config, np.float64), config)
     for token_id, expected in zip(ids, logits, strict=True):
         found, stepped = step(int(token_id), weights, stepped, config)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
@@ -128,8 +120,8 @@ def test_steps_are_the_forward_pass(model: tuple[ModelConfig, Weights]) -> None:
 
 def test_forward_leaves_the_state_it_was_given(model: tuple[ModelConfig, Weights]) -> None:
     config, weights = model
-    _, state, _ = forward(random_ids(config, 5), weights, State.empty(config), config)
-    before = state.copy()
+    _, state, _ = forward(random_ids(config, 5), weights, empty_state(config), config)
+    before = copy_state(state)
     forward(random_ids(config, 7), weights, state, config)
     assert all((a == b).all() for a, b in zip(_arrays(state), _arrays(before), strict=True))
 
@@ -178,7 +170,7 @@ def test_observe_moves_on_as_run_does(model: tuple[ModelConfig, Weights]) -> Non
     ids, session = random_ids(config, 12), OrtSession(build_graph(config), weights)
     first, _ = session.observe(ids[:5])
     second, a = session.observe(ids[5:])
-    logits, _, expected = forward(ids, double(weights), State.empty(config, np.float64), config)
+    logits, _, expected = forward(ids, double(weights), empty_state(config, np.float64), config)
     close(np.concatenate([first, second]), logits)
     awake = expected[:, 5:] > 0
     close(np.where(awake, a, 0), expected[:, 5:])
@@ -195,7 +187,7 @@ def test_what_is_learned_counts_at_the_next_run(model: tuple[ModelConfig, Weight
     def run() -> Array:
         session.reset()
         logits = np.concatenate([session.run(ids[:-3], 0), *(session.run(ids[i : i + 1]).copy() for i in (-3, -2))])
-        close(logits, forward(ids[:-1], double(weights), State.empty(config, np.float64), config)[0])
+        close(logits, forward(ids[:-1], double(weights), empty_state(config, np.float64), config)[0])
         return logits
 
     before = run()
@@ -214,7 +206,7 @@ def sleepy(mixer: str) -> tuple[ModelConfig, Weights, Array, Array]:
     for i in range(config.n_layers):
         weights[f"layers.{i}.ffn.router_bias"] += 3
     ids = random_ids(config, 8)
-    _, _, a = forward(ids, weights, State.empty(config), config)
+    _, _, a = forward(ids, weights, empty_state(config), config)
     awake = a > 0
     assert (awake.sum(-1) == config.max_awake).all()
     asleep = ~awake.any(1)
@@ -225,7 +217,7 @@ def sleepy(mixer: str) -> tuple[ModelConfig, Weights, Array, Array]:
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_blocks_asleep_are_not_computed(mixer: str) -> None:
     config, weights, ids, asleep = sleepy(mixer)
-    expected, _, _ = forward(ids, double(weights), State.empty(config, np.float64), config)
+    expected, _, _ = forward(ids, double(weights), empty_state(config, np.float64), config)
     for layer, block in np.argwhere(asleep):
         for name in ("w1", "w2"):
             weights[f"layers.{layer}.ffn.{name}"][block] = np.nan
@@ -236,7 +228,7 @@ def test_blocks_asleep_are_not_computed(mixer: str) -> None:
     for token_id, row in zip(ids, expected, strict=True):
         close(session.run(np.array([token_id]))[0], row)
     network = Network(config, weights, (), len(ids))
-    close(network.forward(ids, ids, State.empty(config)), naive.cross_entropy(ids, expected))
+    close(network.forward(ids, ids, empty_state(config)), naive.cross_entropy(ids, expected))
     network.backward()
     assert all(np.isfinite(grad).all() for grad in network.grads.values())
 

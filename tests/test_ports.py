@@ -16,10 +16,10 @@ import pytest
 
 from edgelm import ports
 from edgelm.cli.chat import _profile_of_peer
-from edgelm.config import PRESETS
 from edgelm.errors import DeviceError, InputError, ModelFileError
 from edgelm.log.profile import Profile
 from edgelm.model import hub
+from edgelm.model.config import PRESETS
 from edgelm.runtime import Runtime, RuntimeOptions
 from tests.command import run_cli
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.config import ModelConfig
+from edgelm.model.config import ModelConfig
 from edgelm.model.weights import Weights, random_weights
 
 MIXERS = ("mcsd_g", "mcsd")
@@ -20,7 +20,7 @@ def tiny_config(mixer: str = "mcsd_g", **changes: Any) -> ModelConfig:
     }  # fmt: skip
     if mixer == "mcsd":  # its channels share the features of both sections and the width
         sizes |= {"slope_dim": 4, "n_channels": 4}
-    return ModelConfig(**{**sizes, "mixer": mixer, **changes})
+    return ModelConfig.flat(**{**sizes, "mixer": mixer, **changes})
 
 
 def random_model(

@@ -8,10 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgelm.config import ModelConfig
-from edgelm.export.step import FLOAT, state_shapes, weight_bytes
+from edgelm.export.step import weight_bytes
+from edgelm.graph.weighted import FLOAT
 from edgelm.kernels.stream import read_words
-from edgelm.model.quantize import BLOCK, Precision
+from edgelm.matrices.quantize import BLOCK, Precision
+from edgelm.model.config import ModelConfig
+from edgelm.model.state import state_bytes
+from edgelm.model.weights import tensors
 
 PASS_BYTES = 4_000_000
 """A smaller set of weights is read as often as that takes, within the kernel: a call must not be felt."""
@@ -31,11 +34,11 @@ def weights_per_token(config: ModelConfig, pairs_per_token: float, precision: Pr
     precision : Precision
         As a graph of it holds them.
     """
-    total = 0.0
+    total, specs = 0.0, tensors(config)
     for name, n_bytes in weight_bytes(config, precision).items():
         if name == "embed":
             total += n_bytes + n_bytes / config.vocab_size
-        elif name.endswith((".w1", ".w2")):
+        elif specs[name].blocks:
             total += n_bytes / config.n_blocks * pairs_per_token / config.n_layers
         else:
             total += n_bytes
@@ -44,8 +47,7 @@ def weights_per_token(config: ModelConfig, pairs_per_token: float, precision: Pr
 
 def bytes_per_token(config: ModelConfig, pairs_per_token: float, precision: Precision = FLOAT) -> int:
     """``weights_per_token``, and the state (float32) read and written once."""
-    state_bytes = 4 * sum(math.prod(shape) for shape in state_shapes(config).values())
-    return weights_per_token(config, pairs_per_token, precision) + 2 * state_bytes
+    return weights_per_token(config, pairs_per_token, precision) + 2 * state_bytes(config)
 
 
 def narrow(config: ModelConfig, precision: Precision = FLOAT) -> ModelConfig:
@@ -53,11 +55,9 @@ def narrow(config: ModelConfig, precision: Precision = FLOAT) -> ModelConfig:
 
     A graph of integers needs widths of 32, or its matrices would not be packed.
     """
-    width = math.lcm(4 if precision == FLOAT else BLOCK, config.n_channels)
-    return replace(
-        config, vocab_size=width, d_model=width, key_dim=4, value_dim=width // math.gcd(width, config.n_heads),
-        slope_dim=width, block_size=width, shared_size=width,
-    )  # fmt: skip
+    width = math.lcm(4 if precision == FLOAT else BLOCK, config.mixer.grain, config.ffn.grain)
+    parts = {name: getattr(config, name).narrowed(width) for name in ("mixer", "ffn")}
+    return replace(config, vocab_size=width, d_model=width, **parts)
 
 
 def read_rate(n_bytes: int, seconds: float) -> float:

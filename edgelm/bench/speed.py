@@ -17,7 +17,7 @@ from edgelm.bench.timing import rate
 from edgelm.engine.opening import open_session
 from edgelm.engine.session import PREFILL_STEPS, OrtSession, Snapshot
 from edgelm.export.step import build_graph
-from edgelm.model.quantize import PRECISIONS
+from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model.weights import random_weights
 from edgelm.runtime import Runtime
 from edgelm.text.general import rehearsal_text

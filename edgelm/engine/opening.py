@@ -15,13 +15,12 @@ from edgelm import ports
 from edgelm.config import graph_choice
 from edgelm.engine.session import OrtSession
 from edgelm.export.step import build_graph
+from edgelm.matrices.quantize import BLOCK, PRECISIONS
 from edgelm.model.hub import Model
-from edgelm.model.packing import divides, integers, unpack_one
-from edgelm.model.quantize import BLOCK, PRECISIONS
-from edgelm.model.weights import Weights, adaptable_names, shapes
+from edgelm.model.packing import integers, unpack_one
+from edgelm.model.weights import Weights, adaptable_names, block_names, tensors
 
 Array = np.ndarray
-W2 = ".ffn.w2"
 
 
 def precision_of(model: Model) -> str:
@@ -64,9 +63,11 @@ def open_session(model: Model, threads: int = 1, precision: str | None = None, *
 def _frozen(model: Model) -> Weights:
     """What the integer graph of a model names and does not hold."""
     frozen: Weights = {}
-    for name in sorted(set(shapes(model.config)) - set(adaptable_names(model.config))):
-        if divides(name, model.config):
-            frozen[name + ".q"], frozen[name + ".scale"] = integers(model.packed, name)
+    for name, spec in sorted(tensors(model.config).items()):
+        if spec.learns:
+            continue
+        if spec.divides:
+            frozen[name + ".q"], frozen[name + ".scale"] = integers(model.packed, name, blocks=spec.blocks)
         else:
             frozen[name] = unpack_one(model.packed, name)
     return frozen
@@ -90,11 +91,13 @@ class IntegerBlocks:
         self._model = model
         # What was written before now is not in the file.
         self._seen = np.zeros_like(model.guard.versions)
-        self._names = [name for name in adaptable_names(model.config) if name.endswith(W2)]
+        self._names = block_names(model.config)
         self.arrays: Weights = {}
-        for name in self._names if divides(self._names[0], model.config) else ():
+        for name in self._names:
+            if not tensors(model.config)[name].divides:
+                continue
             # Not a view of what the file gave: it is changed here.
-            q, scale = integers(model.packed, name)
+            q, scale = integers(model.packed, name, blocks=True)
             self.arrays |= {name + ".q": q.copy(), name + ".scale": scale}
 
     def refresh(self) -> None:

@@ -8,10 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
-from edgelm.config import ModelConfig, no_telemetry
+from edgelm.config import no_telemetry
 from edgelm.errors import ModelFileError
+from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
-from edgelm.model.reference import State, forward
+from edgelm.model.reference import forward
+from edgelm.model.state import empty_state
 from edgelm.model.weights import Weights
 
 # Nothing leaves the device: it would start to collect as soon as it is imported.
@@ -214,7 +216,7 @@ class ReferenceSession:
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self._config, self._weights = config, weights
         self.vocab_size = config.vocab_size
-        self._state = State.empty(config, weights["embed"].dtype.type)
+        self._state = empty_state(config, weights["embed"].dtype.type)
 
     def run(self, ids: Array, first_logit: int | None = None) -> Array:
         """Feeds ids [T]; returns logits [N,V] from ``first_logit`` on (default: the last alone)."""
@@ -223,15 +225,12 @@ class ReferenceSession:
 
     def reset(self) -> None:
         """Forgets everything that was fed."""
-        self._state = State.empty(self._config, self._weights["embed"].dtype.type)
+        self._state = empty_state(self._config, self._weights["embed"].dtype.type)
 
     def snapshot(self) -> Snapshot:
         """A copy of the state."""
-        s = self._state.copy()
-        return [*s.conv, *s.slope, s.norm, *s.decay]
+        return [array.copy() for array in self._state.values()]
 
     def restore(self, snapshot: Snapshot) -> None:
         """Returns to a state that ``snapshot`` gave."""
-        n = self._config.n_layers
-        parts = [array.copy() for array in snapshot]
-        self._state = State(parts[:n], parts[n : 2 * n], parts[2 * n], parts[2 * n + 1 :])
+        self._state = {name: saved.copy() for name, saved in zip(self._state, snapshot, strict=True)}

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from edgelm.errors import InputError
-from edgelm.export.step import state_shapes
+from edgelm.matrices.quantize import Precision
 from edgelm.model.hub import Model
-from edgelm.model.quantize import Precision
+from edgelm.model.state import state_shapes
 
 CARD = """# {name}, exported from edgelm
 

@@ -1,6 +1,6 @@
 """The router and the neuron blocks: only the blocks that are awake are read, computed and changed.
 
-Equations: ``edgelm.model.reference.activations`` and ``block_ffn``. A *pair* is a token and a block that
+Equations: ``edgelm.cells.block_ffn.paper``. A *pair* is a token and a block that
 wakes for it; pairs stand grouped by block, so that a block's weights are read once a segment.
 """
 
@@ -82,43 +82,55 @@ def room_for(n_steps: int, size: int, width: int) -> int:
     return 2 * size * width + 2 * n_steps * width + n_steps * size
 
 
-@entry(F2, F2, (F3, U3, F3), F3, I1, I1, F2, F2, F2, F1, F2)
-def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, plain, room, y):  # type: ignore[no-untyped-def]
+@entry(F2, F2, F3, F3, I1, I1, F2, F2, F1, F2)
+def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, room, y):  # type: ignore[no-untyped-def]
     """y [T,D] += sum over awake blocks of a SiLU(h W1') W2'.
 
-    h [T,D]; a [T,M]; w1: float32 [M,B,D], or none of them and uint8 around 128 [M,B,D] with scales [M,B,D/32];
-    w2 [M,D,B]; hidden and slope [pairs,B] overwritten with SiLU(h W1') and its derivative there, for backward;
-    plain [B,D] and room are overwritten.
+    h [T,D]; a [T,M]; w1 [M,B,D]; w2 [M,D,B]; hidden and slope [pairs,B] overwritten with SiLU(h W1') and its
+    derivative there, for backward; room is overwritten.
     """
+    for i in range(w2.shape[0]):
+        first, last = starts[i], starts[i + 1]
+        if first < last:
+            _products(h, tokens[first:last], w1[i], slope[first:last])
+            _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y)
+
+
+@entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F2, F1, F2)
+def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, plain, room, y):  # type: ignore[no-untyped-def]
+    """``blocks_forward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32]; plain [B,D] overwritten."""
     n_blocks, width, size = w2.shape
-    out = size * width
-    strengths = out + h.shape[0] * width
     for i in range(n_blocks):
         first, last = starts[i], starts[i + 1]
-        n = last - first
-        if n == 0:
-            continue
-        if w1[0].shape[0]:
-            _products(h, tokens[first:last], w1[0][i], slope[first:last])
-        else:
+        if first < last:
             for b in range(size):
                 for j in range(0, width, LANES):
-                    widen(w1[1], (i * size + b) * width + j, w1[2][i, b, j // RUN], plain, b * width + j)
+                    widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], plain, b * width + j)
             _products(h, tokens[first:last], plain, slope[first:last])
-        for p in range(n):
-            strength = a[tokens[first + p], i]
-            for b in range(size):
-                x = slope[first + p, b]
-                sig = sigmoid(x)
-                hidden[first + p, b] = x * sig
-                room[strengths + p * size + b] = x * sig * strength
-                slope[first + p, b] = sig * (ONE + x * (ONE - sig))
-        turn(w2, i * size * width, width, size, room, 0)
-        product(room, strengths, size, room, 0, LANES, size * LANES, room, out, width, n, width, size)
-        _scatter(room, out, tokens, first, n, y)
+            _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y)
 
 
-@entry(F2, F2, (F3, U3, F3), F3, I1, I1, F2, F2, F1, F2, F2)
+@kernel
+def _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y):  # type: ignore[no-untyped-def]
+    """What block i adds to y, where slope holds h W1'; slope and hidden as ``blocks_forward`` leaves them."""
+    width, size = w2.shape[1:]
+    first, n = starts[i], starts[i + 1] - starts[i]
+    out = size * width
+    strengths = out + h.shape[0] * width
+    for p in range(n):
+        strength = a[tokens[first + p], i]
+        for b in range(size):
+            x = slope[first + p, b]
+            sig = sigmoid(x)
+            hidden[first + p, b] = x * sig
+            room[strengths + p * size + b] = x * sig * strength
+            slope[first + p, b] = sig * (ONE + x * (ONE - sig))
+    turn(w2, i * size * width, width, size, room, 0)
+    product(room, strengths, size, room, 0, LANES, size * LANES, room, out, width, n, width, size)
+    _scatter(room, out, tokens, first, n, y)
+
+
+@entry(F2, F2, F3, F3, I1, I1, F2, F2, F1, F2, F2)
 def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh):  # type: ignore[no-untyped-def]
     """Gradients of ``blocks_forward``, but for those of the weights.
 
@@ -126,35 +138,52 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh):
     """
     n_blocks, width, size = w2.shape
     tile = size * width
-    rows = tile
-    out = rows + dy.shape[0] * width
-    act = out + dy.shape[0] * width
+    out = tile + dy.shape[0] * width
     da[:] = 0
     for i in range(n_blocks):
         first, n = starts[i], starts[i + 1] - starts[i]
-        if n == 0:
-            continue
-        _gather(dy, tokens, first, n, room, rows)
-        product(room, rows, width, w2, i * tile, size, LANES, room, act, size, n, size, width)
-        for p in range(n):
-            # dL/dhidden without the strength gives da; with it, the gradient of h W1'.
-            strength = a[tokens[first + p], i]
-            # A sum apart from what is stored: beside a store it is vectorised or not by where the arrays lie, and
-            # rounded so. What is learned must be the same to the last bit.
-            dot = ZERO
-            for b in range(size):
-                dot += room[act + p * size + b] * hidden[first + p, b]
-            da[tokens[first + p], i] = dot
-            for b in range(size):
-                slope[first + p, b] *= room[act + p * size + b] * strength
-        if w1[0].shape[0]:
-            product(slope, first * size, size, w1[0], i * tile, width, LANES, room, out, width, n, width, size)
-        else:
+        if n > 0:
+            _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da)
+            product(slope, first * size, size, w1, i * tile, width, LANES, room, out, width, n, width, size)
+            _scatter(room, out, tokens, first, n, dh)
+
+
+@entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F1, F2, F2)
+def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, room, da, dh):  # type: ignore[no-untyped-def]
+    """``blocks_backward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32]."""
+    n_blocks, width, size = w2.shape
+    out = size * width + dy.shape[0] * width
+    da[:] = 0
+    for i in range(n_blocks):
+        first, n = starts[i], starts[i + 1] - starts[i]
+        if n > 0:
+            _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da)
             for b in range(size):
                 for j in range(0, width, LANES):
-                    widen(w1[1], (i * size + b) * width + j, w1[2][i, b, j // RUN], room, j * size + b * LANES)
+                    widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], room, j * size + b * LANES)
             product(slope, first * size, size, room, 0, LANES, size * LANES, room, out, width, n, width, size)
-        _scatter(room, out, tokens, first, n, dh)
+            _scatter(room, out, tokens, first, n, dh)
+
+
+@kernel
+def _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da):  # type: ignore[no-untyped-def]
+    """Of block i: da, and slope replaced by the gradient of h W1'."""
+    width, size = w2.shape[1:]
+    first, n, tile = starts[i], starts[i + 1] - starts[i], size * width
+    act = tile + 2 * dy.shape[0] * width
+    _gather(dy, tokens, first, n, room, tile)
+    product(room, tile, width, w2, i * tile, size, LANES, room, act, size, n, size, width)
+    for p in range(n):
+        # dL/dhidden without the strength gives da; with it, the gradient of h W1'.
+        strength = a[tokens[first + p], i]
+        # A sum apart from what is stored: beside a store it is vectorised or not by where the arrays lie, and
+        # rounded so. What is learned must be the same to the last bit.
+        dot = ZERO
+        for b in range(size):
+            dot += room[act + p * size + b] * hidden[first + p, b]
+        da[tokens[first + p], i] = dot
+        for b in range(size):
+            slope[first + p, b] *= room[act + p * size + b] * strength
 
 
 @entry(F2, F2, I1, I1, F2, F1, F3)
@@ -169,28 +198,41 @@ def blocks_w2_backward(dy, a, starts, tokens, hidden, room, dw2):  # type: ignor
             _w2_gradient(dy, a, i, starts, tokens, hidden, room, dw2, i * width * size)
 
 
-@entry(F2, F2, I1, I1, F2, (F2, U2, F2), F1, F, F1, F2)
+@entry(F2, F2, I1, I1, F2, F2, F1, F, F1, F2)
 def blocks_w2_step(dy, a, starts, tokens, hidden, base, rate, pull, room, w2):  # type: ignore[no-untyped-def]
     """w2 <- w2 - rate dw2 + pull (base - w2) of the blocks that are awake in the segment.
 
-    The gradient of a block is made, used and forgotten where it stays in cache. w2 [M,D B]; base float32 of that
-    shape, or none and uint8 around 128 with scales [M,D B/32]; rate [M]; the others as for ``blocks_w2_backward``.
+    The gradient of a block is made, used and forgotten where it stays in cache. w2 and base [M,D B]; rate [M]; the
+    others as for ``blocks_w2_backward``.
     """
     n_blocks, tile = w2.shape
     given = room[len(room) - tile :]
     for i in range(n_blocks):
-        if starts[i] == starts[i + 1]:
-            continue
-        _w2_gradient(dy, a, i, starts, tokens, hidden, room, room, 0)
-        # Either base goes through the same loop: of two loops the compiler may round one otherwise.
-        if base[0].shape[0]:
-            row = base[0][i]
+        if starts[i] < starts[i + 1]:
+            # Copied as the integers are made numbers: of two ways the compiler may round one otherwise.
+            row = base[i]
             for j in range(tile):
                 given[j] = row[j]
-        else:
+            _w2_step(dy, a, i, starts, tokens, hidden, given, rate[i], pull, room, w2)
+
+
+@entry(F2, F2, I1, I1, F2, U2, F2, F1, F, F1, F2)
+def blocks_w2_step_int8(dy, a, starts, tokens, hidden, q, scale, rate, pull, room, w2):  # type: ignore[no-untyped-def]
+    """``blocks_w2_step`` with the base as uint8 around 128, q [M,D B], times scale [M,D B/32]."""
+    n_blocks, tile = w2.shape
+    given = room[len(room) - tile :]
+    for i in range(n_blocks):
+        if starts[i] < starts[i + 1]:
             for j in range(0, tile, LANES):
-                widen(base[1], i * tile + j, base[2][i, j // RUN], given, j)
-        step(room[:tile], given, rate[i], pull, w2[i])
+                widen(q, i * tile + j, scale[i, j // RUN], given, j)
+            _w2_step(dy, a, i, starts, tokens, hidden, given, rate[i], pull, room, w2)
+
+
+@kernel
+def _w2_step(dy, a, i, starts, tokens, hidden, base, rate, pull, room, w2):  # type: ignore[no-untyped-def]
+    """The step of block i, towards base [D B]."""
+    _w2_gradient(dy, a, i, starts, tokens, hidden, room, room, 0)
+    step(room[: len(base)], base, rate, pull, w2[i])
 
 
 @entry(F2, I1, I1, F2, F3)

@@ -28,9 +28,9 @@ from edgelm.interrupt import held_back
 from edgelm.log.change import GATES, WATCH, apply_change, digest, misfit
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, PAIRED, UNLOGGED, Entry
 from edgelm.log.profile import Profile
+from edgelm.matrices.matrix import Operand
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
-from edgelm.model.packing import Tensor
 from edgelm.text.tokenizer import DOC_ID
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Adaptation:
         self.load_checkpoint()
 
     @cached_property
-    def base(self) -> dict[str, Tensor]:
+    def base(self) -> dict[str, Operand]:
         """The adaptable weights before any learning; read before they are overwritten for the first time."""
         return self.model.base()
 
@@ -161,7 +161,7 @@ class Adaptation:
         remember(memory, entries, [self.before(entry) for entry in entries], self.model.tokenizer)
         return memory
 
-    def _replay_from_checkpoint(self, weights: dict[str, Tensor], memory: FastMemory, guard: Guard) -> Replay:
+    def _replay_from_checkpoint(self, weights: dict[str, Operand], memory: FastMemory, guard: Guard) -> Replay:
         """A replay that goes on after the entry of the checkpoint, over ``weights``, which hold that checkpoint."""
         from edgelm.learn.replay import Replay
 

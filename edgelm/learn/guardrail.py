@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgelm.config import LearnConfig, ModelConfig
-from edgelm.learn.network import Network
-from edgelm.model.packing import Operands
-from edgelm.model.reference import State
+from edgelm.config import LearnConfig
+from edgelm.matrices.matrix import Operands
+from edgelm.model.config import ModelConfig
+from edgelm.model.state import empty_state
+from edgelm.network.network import Network
 from edgelm.text.general import general_text
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 
@@ -68,7 +69,7 @@ class Guardrail:
         return sum(self._nats(network, i) for i in chosen) / sum(self._base_nats[i] for i in chosen) - 1
 
     def _nats(self, network: Network, excerpt: int) -> float:
-        ids, state, total = self._excerpts[excerpt], State.empty(self._model, network.dtype.type), 0.0
+        ids, state, total = self._excerpts[excerpt], empty_state(self._model, network.dtype.type), 0.0
         for start in range(0, len(ids) - 1, network.max_steps):
             targets = ids[start + 1 : start + network.max_steps + 1]
             total += float(network.forward(ids[start : start + len(targets)], targets, state).sum())

@@ -14,14 +14,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgelm.config import LearnConfig, ModelConfig
+from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
 from edgelm.kernels.optim import pulled_step
-from edgelm.learn.network import Network
+from edgelm.matrices.matrix import Operands
+from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
-from edgelm.model.packing import Operands
-from edgelm.model.reference import State
-from edgelm.model.weights import Weights, adaptable_names, shapes
+from edgelm.model.state import State, empty_state
+from edgelm.model.weights import Weights, adaptable_names, block_names, tensors
+from edgelm.network.network import Network
 
 Array = np.ndarray
 OnSegment = Callable[[int, Array], None]
@@ -53,10 +54,10 @@ class Learner:
         self.model, self.weights, self.base, self.config = model, weights, base, config
         self._guard = guard or Guard(model)
         self.names = adaptable_names(model)
-        # The gradient of w2 is never whole: each block's is made when it is written.
+        # The gradients of neuron blocks are never whole: each block's is made when it is written.
         self.network = Network(model, weights, (), config.segment)
         self._dtype = self.network.dtype.type
-        self._blocks = [f"layers.{i}.ffn.w2" for i in range(model.n_layers)]
+        self._blocks = block_names(model)
         # Gradients are sums over the segment; its mean is what grad_rms was measured on. A short segment is
         # worth its tokens.
         rate = config.rate * 1e-3 / config.segment
@@ -79,7 +80,7 @@ class Learner:
 
     def new_state(self) -> State:
         """The state before a document."""
-        return State.empty(self.model, self._dtype)
+        return empty_state(self.model, self._dtype)
 
     def prepare(self) -> None:
         """Loads, or the first time compiles, all kernels; nothing is learned."""
@@ -88,9 +89,8 @@ class Learner:
         self.network.backward()
         spare, nothing = np.zeros(1, self._dtype), self._dtype(0)
         pulled_step(spare, spare, nothing, nothing, spare)
-        ffn, block = self.network.ffns[0], self._blocks[0]
-        ffn.starts[:] = 0  # nobody is awake, nothing is written
-        ffn.step_w2(self.base[block], self._rates[block], nothing)
+        for name in self._blocks[:1]:
+            self.network.step_blocks(name, self.base[name], np.zeros_like(self._rates[name]), nothing)
 
     def score(self, ids: Sequence[int] | Array) -> Array:
         """Losses in nats of ids[1:], each after all before it; nothing is learned."""
@@ -136,7 +136,7 @@ class Learner:
         if not np.isfinite(losses).all() or losses.mean() > MAX_LOSS:
             raise DivergenceError(f"loss {losses.mean():.1f} nats per token; the text was not learned")
         network.backward()
-        # What is not finite on its way back shows in the gains and in log_gamma; w2 need not be read for it. Finite
+        # What is not finite on its way back shows in the gains and in log_gamma; blocks need not be read for it. Finite
         # numbers whose product is not would show in the next loss.
         if not all(np.isfinite(np.vdot(grad, grad)) for grad, *_ in self._small):
             raise DivergenceError("a gradient is not finite; the text was not learned")
@@ -144,8 +144,8 @@ class Learner:
         with self._guard.writing(network.awake):
             for grad, base, weight, rate in self._small:
                 pulled_step(grad, base, rate, pull, weight)
-            for ffn, name in zip(network.ffns, self._blocks, strict=True):
-                ffn.step_w2(self.base[name], self._rates[name], pull)
+            for name in self._blocks:
+                network.step_blocks(name, self.base[name], self._rates[name], pull)
 
 
 def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[Sequence[int]], segment: int) -> Weights:
@@ -153,13 +153,13 @@ def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[S
 
     A number for each tensor; [M] for neuron blocks, over the segments in which a block is awake.
     """
-    names = list(shapes(model))
+    names = list(tensors(model))
     network = Network(model, weights, names, segment)
-    blocks = {name for name in names if name.endswith((".w1", ".w2"))}
+    blocks = {name for name, spec in tensors(model).items() if spec.blocks}
     sums = {name: np.zeros(model.n_blocks if name in blocks else 1) for name in names}
     counts = {name: np.zeros_like(total) for name, total in sums.items()}
     for ids in documents:
-        array, state = np.asarray(ids, np.int64), State.empty(model)
+        array, state = np.asarray(ids, np.int64), empty_state(model)
         for start in range(0, len(array) - segment, segment):
             network.forward(array[start : start + segment], array[start + 1 : start + segment + 1], state)
             network.backward()

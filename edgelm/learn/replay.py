@@ -31,10 +31,10 @@ from edgelm.learn.guardrail import Guardrail
 from edgelm.learn.learner import Learner, OnSegment
 from edgelm.log.change import GATES, WATCH, apply_change, digest, pack_change
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, PAIRED, WORDLESS, Entry
+from edgelm.matrices.matrix import Operands
 from edgelm.memory.fast_memory import FastMemory
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
-from edgelm.model.packing import Operands
 from edgelm.model.weights import Weights
 from edgelm.text.conversation import USER_LABEL, user_turn
 from edgelm.text.general import rehearsal_text

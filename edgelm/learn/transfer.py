@@ -109,7 +109,7 @@ def _refuse_harm(adaptation: Adaptation, changes: Weights, what: str, advice: st
     if name := misfit(changes, model.config):
         raise ProfileError(f"{what}: damaged at {name!r}")
     from edgelm.learn.guardrail import Guardrail
-    from edgelm.learn.network import Network
+    from edgelm.network.network import Network
 
     weights = {name: array.copy() for name, array in model.adaptable.items()}
     apply_change(changes, adaptation.base, weights)

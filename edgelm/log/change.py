@@ -9,10 +9,10 @@ import hashlib
 
 import numpy as np
 
-from edgelm.config import ModelConfig
 from edgelm.errors import DivergenceError
-from edgelm.model.packing import Operands
-from edgelm.model.weights import Weights, adaptable_names, shapes
+from edgelm.matrices.matrix import Operands
+from edgelm.model.config import ModelConfig
+from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
 
 BLOCKS = ".blocks"
 GATES, WATCH = "memory.gates", "gate.watch"
@@ -27,10 +27,10 @@ def pack_change(weights: Weights, base: Operands, config: ModelConfig) -> Weight
     DivergenceError
         A difference does not fit float16.
     """
-    changes: Weights = {}
+    changes, specs = Weights(), tensors(config)
     for name in adaptable_names(config):
         change = weights[name] - base[name]
-        if change.ndim == 3:
+        if specs[name].blocks:
             blocks = np.flatnonzero(change.any((1, 2)))
             if not blocks.size:
                 continue

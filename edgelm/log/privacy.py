@@ -13,9 +13,9 @@ import math
 
 import numpy as np
 
-from edgelm.config import ModelConfig
 from edgelm.log.change import BLOCKS
-from edgelm.model.weights import Weights, adaptable_names, shapes
+from edgelm.model.config import ModelConfig
+from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
 
 CLIP = 1.0
 """C, a Euclidean norm over all weights together; it must not depend on what was learned."""
@@ -75,6 +75,6 @@ def hidden(changes: Weights, config: ModelConfig, epsilon: float, rng: np.random
             blocks = changes.get(name + BLOCKS)
             values[slice(None) if blocks is None else blocks] += kept * changes[name].astype(np.float64)
         private[name] = values.clip(-60_000, 60_000).astype(np.float16)
-        if values.ndim == 3:
+        if tensors(config)[name].blocks:
             private[name + BLOCKS] = np.arange(len(values), dtype=np.int32)
     return private

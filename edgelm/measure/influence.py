@@ -15,10 +15,10 @@ from edgelm.chat import Chat
 from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.documents import remember
 from edgelm.learn.learner import Learner
-from edgelm.learn.network import Network
 from edgelm.log.entry import CHAT, PAIRED, Entry
 from edgelm.memory.fast_memory import FastMemory
-from edgelm.model.weights import Weights
+from edgelm.model.weights import Weights, tensors
+from edgelm.network.network import Network
 from edgelm.text.conversation import user_turn
 from edgelm.text.tokenizer import DOC_ID
 
@@ -106,7 +106,7 @@ def _gradients(learner: Learner, network: Network, ids: np.ndarray, first: int) 
         network.logits[: max(0, first - 1 - start)] = 0  # by now they hold the gradients of the losses
         network.backward()
         for name, sum_ in total.items():
-            if sum_.ndim == 3:
+            if tensors(learner.model)[name].blocks:
                 awake = network.awake[int(name.split(".")[1])]
                 sum_[awake] += network.grads[name][awake]
             else:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgelm.config import ModelConfig
 from edgelm.engine.sampler import log_softmax
 from edgelm.engine.session import OrtSession
+from edgelm.model.config import ModelConfig
 from edgelm.text.tokenizer import Tokenizer, document_ids
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class Score:
 
 def awake_fraction(config: ModelConfig, pairs_per_token: float) -> float:
     """Share of neurons awake, when ``pairs_per_token`` blocks wake over all layers together."""
-    per_layer = pairs_per_token / config.n_layers * config.block_size + config.shared_size
-    return per_layer / (config.n_blocks * config.block_size + config.shared_size)
+    return config.ffn.share_awake(pairs_per_token / config.n_layers)
 
 
 def score_text(

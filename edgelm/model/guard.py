@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from edgelm.config import ModelConfig
+from edgelm.model.config import ModelConfig
 
 Array = np.ndarray
 

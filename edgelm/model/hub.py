@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.config import ModelConfig
 from edgelm.errors import ConfigError, ModelFileError
+from edgelm.matrices.matrix import Operand
 from edgelm.model import tensorfile
+from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
-from edgelm.model.packing import Tensor, check_packed, operand, shift, unpack_one
-from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes
+from edgelm.model.packing import check_packed, operand, shift, unpack_one
+from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes, tensors
 from edgelm.text.tokenizer import Tokenizer
 
 Array = np.ndarray
@@ -123,7 +124,7 @@ class Model:
         return frozen | adaptable
 
     @cached_property
-    def operands(self) -> dict[str, Tensor]:
+    def operands(self) -> dict[str, Operand]:
         """All tensors for learning; those of ``adaptable`` are the same arrays. Frozen matrices are the integers of the
         file, or the float32 that answers are computed with."""
         if self.answers_in_float32:
@@ -132,7 +133,7 @@ class Model:
         frozen = {name: operand(packed, name) for name in shapes(self.config) if name not in self.adaptable}
         return frozen | self.adaptable
 
-    def base(self) -> dict[str, Tensor]:
+    def base(self) -> dict[str, Operand]:
         """What learning changes as it is in the file; to be asked for before any of it is changed."""
         packed = self.packed
         return {
@@ -319,7 +320,8 @@ def _read_grad_rms(path: Path, manifest: Manifest) -> Weights:
         rms = grad_rms.get(name)
         if rms is None:
             raise ModelFileError(f"{path} lacks {name!r}; get the model again")
-        fits = rms.shape in ((), (1,)) or (name.endswith(".w2") and rms.shape == (config.n_blocks,))
+        spec = tensors(config)[name]
+        fits = rms.shape in ((), (1,)) or (spec.blocks and rms.shape == spec.shape[:1])
         if not fits or not (np.isfinite(rms) & (rms > 0)).all():
             raise ModelFileError(f"{path}: {name} holds no usable scale of a gradient; get the model again")
     return grad_rms

@@ -1,63 +1,22 @@
 """The tensors of a model file: matrices as small integers, the rest float32.
 
 int8: ``NAME.q`` and ``NAME.scale``; int4: also ``NAME.zero``. The axis that a product sums over comes last, and runs
-of 32 numbers along it share a scale (``edgelm/model/quantize.py``).
+of 32 numbers along it share a scale (``edgelm/matrices/quantize.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from edgelm.config import ModelConfig
 from edgelm.errors import ModelFileError
-from edgelm.model.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, from_int8, quantize, to_int8
-from edgelm.model.weights import Weights, is_quantizable, shapes
+from edgelm.matrices.matrix import Int8, Operand
+from edgelm.matrices.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, from_int8, quantize, to_int8
+from edgelm.model.config import ModelConfig
+from edgelm.model.weights import Weights, is_quantizable, shapes, sums_over_first
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Int8Matrix:
-    """A matrix as integers; numpy takes it for its float32 numbers [..., n], the axis that a product sums over last.
-
-    Attributes
-    ----------
-    q : ndarray [..., n] of uint8
-        Around 128.
-    scale : ndarray [..., n / 32] of float32
-    """
-
-    q: Array
-    scale: Array
-    dtype = np.dtype(np.float32)
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> Array:
-        runs = self.q.reshape(*self.scale.shape, BLOCK).astype(np.float32)
-        runs -= np.float32(128)
-        runs *= self.scale[..., None]
-        return runs.reshape(self.q.shape).astype(dtype or np.float32, copy=False)
-
-
-Tensor = Array | Int8Matrix
-Operands = Mapping[str, Tensor]
-_SUM_FIRST = ("w_in", "w_out", "shared_w1", "shared_w2")
-"""Matrices [in, out]: their products sum over the first axis; all others sum over the last."""
-
-
-def sums_over_first(name: str) -> bool:
-    """Whether the products of this matrix sum over its first axis."""
-    return name.rsplit(".", 1)[-1] in _SUM_FIRST
-
-
-def divides(name: str, config: ModelConfig) -> bool:
-    """Whether a graph may hold this weight as integers: it is a matrix, and its sums divide into runs."""
-    if name.endswith((".w1", ".w2")):
-        # One operator takes both.
-        return not (config.d_model % BLOCK or config.block_size % BLOCK)
-    return is_quantizable(name) and shapes(config)[name][0 if sums_over_first(name) else -1] % BLOCK == 0
 
 
 def pack(weights: Weights, precision: Precision = PRECISIONS["int8"]) -> Weights:
@@ -109,8 +68,10 @@ def _rows(packed: Mapping[str, Array], name: str) -> Array:
     return from_int8(q if q.dtype == np.int8 else (q ^ np.uint8(128)).view(np.int8), scale)
 
 
-def integers(packed: Mapping[str, Array], name: str) -> tuple[Array, Array]:
+def integers(packed: Mapping[str, Array], name: str, *, blocks: bool) -> tuple[Array, Array]:
     """A matrix of a model file as the integers that ONNX Runtime's operators read; of a shifted one a view.
+
+    ``blocks``: it is one of neuron blocks, which one operator takes together.
 
     Returns
     -------
@@ -126,23 +87,15 @@ def integers(packed: Mapping[str, Array], name: str) -> tuple[Array, Array]:
         rows = packed[name] if name in packed else _rows(packed, name)
         q, scale = to_int8(np.ascontiguousarray(rows.T) if turned else rows)
         q = q.view(np.uint8) ^ np.uint8(128)
-    return q if q.ndim == 3 else q.reshape(*scale.shape, BLOCK), scale.astype(np.float32)
+    return (q if blocks else q.reshape(*scale.shape, BLOCK)), scale.astype(np.float32)
 
 
-def operand(packed: Mapping[str, Array], name: str) -> Tensor:
+def operand(packed: Mapping[str, Array], name: str) -> Operand:
     """One tensor of a model file for learning: as integers where it is int8, of its own memory; else float32."""
     if name + ".q" not in packed or name + ".zero" in packed:
         return unpack_one(packed, name)
     q, scale = packed[name + ".q"], packed[name + ".scale"]
-    return Int8Matrix(q.copy() if q.dtype == np.uint8 else q.view(np.uint8) ^ np.uint8(128), scale.astype(np.float32))
-
-
-def plain(tensor: Tensor, name: str) -> Array:
-    """What ``operand`` gave as float32, of the shape that the model's equations give it; a float32 one as it is."""
-    if not isinstance(tensor, Int8Matrix):
-        return tensor
-    values = np.asarray(tensor)
-    return np.ascontiguousarray(values.T) if sums_over_first(name) else values
+    return Int8(q.copy() if q.dtype == np.uint8 else q.view(np.uint8) ^ np.uint8(128), scale.astype(np.float32))
 
 
 def check_packed(packed: Weights, config: ModelConfig, source: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from edgelm.errors import ModelFileError
 from edgelm.model import hub, tensorfile
 from edgelm.model.archive import LARGEST, MAX_BYTES, NAMES, check_sizes, chunks_of, save, unpack
-from edgelm.model.reference import State
+from edgelm.model.state import state_bytes
 from edgelm.model.weights import count_parameters
 
 Fetch = Callable[[str], Iterable[bytes]]
@@ -81,7 +81,7 @@ def details(folder: Path, pulled: Path) -> dict[str, Any]:
         "sha256": manifest.sha256,
         "shape": config.to_dict(),
         "awake_cap": round(config.max_awake / config.n_blocks, 4),
-        "state_bytes": State.empty(config).nbytes,
+        "state_bytes": state_bytes(config),
         "tokens_trained": manifest.card.get("tokens"),
         "training_seconds": manifest.card.get("training_seconds"),
         "files": [{"name": p.name, "bytes": p.stat().st_size, "sha256": _digest(p)} for p in _files(folder)],

@@ -14,9 +14,10 @@ import pytest
 from edgelm import ports
 from edgelm.engine.opening import IntegerBlocks, open_session, precision_of
 from edgelm.errors import ConfigError
+from edgelm.matrices.quantize import BLOCK
 from edgelm.model import hub
-from edgelm.model.quantize import BLOCK
-from edgelm.model.reference import State, forward
+from edgelm.model.reference import forward
+from edgelm.model.state import empty_state
 from tests.model_folder import edit_manifest, write_tiny_model
 from tests.tiny import random_ids
 
@@ -30,7 +31,7 @@ def model(tiny_model: Path) -> hub.Model:
 
 def off(model: hub.Model, found: np.ndarray, ids: np.ndarray) -> float:
     """Mean difference of logits to the reference, as a share of their spread."""
-    expected, _, _ = forward(ids, model.weights, State.empty(model.config), model.config)
+    expected, _, _ = forward(ids, model.weights, empty_state(model.config), model.config)
     return float(np.abs(found - expected).mean() / expected.std())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +41,8 @@ def test_no_model(tmp_path: Path) -> None:
 def test_a_graph_that_is_not_that_of_the_sizes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = hub.load(str(folder)).config
     for changed, says in (
-        (replace(config, norm_eps=0.5), "is off the reference by"),
-        (replace(config, vocab_size=301), "the weights have no such tensor"),
+        (config.resized(norm_eps=0.5), "is off the reference by"),
+        (config.resized(vocab_size=301), "the weights have no such tensor"),
     ):
         monkeypatch.setattr(opening, "build_graph", lambda _, *a, changed=changed: build_graph(changed, *a))
         assert says in problems(folder)[0]

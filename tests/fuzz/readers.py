@@ -21,14 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelm.config import ModelConfig
 from edgelm.errors import ConfigError, EdgelmError, ModelFileError
 from edgelm.log.change import pack_change
+from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model import hub, tensorfile
 from edgelm.model.archive import NAMES, unpack
-from edgelm.model.packing import divides, integers, operand, pack, plain, unpack_one
-from edgelm.model.quantize import PRECISIONS
-from edgelm.model.weights import adaptable_names, random_weights, shapes
+from edgelm.model.config import ModelConfig
+from edgelm.model.packing import integers, operand, pack, unpack_one
+from edgelm.model.weights import adaptable_names, random_weights, shapes, sums_over_first, tensors
 from edgelm.text.tokenizer import DOC_LINE, Tokenizer, read_spec
 from tests.fuzz import mutations as m
 from tests.model.archives import HOSTILE
@@ -161,7 +161,8 @@ def configurations(room: Room) -> Reader:
             raise ConfigError("no JSON object")
         _check_config(ModelConfig.from_dict(fields))
 
-    others = [config | {"mixer": "mcsd", "n_channels": 4}, hub.read_manifest(hub.BUNDLED / "small").config.to_dict()]
+    published = {"kind": "published", "n_heads": 2, "value_dim": 8, "slope_dim": 16, "n_channels": 4}
+    others = [config | {"mixer": published}, hub.read_manifest(hub.BUNDLED / "small").config.to_dict()]
     return Reader([json.dumps(c).encode() for c in (config, *others)], m.mutate_json, read, ConfigError, 800)
 
 
@@ -294,12 +295,14 @@ def _check_model(model: hub.Model) -> None:
         array = unpack_one(model.packed, name)
         assert (array.shape, array.dtype) == (shape, np.float32), name
         assert np.isfinite(array).all(), name
-        assert plain(operand(model.packed, name), name).shape == shape, name
-        if divides(name, config):
-            assert integers(model.packed, name)[0].size == array.size, name
+        numbers = np.asarray(operand(model.packed, name))
+        assert numbers.shape in (shape, shape[::-1] if sums_over_first(name) else shape), name
+        if tensors(config)[name].divides:
+            found, _ = integers(model.packed, name, blocks=tensors(config)[name].blocks)
+            assert found.size == array.size, name
     for name in adaptable_names(config):
         rates = 1 / (np.float64(model.grad_rms[name]) + 1e-12)
-        assert np.isfinite(np.broadcast_to(rates, config.n_blocks if name.endswith(".w2") else 1)).all(), name
+        assert np.isfinite(np.broadcast_to(rates, config.n_blocks if tensors(config)[name].blocks else 1)).all(), name
     assert model.base().keys() == model.adaptable.keys() <= model.operands.keys()
 
 

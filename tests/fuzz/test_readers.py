@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgelm.config import ModelConfig
 from edgelm.errors import ConfigError, EdgelmError, InputError, ModelFileError, ProfileError
 from edgelm.log.entry import CHAT
 from edgelm.log.profile import Profile
@@ -25,6 +24,7 @@ from edgelm.measure.recall import read_told
 from edgelm.memory.bank import PackedExchanges
 from edgelm.model import hub, tensorfile
 from edgelm.model.archive import unpack
+from edgelm.model.config import ModelConfig
 from edgelm.model.weights import random_weights
 from tests.fuzz import mutations as m
 from tests.fuzz.readers import Reader, Room
@@ -108,7 +108,7 @@ def test_channels_of_the_published_mixer_divide_all_that_passes_them(
     d_model: int, value_dim: int, n_channels: int
 ) -> None:
     with pytest.raises(ConfigError, match="channels"):
-        ModelConfig(300, d_model, 2, 1, 8, value_dim, 20, 4, 32, 2, 32, n_channels, "mcsd")
+        ModelConfig.flat(300, d_model, 2, 1, 8, value_dim, 20, 4, 32, 2, 32, n_channels, "mcsd")
 
 
 @pytest.mark.parametrize("shape", [[4], [1, 1], [2, 2]])

@@ -24,6 +24,7 @@ from tests.memory.test_fast_memory import V, fast_memory, text
 
 Array = np.ndarray
 T, D, F, H, K, VD, M, B, S = 19, 21, 10, 2, 4, 5, 7, 6, 9
+WIDE = 64
 """Sizes that no tile of a kernel divides; more steps than the decay section has in a chunk."""
 EPS = np.float32(1e-5)
 RNG = np.random.default_rng(0)
@@ -107,24 +108,30 @@ def _integers(name: str) -> list[Any]:
 
 
 def _blocks(name: str) -> list[Any]:
-    h, y, w1, w2 = floats((T, D), (T, D), (M, B, D), (M, D, B))
+    width = WIDE if name.endswith("_int8") else D
+    h, y, w1, w2 = floats((T, width), (T, width), (M, B, width), (M, width, B))
     a0, a1, bias, log_gamma, inverse = floats((T, M), (T, M), (M,), (M,), (T,))
     a = naive.route(a0, bias, log_gamma, 3, EPS).astype(np.float32)
     starts, tokens = (np.array(x, np.int64) for x in naive.group(a))
     slope, hidden, da = floats((len(tokens), B), (len(tokens), B), (T, M))
     pairs = [starts, tokens, slope, hidden]
-    plain, room, dh, dw1, dw2 = floats((B, D), (blocks.room_for(T, B, D),), (T, D), (M, B, D), (M, D, B))
-    w1 = (w1, np.zeros((0, B, D), np.uint8), w1[:0])
-    base = ((w2 + 1).reshape(M, -1), np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.float32))
-    of_w2 = [y, a, starts, tokens, hidden]
+    plain, room, dh = floats((B, width), (blocks.room_for(T, B, width),), (T, width))
+    dw1, dw2 = floats((M, B, width), (M, width, B))
+    of_w2, step = [y, a, starts, tokens, hidden], [np.full(M, np.float32(0.2)), np.float32(0.01)]
+    if name.endswith("_int8"):
+        return {
+            "blocks_forward_int8": [h, a, *int8(M, B, WIDE), w2, *pairs, plain, room, y],
+            "blocks_backward_int8": [y, a, *int8(M, B, WIDE), w2, *pairs, room, da, dh],
+            "blocks_w2_step_int8": [*of_w2, *int8(M, WIDE * B), *step, room, w2.reshape(M, -1)],
+        }[name]
     return {
         "route_forward": [a0, bias, log_gamma, 3, EPS, a1, inverse, da],
         "route_backward": [da * (a > 0), a1, log_gamma, inverse, a, a0, bias],
         "group_pairs": [a, np.zeros(M + 1, np.int64), np.zeros(a.size, np.int64)],
-        "blocks_forward": [h, a, w1, w2, *pairs, plain, room, y],
+        "blocks_forward": [h, a, w1, w2, *pairs, room, y],
         "blocks_backward": [y, a, w1, w2, *pairs, room, da, dh],
         "blocks_w2_backward": [*of_w2, room, dw2],
-        "blocks_w2_step": [*of_w2, base, np.full(M, np.float32(0.2)), np.float32(0.01), room, w2.reshape(M, -1)],
+        "blocks_w2_step": [*of_w2, (w2 + 1).reshape(M, -1), *step, room, w2.reshape(M, -1)],
         "blocks_w1_backward": [h, *pairs[:3], dw1],
     }[name]
 

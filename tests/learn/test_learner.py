@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgelm.config import LearnConfig, ModelConfig
+from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
 from edgelm.learn.learner import Learner, measure_grad_rms
-from edgelm.learn.network import Network
+from edgelm.matrices.matrix import Int8
+from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
-from edgelm.model.packing import Int8Matrix, operand, pack, shift, unpack
-from edgelm.model.reference import State, forward
-from edgelm.model.weights import Weights, adaptable_names, shapes
+from edgelm.model.packing import operand, pack, shift, unpack
+from edgelm.model.reference import forward
+from edgelm.model.state import empty_state
+from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
+from edgelm.network.network import Network
 from edgelm.text.tokenizer import document_ids
 from tests import naive
 from tests.tiny import MIXERS, random_ids, random_model, tiny_config
@@ -52,7 +55,7 @@ def test_losses_are_those_before_the_update(mixer: str) -> None:
     ids, config = text(learner.model), learner.model
     seen = [copied(learner.weights)]
     losses = learner.learn(ids, lambda start, losses: seen.append(copied(learner.weights)))
-    state, expected = State.empty(config), []
+    state, expected = empty_state(config), []
     for start, weights in zip(range(0, len(ids) - 1, SEGMENT), seen, strict=False):
         inputs = ids[start : min(start + SEGMENT, len(ids) - 1)]
         logits, state, _ = forward(inputs, weights, state, config)
@@ -77,9 +80,9 @@ def test_learning_from_integers_is_learning_from_what_they_mean(mixer: str) -> N
     shift(packed)
     integers = {name: operand(packed, name) for name in shapes(config)}
     floats = unpack(packed)
-    kept = {name.rsplit(".")[-1] for name, tensor in integers.items() if isinstance(tensor, Int8Matrix)}
+    kept = {name.rsplit(".")[-1] for name, tensor in integers.items() if isinstance(tensor, Int8)}
     assert kept >= {"embed", "w1", "w2", "w_out", "shared_w1", "shared_w2"} | ({"w_in"} if mixer == "mcsd_g" else set())
-    base = {name: integers[name] if isinstance(integers[name], Int8Matrix) else floats[name].copy() for name in names}
+    base = {name: integers[name] if isinstance(integers[name], Int8) else floats[name].copy() for name in names}
     rms = {name: np.full(1, 0.1, np.float32) for name in names}
     found = []
     for operands in (integers | {name: floats[name].copy() for name in names}, floats):
@@ -98,7 +101,7 @@ def test_a_base_of_integers_is_scored_as_what_it_means() -> None:
     integers = {name: operand(packed, name) for name in shapes(config)}
     ids, losses = text(config), []
     for operands in (integers, unpack(packed)):
-        network, state = Network(config, operands, (), SEGMENT), State.empty(config)
+        network, state = Network(config, operands, (), SEGMENT), empty_state(config)
         losses.append(
             [network.forward(ids[i : i + SEGMENT], ids[i + 1 : i + 1 + SEGMENT], state) for i in (0, SEGMENT)]
         )
@@ -125,17 +128,17 @@ def test_a_text_learned_again_and_again_becomes_cheap(mixer: str) -> None:
 def test_the_update_is_the_one_that_is_documented() -> None:
     learner = make_learner(base=0.5, rate=2.0, pull=0.25)
     config, weights, rng = learner.model, learner.weights, np.random.default_rng(5)
-    rms = {n: rng.uniform(1, 2, config.n_blocks if weights[n].ndim == 3 else 1) for n in learner.names}
+    rms = {n: rng.uniform(1, 2, config.n_blocks if tensors(config)[n].blocks else 1) for n in learner.names}
     learner = Learner(config, weights, learner.base, rms, learner.config)
     n_steps = 3  # less than a segment, and weighs less
     ids, before = text(config, n_steps + 1), copied(weights)
     network = Network(config, before, learner.names, SEGMENT)
-    network.forward(ids[:-1], ids[1:], State.empty(config))
+    network.forward(ids[:-1], ids[1:], empty_state(config))
     network.backward()
     learner.learn(ids)
     for name in learner.names:
-        grad, scale, base = (tensors[name] for tensors in (network.grads, rms, learner.base))
-        if grad.ndim == 3:
+        grad, scale, base = (arrays[name] for arrays in (network.grads, rms, learner.base))
+        if tensors(config)[name].blocks:
             awake = network.awake[int(name.split(".")[1])]
             base = np.where(awake[:, None, None], base, before[name])
             grad, scale = np.where(awake[:, None, None], grad, 0), scale[:, None, None]
@@ -244,7 +247,7 @@ def test_a_broken_gradient_is_refused(bad: float, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("layer", [0, 1])
 def test_what_breaks_on_its_way_back_is_refused(layer: int, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = make_learner(base=1)
-    ffn, before = learner.network.ffns[layer], copied(learner.weights)
+    ffn, before = dict(learner.network.passes)[f"layers.{layer}.ffn."], copied(learner.weights)
     backward = ffn.backward
 
     def broken(dy: np.ndarray, dx: np.ndarray) -> None:
@@ -321,7 +324,7 @@ def test_grad_rms_is_that_of_the_mean_loss(mixer: str) -> None:
     ids = text(config, SEGMENT + 1)
     found = measure_grad_rms(config, weights, [ids], SEGMENT)
     network = Network(config, weights, shapes(config), SEGMENT)
-    network.forward(ids[:-1], ids[1:], State.empty(config))
+    network.forward(ids[:-1], ids[1:], empty_state(config))
     network.backward()
     assert found.keys() == shapes(config).keys()
     for name, rms in found.items():

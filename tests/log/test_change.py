@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgelm.config import ModelConfig
 from edgelm.errors import DivergenceError
 from edgelm.log.change import apply_change, digest, misfit, pack_change
-from edgelm.model.weights import Weights, adaptable_names
+from edgelm.model.config import ModelConfig
+from edgelm.model.weights import Weights, adaptable_names, tensors
 from tests.tiny import random_model
 
 W2, GAIN = "layers.0.ffn.w2", "final_norm"
@@ -25,7 +25,7 @@ def _learn(config: ModelConfig, weights: Weights, scale: float, seed: int = 1) -
     """Changes two blocks of the first layer, all of the second's, and every other tensor."""
     rng = np.random.default_rng(seed)
     for name in adaptable_names(config):
-        part = weights[name][[1, 3]] if name.startswith("layers.0") and weights[name].ndim == 3 else weights[name]
+        part = weights[name][[1, 3]] if name.startswith("layers.0") and tensors(config)[name].blocks else weights[name]
         changed = part + rng.normal(0, scale, part.shape).astype(np.float32)
         weights[name][[1, 3] if part.shape != weights[name].shape else slice(None)] = changed
 

@@ -12,7 +12,8 @@ from edgelm.engine.opening import open_session
 from edgelm.errors import InputError
 from edgelm.measure.point import Scorer, on_the_point, read_pairs
 from edgelm.model import hub
-from edgelm.model.reference import State, forward
+from edgelm.model.reference import forward
+from edgelm.model.state import empty_state
 from edgelm.text.tokenizer import DOC_ID
 
 PAIRS = [(f"I saw {n} birds today", f"{n} birds, how nice!") for n in range(24)]
@@ -25,7 +26,7 @@ def test_the_scores_are_those_of_the_reference(tiny_model: Path) -> None:
     for reply, score in zip(replies, scorer.replies(said, replies), strict=True):
         head = [DOC_ID, *model.tokenizer.encode(f"User: {said}\nAssistant:")]
         tail = model.tokenizer.encode(f" {reply}\n")
-        logits, _, _ = forward(np.array([*head, *tail]), model.weights, State.empty(model.config), model.config)
+        logits, _, _ = forward(np.array([*head, *tail]), model.weights, empty_state(model.config), model.config)
         part = logits[len(head) - 1 : -1].astype(np.float64)
         log_p = part - np.log(np.exp(part).sum(-1, keepdims=True))
         assert score == pytest.approx(float(log_p[np.arange(len(tail)), tail].sum()), rel=1e-4)

@@ -69,7 +69,7 @@ def test_the_hash_names_weights_tokenizer_and_sizes(tiny_model: Path, folder: Pa
     assert hub.load(str(folder)).sha256 == sha256
     assert hub.load(str(write_tiny_model(tmp_path / "other", seed=1))).sha256 != sha256
     manifest = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    edit_manifest(folder, config=manifest["config"] | {"max_awake": 1})
+    edit_manifest(folder, config=manifest["config"] | {"ffn": manifest["config"]["ffn"] | {"max_awake": 1}})
     assert hub.load(str(folder)).sha256 != sha256
 
 
@@ -120,7 +120,7 @@ def test_a_manifest_that_lacks_a_part(folder: Path, key: str, value: object) -> 
         ({"d_model": 64}, "embed.q is"),
         ({"n_layers": 3}, "lacks 'layers.2"),
         ({"n_layers": 1}, "has an unknown tensor 'layers.1"),
-        ({"mixer": "mcsd"}, "tensor"),
+        ({"mixer": {"kind": "published", "n_heads": 2, "value_dim": 8, "slope_dim": 16, "n_channels": 4}}, "tensor"),
     ],
 )
 def test_a_configuration_that_does_not_fit(folder: Path, changes: dict[str, object], says: str) -> None:

@@ -8,10 +8,11 @@ import pytest
 from edgelm.engine.session import OrtSession, run_exported
 from edgelm.errors import ModelFileError
 from edgelm.export.step import build_graph
-from edgelm.model.packing import check_packed, divides, integers, pack, shift, sums_over_first, unpack
-from edgelm.model.quantize import BLOCK, PRECISIONS, dequantize, from_int8, quantize, to_int8
-from edgelm.model.reference import State, forward
-from edgelm.model.weights import is_quantizable, shapes
+from edgelm.matrices.quantize import BLOCK, PRECISIONS, dequantize, from_int8, quantize, to_int8
+from edgelm.model.packing import check_packed, integers, pack, shift, unpack
+from edgelm.model.reference import forward
+from edgelm.model.state import empty_state
+from edgelm.model.weights import is_quantizable, shapes, sums_over_first, tensors
 from tests.tiny import MIXERS, random_ids, random_model
 
 EVEN = {
@@ -142,13 +143,13 @@ def test_integers_of_any_file(name: str) -> None:
     assert not any(array.dtype == np.int8 for array in packed.values())
     for tensor, array in unpack(packed).items():
         np.testing.assert_array_equal(array, plain[tensor])
-    for tensor, array in weights.items():
-        if not divides(tensor, config):
+    for tensor, spec in tensors(config).items():
+        if not spec.divides:
             continue
-        q, scale = integers(packed, tensor)
+        q, scale = integers(packed, tensor, blocks=spec.blocks)
         assert (q.dtype, scale.dtype) == (np.uint8, np.float32)
         rows = plain[tensor].T if sums_over_first(tensor) else plain[tensor]
-        assert q.shape == (rows.shape if array.ndim == 3 else (*scale.shape, BLOCK))
+        assert q.shape == (rows.shape if spec.blocks else (*scale.shape, BLOCK))
         assert scale.shape == (*rows.shape[:-1], rows.shape[-1] // BLOCK)
         values = (q.reshape(*scale.shape, BLOCK).astype(np.float32) - 128) * scale[..., None]
         atol = 0 if name == "int8" else 0.563 * float(scale.max())
@@ -161,7 +162,7 @@ def test_int8_graph_is_close_to_the_reference(mixer: str, max_awake: int) -> Non
     config, weights = random_model(mixer, **EVEN, max_awake=max_awake)
     weights = unpack(pack(weights))
     ids = random_ids(config, 60)
-    expected, _, _ = forward(ids, weights, State.empty(config), config)
+    expected, _, _ = forward(ids, weights, empty_state(config), config)
     graph = build_graph(config, weights, PRECISIONS["int8"])
     assert len(graph) < 0.5 * len(build_graph(config, weights))
     session = OrtSession(graph, {})

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edgelm.engine.session import OrtSession, run_exported
-from edgelm.export import step
-from edgelm.export.step import build_graph, state_shapes
+from edgelm.export.step import build_graph
+from edgelm.graph import weighted
+from edgelm.matrices.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, quantize
 from edgelm.measure.score import score_text
 from edgelm.model import hub
-from edgelm.model.packing import sums_over_first
-from edgelm.model.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, quantize
-from edgelm.model.weights import Weights, is_quantizable
+from edgelm.model.state import state_shapes
+from edgelm.model.weights import Weights, is_quantizable, sums_over_first
 from edgelm.text.general import general_text
 from tests.tiny import MIXERS, random_ids, random_model
 
@@ -130,7 +130,7 @@ def _as_computed(weights: Weights, precision: Precision) -> Weights:
 def test_a_graph_computes_with_what_it_holds(
     mixer: str, matrices: str, embed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step, "ACCURACY_LEVEL", 1)
+    monkeypatch.setattr(weighted, "ACCURACY_LEVEL", 1)
     precision = Precision(matrices, embed)
     config, weights = random_model(mixer, **EVEN)
     ids = random_ids(config, 60)

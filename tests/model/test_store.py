@@ -289,4 +289,4 @@ def test_summaries(tiny_model: Path) -> None:
     assert row["precision"] == "int8"
     bundled = store.summary(hub.find(None), tiny_model.parent)
     assert (bundled["where"], bundled["default"]) == ("bundled", True)
-    assert store.details(hub.find(None), tiny_model.parent)["state_bytes"] == 332_800
+    assert store.details(hub.find(None), tiny_model.parent)["state_bytes"] == 331_808

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgelm.config import PRESETS, ModelConfig
+from edgelm.model.config import PRESETS, ModelConfig
 from edgelm.model.weights import (
     Weights,
     adaptable_names,

@@ -13,14 +13,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgelm.config import CONV_WIDTH, PRESETS, ModelConfig  # noqa: E402
+from edgelm.cells.gated_delta.paper import CONV_WIDTH  # noqa: E402
+from edgelm.model.config import PRESETS, ModelConfig  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID, Tokenizer  # noqa: E402
 from tests.tools.tiny_run import kept_signals  # noqa: E402
 from tools.ablate import run as tool  # noqa: E402
 from tools.ablate.variants import VARIANTS, build, sized  # noqa: E402
 from tools.pretrain import chunked, model  # noqa: E402
+from tools.pretrain.cells import functions  # noqa: E402
 
-CONFIG = ModelConfig(40, 64, 2, 2, 8, 16, 32, 8, 16, 8, 16)
+CONFIG = ModelConfig.flat(40, 64, 2, 2, 8, 16, 32, 8, 16, 8, 16)
 WINDOW = 24
 LARGER = {"n-gram", "dense-awake"}  # other sizes, as their titles say
 
@@ -28,7 +30,7 @@ LARGER = {"n-gram", "dense-awake"}  # other sizes, as their titles say
 @pytest.fixture(autouse=True)
 def in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recurrences by tensor operations: quick without compiled kernels too."""
-    monkeypatch.setattr(model, "recurrences", lambda x: chunked)
+    monkeypatch.setattr(functions, "recurrences", lambda x: chunked)
 
 
 def logits(made: Any, ids: np.ndarray) -> Any:
@@ -189,11 +191,11 @@ def test_first_mixer_differs_in_its_start_alone() -> None:
     torch.manual_seed(0)
     now = build("mcsd-g", CONFIG, WINDOW, 0.25).layers[0].mixer
     first = build("rare-wide", CONFIG, WINDOW, 0.25).layers[0].mixer
-    keys = slice(CONFIG.slope_dim + 16, CONFIG.slope_dim + 32)
+    keys = slice(CONFIG.mixer.slope_dim + 16, CONFIG.mixer.slope_dim + 32)
     assert (now.conv[keys, -2] > now.conv[keys, -1]).all() and (first.conv[keys, -2] < first.conv[keys, -1]).all()
     assert first.write_bias.tolist() == [-2, -2]
     kept = build("reset", sized("reset", CONFIG), WINDOW, 0.25).layers[0].mixer
-    assert kept.config.n_heads == 4 and not kept.write_bias.any()
+    assert kept.cell.n_heads == 4 and not kept.write_bias.any()
 
 
 @pytest.mark.jit_only

@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgelm.config import PRESETS  # noqa: E402
+from edgelm.model.config import PRESETS  # noqa: E402
 from tests.tools.tiny_run import CONFIG, MIXTURE  # noqa: E402
 from tools.pretrain import chunked, gpu, release, scan  # noqa: E402
 
@@ -42,7 +42,7 @@ def test_it_leaves_weights_that_become_a_model(
     assert run["parts"] > 1
     assert run["plan"]["minutes"] < 2 / 60, "judged too slow, it began again with the time that was left"
     assert sorted(path.name for path in run_gpu.iterdir()) == sorted(
-        ["log.csv", gpu.RUN, *(f"weights-{i}.safetensors" for i in range(1, run["parts"] + 1))]
+        ["keys.csv", "log.csv", gpu.RUN, *(f"weights-{i}.safetensors" for i in range(1, run["parts"] + 1))]
     )
     words = f"release {run_gpu} {shards} {tokenizer_file} {tmp_path / 'model'} --name tiny --rms-tokens 500"
     monkeypatch.setattr(sys, "argv", words.split())

@@ -12,10 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgelm.config import ModelConfig  # noqa: E402
+from edgelm.model.config import ModelConfig  # noqa: E402
 from tools.pretrain import chunked, keys, model  # noqa: E402
+from tools.pretrain.cells import functions  # noqa: E402
 
-CONFIG = ModelConfig(40, 64, 2, 2, 8, 16, 32, 8, 16, 8, 16)
+CONFIG = ModelConfig.flat(40, 64, 2, 2, 8, 16, 32, 8, 16, 8, 16)
 
 
 def test_rank_and_cosine_of_keys_that_are_known() -> None:
@@ -27,7 +28,7 @@ def test_rank_and_cosine_of_keys_that_are_known() -> None:
 
 
 def test_a_row_for_each_head_of_each_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "recurrences", lambda x: chunked)
+    monkeypatch.setattr(functions, "recurrences", lambda x: chunked)
     torch.manual_seed(0)
     made = model.Model(CONFIG)
     rows = keys.key_statistics(made, torch.randint(1, CONFIG.vocab_size, (3, 50)))
@@ -48,5 +49,5 @@ def test_the_log_of_a_run_holds_them(make_trainer: Callable[..., Any], tmp_path:
         log.add(row)
     with (tmp_path / "keys.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == trainer.plan.config.n_layers * trainer.plan.config.n_heads
+    assert len(rows) == trainer.plan.config.n_layers * trainer.plan.config.mixer.n_heads
     assert {row["step"] for row in rows} == {"250"}

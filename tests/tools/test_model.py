@@ -10,16 +10,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgelm.config import PRESETS, ModelConfig  # noqa: E402
-from edgelm.learn.network import Network  # noqa: E402
 from edgelm.model import reference  # noqa: E402
+from edgelm.model.config import PRESETS, ModelConfig  # noqa: E402
+from edgelm.model.state import State, empty_state, part_of, shared_part  # noqa: E402
 from edgelm.model.weights import Weights, random_weights, shapes  # noqa: E402
+from edgelm.network.network import Network  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID  # noqa: E402
 from tools.pretrain import chunked, model, scan  # noqa: E402
+from tools.pretrain.cells import functions  # noqa: E402
 
 TINY = {
-    "mcsd_g": ModelConfig(23, 12, 2, 2, 3, 4, 6, 5, 3, 2, 5, n_channels=3),
-    "mcsd": ModelConfig(23, 12, 2, 2, 3, 4, 4, 5, 3, 2, 5, n_channels=4, mixer="mcsd"),
+    "gated_delta": ModelConfig.flat(23, 12, 2, 2, 3, 4, 6, 5, 3, 2, 5, n_channels=3),
+    "published": ModelConfig.flat(23, 12, 2, 2, 3, 4, 4, 5, 3, 2, 5, n_channels=4, mixer="mcsd"),
 }
 STEPS = 70
 
@@ -32,7 +34,7 @@ pytestmark = [
 @pytest.fixture
 def config(mixer: str, sections: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModelConfig:
     """The configuration; models made under it use ``sections`` for the recurrences."""
-    monkeypatch.setattr(model, "recurrences", lambda x: sections)
+    monkeypatch.setattr(functions, "recurrences", lambda x: sections)
     return TINY[mixer]
 
 
@@ -71,6 +73,17 @@ def all_logits(made: Any) -> np.ndarray:
     return torch.cat(logits, 1).detach().float().numpy()  # type: ignore[no-any-return]
 
 
+def state_of_layer(state: State, layer: int) -> dict[str, np.ndarray]:
+    """The reference's state of a layer by the names of the twins: all running sums, and a count for each, are one."""
+    own, counts = part_of(state, f"layers.{layer}.mixer."), shared_part(state)
+    sums = [own.pop(name) for name in counts]
+    norms = [np.broadcast_to(count, array.shape) for count, array in zip(counts.values(), sums, strict=True)]
+    joined = {"slope": sums, "norm": norms}
+    return {name: array[0] for name, array in own.items()} | {
+        name: np.concatenate([array.reshape(-1) for array in arrays]) for name, arrays in joined.items()
+    }
+
+
 def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
@@ -90,18 +103,16 @@ def test_logits_and_states_equal_the_reference(config: ModelConfig) -> None:
     for row, row_ids in enumerate(ids):
         expected = []
         for document in np.split(row_ids, np.flatnonzero(row_ids == DOC_ID)):
-            state = reference.State.empty(config)
+            state = empty_state(config)
             if len(document):
                 part, state, _ = reference.forward(document, weights, state, config)
                 expected.append(part)
         assert_close(logits[row], np.concatenate(expected), 1e-5)
         for layer, after in enumerate(states):
-            parts = {"slope": state.slope, "norm": [state.norm] * config.n_layers}
-            if config.mixer == "mcsd_g":
-                parts |= {"conv": state.conv, "decay": state.decay}
+            parts = state_of_layer(state, layer)
             assert set(after) == set(parts)
-            for name, arrays in parts.items():
-                assert_close(after[name][row].numpy(), arrays[layer], 1e-5)
+            for name, array in parts.items():
+                assert_close(after[name][row].numpy(), array, 1e-5)
 
 
 def test_gradients_equal_the_learner(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +122,7 @@ def test_gradients_equal_the_learner(config: ModelConfig, monkeypatch: pytest.Mo
     made, weights = twin(config, np.float64)
     ids = np.random.default_rng(7).integers(1, config.vocab_size, 2 * STEPS + 1)
     inputs, targets = ids[STEPS:-1], ids[STEPS + 1 :]
-    _, state, _ = reference.forward(ids[:STEPS], weights, reference.State.empty(config, np.float64), config)
+    _, state, _ = reference.forward(ids[:STEPS], weights, empty_state(config, np.float64), config)
     network = Network(config, weights, shapes(config), STEPS)
     losses = network.forward(inputs, targets, state)
     network.backward()

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from edgelm.engine.session import OrtSession  # noqa: E402
 from edgelm.export.step import build_graph  # noqa: E402
 from edgelm.model import hub, reference  # noqa: E402
+from edgelm.model.state import empty_state  # noqa: E402
 from edgelm.model.weights import adaptable_names, is_quantizable  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID  # noqa: E402
 from tests.tools.tiny_run import CONFIG, MIXTURE  # noqa: E402
@@ -44,7 +45,7 @@ def released(
 
 
 def reference_logits(found: hub.Model) -> np.ndarray:
-    logits, _, _ = reference.forward(IDS, found.weights, reference.State.empty(CONFIG), CONFIG)
+    logits, _, _ = reference.forward(IDS, found.weights, empty_state(CONFIG), CONFIG)
     return logits
 
 
@@ -86,7 +87,7 @@ def test_twin_gives_the_logits_of_the_reference(released: hub.Model) -> None:
 
 def test_released_model_predicts_its_corpus(released: hub.Model, corpus: Path) -> None:
     ids = np.array([DOC_ID, *released.tokenizer.encode((corpus / "more.txt").read_text()[:2000])])
-    logits, _, _ = reference.forward(ids[:-1], released.weights, reference.State.empty(CONFIG), CONFIG)
+    logits, _, _ = reference.forward(ids[:-1], released.weights, empty_state(CONFIG), CONFIG)
     log_p = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
     loss = -log_p[np.arange(len(ids) - 1), ids[1:]].mean()
     assert loss < 0.95 * np.log(CONFIG.vocab_size)

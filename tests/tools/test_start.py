@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from edgelm.config import ModelConfig
+from edgelm.model.config import ModelConfig
 from edgelm.text.tokenizer import DOC_ID
 from tools.pretrain.again import BETWEEN, PASSAGE, repeated
 from tools.pretrain.model import Model
 from tools.pretrain.start import begin_from
 from tools.pretrain.told import exchanges, told_and_asked
 
-OLD = ModelConfig(64, 32, 2, 4, 4, 6, 16, 4, 8, 2, 8, n_channels=4)
+OLD = ModelConfig.flat(64, 32, 2, 4, 4, 6, 16, 4, 8, 2, 8, n_channels=4)
 
 
 def weights_of(model: Model) -> dict[str, torch.Tensor]:
@@ -33,7 +32,7 @@ def test_the_same_shape_takes_everything() -> None:
 
 def test_other_sections_take_what_means_the_same() -> None:
     torch.manual_seed(0)
-    config = replace(OLD, n_heads=2, key_dim=8, slope_dim=24)
+    config = OLD.resized(n_heads=2, key_dim=8, slope_dim=24)
     old, new = Model(OLD), Model(config)
     lacking = begin_from(new, config, weights_of(old), OLD)
     assert {name.rsplit(".", 1)[-1] for name in lacking} == {
@@ -46,8 +45,8 @@ def test_other_sections_take_what_means_the_same() -> None:
         assert torch.equal(mine.w_out[wide], theirs.w_out[narrow])
         assert torch.equal(mine.conv[wide], theirs.conv[narrow])
         assert torch.equal(
-            mine.w_in[:, config.conv_dim + 6 * channel : config.conv_dim + 6 * channel + 4],
-            theirs.w_in[:, OLD.conv_dim + 4 * channel : OLD.conv_dim + 4 * channel + 4],
+            mine.w_in[:, config.mixer.conv_dim + 6 * channel : config.mixer.conv_dim + 6 * channel + 4],
+            theirs.w_in[:, OLD.mixer.conv_dim + 4 * channel : OLD.mixer.conv_dim + 4 * channel + 4],
         )
     # What is new is not heard yet.
     assert not mine.w_out[24:].any()
@@ -56,7 +55,7 @@ def test_other_sections_take_what_means_the_same() -> None:
 
 def test_other_models_are_refused() -> None:
     with pytest.raises(ValueError, match="sections"):
-        begin_from(Model(OLD), OLD, {}, replace(OLD, d_model=16))
+        begin_from(Model(OLD), OLD, {}, OLD.resized(d_model=16))
 
 
 def test_a_passage_is_read_again() -> None:

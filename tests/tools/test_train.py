@@ -14,10 +14,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgelm.config import PRESETS  # noqa: E402
+from edgelm.model.config import PRESETS  # noqa: E402
 from tests.tools.tiny_run import CONFIG, kept_signals  # noqa: E402
 from tools.pretrain import chunked, model  # noqa: E402
 from tools.pretrain import train as train_tool  # noqa: E402
+from tools.pretrain.cells import functions  # noqa: E402
 from tools.pretrain.head import CHUNK_TOKENS, head_loss  # noqa: E402
 from tools.pretrain.optim import MATRICES, make_optimizers, orthogonalize  # noqa: E402
 
@@ -52,7 +53,7 @@ def test_a_run_lowers_the_loss_and_leaves_its_files(run_dir: Path) -> None:
     assert [row["tokens"] for row in rows] == [1280, 2560, 3840, 5120]
     assert rows[-1]["loss_nats"] < rows[0]["loss_nats"] < math.log(CONFIG.vocab_size)
     assert rows[-1]["awake"] <= CONFIG.max_awake / CONFIG.n_blocks
-    assert {path.name for path in run_dir.iterdir()} == {"checkpoint.pt", "log.csv"}
+    assert {path.name for path in run_dir.iterdir()} == {"checkpoint.pt", "keys.csv", "log.csv"}
     saved = torch.load(run_dir / "checkpoint.pt", weights_only=True)
     assert saved["counters"][:2] == [40, 5120]
     assert set(saved["model"]) == set(saved["ema"])
@@ -87,7 +88,7 @@ def test_a_stopped_run_continues_to_the_bit(make_trainer: Make, train: Make, tmp
 def test_chunked_training_equals_scanned(make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scanned, in_chunks = make_trainer(tmp_path), make_trainer(tmp_path)
     losses = [float(scanned.train_step()["loss_nats"]) for _ in range(6)]
-    monkeypatch.setattr(model, "recurrences", lambda x: chunked)
+    monkeypatch.setattr(functions, "recurrences", lambda x: chunked)
     assert [float(in_chunks.train_step()["loss_nats"]) for _ in range(6)] == pytest.approx(losses, rel=1e-3)
 
 

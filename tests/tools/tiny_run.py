@@ -6,10 +6,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgelm.config import ModelConfig
+from edgelm.model.config import ModelConfig
 
 MIXTURE = {"talk": 1.0, "more": 2.0}
-CONFIG = ModelConfig(
+CONFIG = ModelConfig.flat(
     vocab_size=300, d_model=32, n_layers=2, n_heads=2, key_dim=8, value_dim=16, slope_dim=16,
     n_blocks=8, block_size=32, max_awake=4, shared_size=32,
 )  # fmt: skip

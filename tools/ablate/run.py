@@ -10,7 +10,6 @@ Same batches, optimisers, learning rate and schedule for each; only the model di
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import statistics
@@ -22,8 +21,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from edgelm.config import CONV_WIDTH, PRESETS
+from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.measure.point import CHOICES, EMPTY_REMARK, Pair, read_pairs
+from edgelm.model.config import PRESETS
 from edgelm.text.conversation import clean, reply_prompt, user_turn
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 from tools.ablate.variants import VARIANTS, build, sized
@@ -137,10 +137,10 @@ def read_texts(paths: list[Path], tokenizer: Tokenizer, n_bytes: int) -> dict[st
 def make_trainer(name: str, seed: int, args: argparse.Namespace) -> Trainer:
     """The run of one row."""
     variant = VARIANTS[name]
-    config = sized(name, dataclasses.replace(PRESETS[args.preset], vocab_size=args.vocab_size))
+    config = sized(name, PRESETS[args.preset].resized(vocab_size=args.vocab_size))
     target = args.target_awake if variant.is_sparse else 1.0
     if target == 1:
-        config = dataclasses.replace(config, max_awake=config.n_blocks)
+        config = config.resized(max_awake=config.n_blocks)
     window = variant.window or args.window
     mixture = {k: v for k, v in read_mixture(args.mixture).items() if k not in variant.without}
     plan = Plan(

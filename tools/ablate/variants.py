@@ -9,21 +9,28 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgelm.config import ModelConfig
+from edgelm.cells.block_ffn.paper import BlockFfn
+from edgelm.cells.cell import Cell
+from edgelm.cells.gated_delta.paper import GatedDelta
+from edgelm.cells.published.paper import Published
+from edgelm.model.config import ModelConfig
 from tools.pretrain import chunked
-from tools.pretrain.model import BlockFFN, Mixer, Model, PublishedMixer, State, rms_norm
+from tools.pretrain.cells import block_ffn, gated_delta, published
+from tools.pretrain.cells.functions import State, rms_norm
+from tools.pretrain.model import Model
 
 NGRAM_ROWS = 8192
 BALANCE = 0.01
 """Weight of the loss that keeps a top-k router's blocks equally used (Switch, arXiv 2101.03961)."""
 
 
-def _without(mixer: Mixer, features: slice) -> Mixer:
+def _without(mixer: gated_delta.Twin, features: slice) -> gated_delta.Twin:
     """The mixer with some of its features cut off from the output, for good."""
     kept = torch.ones(len(mixer.w_out), 1)
     kept[features] = 0
@@ -33,87 +40,94 @@ def _without(mixer: Mixer, features: slice) -> Mixer:
     return mixer
 
 
-def without_slope(config: ModelConfig) -> Mixer:
+def without_slope(cell: GatedDelta, n_layers: int) -> gated_delta.Twin:
     """The decay section with as many features as both had; what is left of the slope section is one
     feature a channel, cut off."""
-    slope = config.n_channels
-    width = round((config.mix_dim - slope) / config.n_heads)
-    return _without(Mixer(dataclasses.replace(config, slope_dim=slope, value_dim=width)), slice(0, slope))
+    slope = cell.n_channels
+    width = round((cell.mix_dim - slope) / cell.n_heads)
+    sizes = dataclasses.replace(cell, slope_dim=slope, value_dim=width)
+    return _without(gated_delta.Twin(sizes, n_layers), slice(0, slope))
 
 
-def without_decay(config: ModelConfig) -> Mixer:
+def _mixer_weights(cell: GatedDelta) -> int:
+    """Weights of the two projections."""
+    return cell.d_model * (cell.conv_dim + 2 * cell.mix_dim + 2 * cell.n_heads)
+
+
+def without_decay(cell: GatedDelta, n_layers: int) -> gated_delta.Twin:
     """The slope section, with its convolution and gate, widened to the parameters of both."""
-    n_weights = config.d_model * (config.conv_dim + 2 * config.mix_dim + 2 * config.n_heads)
-    width = round(n_weights / (3 * config.d_model * config.n_channels)) * config.n_channels
-    sizes = dataclasses.replace(config, slope_dim=width, n_heads=1, key_dim=1, value_dim=1)
-    return _without(Mixer(sizes), slice(width, None))
+    width = round(_mixer_weights(cell) / (3 * cell.d_model * cell.n_channels)) * cell.n_channels
+    sizes = dataclasses.replace(cell, slope_dim=width, n_heads=1, key_dim=1, value_dim=1)
+    return _without(gated_delta.Twin(sizes, n_layers), slice(width, None))
 
 
-def published(config: ModelConfig) -> nn.Module:
+def as_published(cell: GatedDelta, n_layers: int) -> published.Twin:
     """The published block, widened to the same parameters."""
-    n_weights = config.d_model * (config.conv_dim + 2 * config.mix_dim + 2 * config.n_heads)
-    total = n_weights / (config.d_model * (1 + 2 / config.n_channels))
-    width = round(total / 2 / config.n_channels) * config.n_channels
-    value = round((total - width) / config.n_heads / config.n_channels) * config.n_channels
-    return PublishedMixer(dataclasses.replace(config, mixer="mcsd", slope_dim=width, value_dim=value))
+    total = _mixer_weights(cell) / (cell.d_model * (1 + 2 / cell.n_channels))
+    width = round(total / 2 / cell.n_channels) * cell.n_channels
+    value = round((total - width) / cell.n_heads / cell.n_channels) * cell.n_channels
+    sizes = Published(cell.d_model, cell.norm_eps, cell.n_heads, value, width, cell.n_channels)
+    return published.Twin(sizes, n_layers)
 
 
-def started(config: ModelConfig, keys_before: bool = False, rare: bool = False, reset: bool = False) -> Mixer:
+def started(
+    cell: GatedDelta, n_layers: int, keys_before: bool = False, rare: bool = False, reset: bool = False
+) -> gated_delta.Twin:
     """The mixer with the start of the first bundled model, but for what is asked for (decision 9): keys of the token
     before, rare writes, a gate that can reset."""
-    mixer, c = Mixer(config), config
+    mixer = gated_delta.Twin(cell, n_layers)
     with torch.no_grad():
         if not keys_before:
-            taps = mixer.conv[c.slope_dim + c.n_heads * c.key_dim : c.slope_dim + 2 * c.n_heads * c.key_dim]
+            taps = mixer.conv[gated_delta.key_features(cell)]
             taps[:, -1] += 1
             taps[:, -2] -= 1
         if not rare:
             mixer.write_bias.zero_()
         if not reset:
             # Half-lives 1 / A from 8192 tokens down to 16: exp(g) = 2^-A.
-            step = math.log(8192 / 16) / max(1, c.n_heads - 1)
+            step = math.log(8192 / 16) / max(1, cell.n_heads - 1)
             mixer.decay_bias.zero_()
             mixer.decay_base.fill_(math.log(1 / 8192) - step)
             mixer.decay_step.fill_(math.log(math.expm1(step)))
     return mixer
 
 
-class GatedMixer(Mixer):
+class GatedMixer(gated_delta.Twin):
     """Gated, but what is written does not take the old value away: S = exp(g) S + beta k v'."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
+    def __init__(self, cell: GatedDelta, n_layers: int) -> None:
+        super().__init__(cell, n_layers)
         self.decay_scan = chunked.gated_scan
 
 
 class DenseFFN(nn.Module):
     """SiLU neurons that are always awake, as the shared block's."""
 
-    def __init__(self, config: ModelConfig, size: int) -> None:
+    def __init__(self, cell: Cell, n_layers: int, size: int) -> None:
         super().__init__()
-        c = self.config = config
+        c = self.cell = cell
         self.norm = nn.Parameter(torch.ones(c.d_model))
         self.w1 = nn.Parameter(torch.randn(c.d_model, size) / math.sqrt(c.d_model))
-        self.w2 = nn.Parameter(torch.randn(size, c.d_model) / math.sqrt(size * 2 * c.n_layers))
+        self.w2 = nn.Parameter(torch.randn(size, c.d_model) / math.sqrt(size * 2 * n_layers))
 
     def forward(self, x: Tensor, max_awake: int) -> tuple[Tensor, Tensor]:
         """x [B,T,D] to the contribution [B,T,D] and activations [B,T,1], always awake."""
-        h = rms_norm(x, self.norm, self.config.norm_eps)
+        h = rms_norm(x, self.norm, self.cell.norm_eps)
         y = F.linear(F.silu(F.linear(h, self.w1.t())), self.w2.t())
         return y, torch.ones(*x.shape[:2], 1, device=x.device)
 
 
-def _ffn_weights(config: ModelConfig, share: float = 1.0) -> float:
+def _ffn_weights(cell: BlockFfn, share: float = 1.0) -> float:
     """Weights of the block-selected feed-forward, of which a share of the blocks counts."""
-    neurons = share * config.n_blocks * config.block_size + config.shared_size
-    return config.d_model * (2 * neurons + config.n_blocks)
+    neurons = share * cell.n_blocks * cell.block_size + cell.shared_size
+    return cell.d_model * (2 * neurons + cell.n_blocks)
 
 
-class TopKFFN(BlockFFN):
+class TopKFFN(block_ffn.Twin):
     """Blocks chosen by a softmax router: always the same number, weights that sum to one."""
 
-    def __init__(self, config: ModelConfig, n_awake: int) -> None:
-        super().__init__(config)
+    def __init__(self, cell: BlockFfn, n_layers: int, n_awake: int) -> None:
+        super().__init__(cell, n_layers)
         self.n_awake = n_awake
         del self.router_bias, self.log_gamma
         self.balance: Tensor | float = 0.0
@@ -123,25 +137,25 @@ class TopKFFN(BlockFFN):
         odds = torch.softmax(h @ self.router, -1)
         least = torch.topk(odds.detach(), self.n_awake, dim=-1).values[..., -1:]
         chosen = odds.detach() >= least
-        self.balance = self.config.n_blocks * (chosen.float().mean((0, 1)) / self.n_awake * odds.mean((0, 1))).sum()
+        self.balance = self.cell.n_blocks * (chosen.float().mean((0, 1)) / self.n_awake * odds.mean((0, 1))).sum()
         kept = torch.where(chosen, odds, 0.0)
         # Scaled to the size that the blocks' activations have where a ReLU and a norm choose them.
-        return kept / kept.sum(-1, keepdim=True) * math.sqrt(self.n_awake * self.config.n_blocks)
+        return kept / kept.sum(-1, keepdim=True) * math.sqrt(self.n_awake * self.cell.n_blocks)
 
 
 class SwiGLU(nn.Module):
     """The gated feed-forward of today's Transformers (arXiv 2002.05202)."""
 
-    def __init__(self, config: ModelConfig, size: int) -> None:
+    def __init__(self, cell: Cell, n_layers: int, size: int) -> None:
         super().__init__()
-        c = self.config = config
+        c = self.cell = cell
         self.norm = nn.Parameter(torch.ones(c.d_model))
         self.w1 = nn.Parameter(torch.randn(c.d_model, 2 * size) / math.sqrt(c.d_model))
-        self.w2 = nn.Parameter(torch.randn(size, c.d_model) / math.sqrt(size * 2 * c.n_layers))
+        self.w2 = nn.Parameter(torch.randn(size, c.d_model) / math.sqrt(size * 2 * n_layers))
 
     def forward(self, x: Tensor, max_awake: int) -> tuple[Tensor, Tensor]:
         """As ``DenseFFN.forward``."""
-        h = rms_norm(x, self.norm, self.config.norm_eps)
+        h = rms_norm(x, self.norm, self.cell.norm_eps)
         gate, up = F.linear(h, self.w1.t()).chunk(2, -1)
         return F.linear(F.silu(gate) * up, self.w2.t()), torch.ones(*x.shape[:2], 1, device=x.device)
 
@@ -152,13 +166,13 @@ class Attention(nn.Module):
     The keys and values of the segment before are its state, so that it may look back from 1 to 2 segments.
     """
 
-    def __init__(self, config: ModelConfig, window: int, head_dim: int = 32) -> None:
+    def __init__(self, cell: Cell, n_layers: int, window: int, head_dim: int = 32) -> None:
         super().__init__()
-        c = self.config = config
+        c = self.cell = cell
         self.window, self.heads, self.head_dim = window, c.d_model // head_dim, head_dim
         self.norm = nn.Parameter(torch.ones(c.d_model))
         self.w_in = nn.Parameter(torch.randn(c.d_model, 3 * c.d_model) / math.sqrt(c.d_model))
-        self.w_out = nn.Parameter(torch.randn(c.d_model, c.d_model) / math.sqrt(c.d_model * 2 * c.n_layers))
+        self.w_out = nn.Parameter(torch.randn(c.d_model, c.d_model) / math.sqrt(c.d_model * 2 * n_layers))
         frequency = 10_000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
         angle = torch.arange(2 * window).unsqueeze(-1) * frequency
         self.register_buffer("cos", angle.cos(), persistent=False)
@@ -175,8 +189,8 @@ class Attention(nn.Module):
         return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(x.dtype)
 
     def forward(self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State) -> tuple[Tensor, State]:
-        """As ``Mixer.forward``. A segment shorter than the window (the last of a text) is allowed."""
-        h = rms_norm(x, self.norm, self.config.norm_eps)
+        """As of the twins of mixers. A segment shorter than the window (the last of a text) is allowed."""
+        h = rms_norm(x, self.norm, self.cell.norm_eps)
         parts = F.linear(h, self.w_in.t()).unflatten(-1, (3, self.heads, self.head_dim))
         q, k, v = parts.permute(2, 0, 3, 1, 4)
         keys = torch.cat([state["keys"].to(k.dtype), k], 2)
@@ -236,16 +250,17 @@ class BalancedModel(Model):
         return BALANCE * sum(layer.ffn.balance for layer in self.layers)
 
 
+Make = Callable[[Any, int], nn.Module]
+"""Makes a layer part, from the cell whose place it takes and the number of layers."""
+
+
 def _exchanged(
-    config: ModelConfig,
-    mixer: Callable[[ModelConfig], nn.Module] | None = None,
-    ffn: Callable[[ModelConfig], nn.Module] | None = None,
-    base: type[Model] = Model,
+    config: ModelConfig, mixer: Make | None = None, ffn: Make | None = None, base: type[Model] = Model
 ) -> Model:
     model = base(config)
     for layer in model.layers:
-        layer.mixer = mixer(config) if mixer else layer.mixer
-        layer.ffn = ffn(config) if ffn else layer.ffn
+        layer.mixer = mixer(config.mixer, config.n_layers) if mixer else layer.mixer
+        layer.ffn = ffn(config.ffn, config.n_layers) if ffn else layer.ffn
     return model
 
 
@@ -309,13 +324,11 @@ OWN_MIXER = ("mcsd-g", "all-awake", "wide-blocks", "short-windows", "no-repeats"
 
 def sized(name: str, config: ModelConfig) -> ModelConfig:
     """The sizes of a variant, where those of its blocks differ from ``config``."""
-    wider = VARIANTS[name].widening
+    wider, mixer = VARIANTS[name].widening, config.mixer
     if VARIANTS[name].narrow_heads:
-        config = dataclasses.replace(
-            config, n_heads=2 * config.n_heads, key_dim=config.key_dim // 2, value_dim=config.value_dim // 2
-        )
-    return dataclasses.replace(
-        config, block_size=wider * config.block_size, n_blocks=config.n_blocks // wider,
+        config = config.resized(n_heads=2 * mixer.n_heads, key_dim=mixer.key_dim // 2, value_dim=mixer.value_dim // 2)
+    return config.resized(
+        block_size=wider * config.ffn.block_size, n_blocks=config.n_blocks // wider,
         max_awake=math.ceil(config.max_awake / wider),
     )  # fmt: skip
 
@@ -334,8 +347,8 @@ def build(name: str, config: ModelConfig, window: int, share: float) -> Model:
     share : float
         Share of the blocks that is to be awake.
     """
-    mixers: dict[str, Callable[[ModelConfig], nn.Module]] = {
-        "mcsd": published,
+    mixers: dict[str, Make] = {
+        "mcsd": as_published,
         "no-slope": without_slope,
         "no-decay": without_decay,
         "no-delta": GatedMixer,
@@ -349,12 +362,13 @@ def build(name: str, config: ModelConfig, window: int, share: float) -> Model:
     if name in mixers:
         return _exchanged(config, mixers[name])
     if name.startswith("dense"):
-        size = round(_ffn_weights(config, share if name == "dense-awake" else 1.0) / (2 * config.d_model))
-        return _exchanged(config, ffn=lambda c: DenseFFN(c, size))
+        size = round(_ffn_weights(config.ffn, share if name == "dense-awake" else 1.0) / (2 * config.d_model))
+        return _exchanged(config, ffn=functools.partial(DenseFFN, size=size))
     if name == "top-k":
-        return _exchanged(config, ffn=lambda c: TopKFFN(c, round(share * c.n_blocks)), base=BalancedModel)
+        n_awake = round(share * config.n_blocks)
+        return _exchanged(config, ffn=functools.partial(TopKFFN, n_awake=n_awake), base=BalancedModel)
     if name == "n-gram":
         return NgramModel(config)
-    mixer_weights = config.d_model * (config.conv_dim + 2 * config.mix_dim + 2 * config.n_heads)
-    size = round((mixer_weights + _ffn_weights(config) - 4 * config.d_model**2) / (3 * config.d_model))
-    return _exchanged(config, lambda c: Attention(c, window), lambda c: SwiGLU(c, size))
+    n_weights = _mixer_weights(config.mixer) + _ffn_weights(config.ffn) - 4 * config.d_model**2
+    size = round(n_weights / (3 * config.d_model))
+    return _exchanged(config, functools.partial(Attention, window=window), functools.partial(SwiGLU, size=size))

@@ -11,6 +11,7 @@ Needs a C compiler.
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import tempfile
@@ -20,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgelm.bench.limit import bytes_per_token
-from edgelm.export.step import FLOAT
+from edgelm.graph.weighted import FLOAT
+from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model import hub
-from edgelm.model.quantize import PRECISIONS
+from edgelm.model.weights import tensors
 from edgelm.text.general import general_text
 from tools.arm.compare import TURNS
 from tools.arm.room import emulated
@@ -164,7 +166,8 @@ def main(room: Path, cpu: str) -> None:
             n_bytes = bytes_per_token(config, config.n_layers * config.max_awake, kind)
             _row(f"decoded, {precision}", board, emulator.instructions_per_token(precision), n_bytes)
         # What adapts is float32 either way: 4 bytes a number, not 1 and a 32nd of its scale.
-        n_adapting = config.n_layers * config.n_blocks * config.d_model * config.block_size
+        adapting = [spec.shape for spec in tensors(config).values() if spec.learns and spec.blocks]
+        n_adapting = sum(map(math.prod, adapting))
         for precision, kind, wider in (("float32", FLOAT, 0.0), ("int8", PRECISIONS["int8"], 2.875 * n_adapting)):
             # A segment of 32 tokens reads the weights forward and backward, and writes those that it changes.
             n_bytes = 3 * (bytes_per_token(config, config.n_layers * config.n_blocks, kind) + wider) / 32

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgelm.config import CONV_WIDTH
+from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.measure.score import PART
 from edgelm.model import hub
 from edgelm.text.tokenizer import DOC_ID, Tokenizer

@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgelm.learn.products import Product
+from edgelm.matrices.matrix import Int8, as_matrix, workspace_size
 from edgelm.model import hub
-from edgelm.model.packing import Int8Matrix, sums_over_first
+from edgelm.model.weights import tensors
 
 Array = np.ndarray
 
@@ -32,28 +32,25 @@ def main() -> None:
     frozen = {
         name: (matrix, np.asarray(model.weights[name]))
         for name, matrix in operands.items()
-        if isinstance(matrix, Int8Matrix) and matrix.q.ndim == 2
+        if isinstance(matrix, Int8) and matrix.q.ndim == 2
     }
-    shapes = [matrix.q.shape for matrix, _ in frozen.values()]
-    room = np.zeros(
-        max(Product.room_for(args.steps, *sides) for n, k in shapes for sides in ((n, k), (k, n))), np.float32
+    shapes, specs = [matrix.q.shape for matrix, _ in frozen.values()], tensors(model.config)
+    workspace = np.zeros(
+        max(workspace_size(args.steps, *sides) for n, k in shapes for sides in ((n, k), (k, n))), np.float32
     )
     runs: dict[str, Callable[[], None]] = {}
     for kind in (0, 1):
-        made = [
-            (Product(pair[kind], room, turned=not sums_over_first(name)), pair[0].q.shape)
-            for name, pair in frozen.items()
-        ]
+        made = [(as_matrix(pair[kind], specs[name].sums), pair[0].q.shape) for name, pair in frozen.items()]
         given = [tuple(rng.standard_normal((args.steps, n), np.float32) for n in shape) for _, shape in made]
         out = [tuple(np.empty_like(array) for array in pair) for pair in given]
 
         def forward(made: list = made, given: list = given, out: list = out) -> None:
-            for (product, _), (_, x), (y, _) in zip(made, given, out, strict=True):
-                product.forward(x, y)
+            for (matrix, _), (_, x), (y, _) in zip(made, given, out, strict=True):
+                matrix.product(x, workspace, y)
 
         def backward(made: list = made, given: list = given, out: list = out) -> None:
-            for (product, _), (dy, _), (_, dx) in zip(made, given, out, strict=True):
-                product.backward(dy, dx)
+            for (matrix, _), (dy, _), (_, dx) in zip(made, given, out, strict=True):
+                matrix.product_back(dy, workspace, dx)
 
         label = ("int8, edgelm", "float32, BLAS")[kind]
         runs |= {f"forward, {label}": forward, f"backward, {label}": backward}

@@ -17,9 +17,9 @@ import numpy as np
 
 from edgelm.engine.session import OrtSession
 from edgelm.export.step import build_graph
+from edgelm.matrices.quantize import Precision
 from edgelm.measure.score import score_text
 from edgelm.model import hub
-from edgelm.model.quantize import Precision
 from edgelm.runtime import models_dir
 from edgelm.text.tokenizer import DOC_ID
 

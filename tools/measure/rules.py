@@ -21,11 +21,11 @@ from edgelm.config import LearnConfig
 from edgelm.engine.session import OrtSession
 from edgelm.export.step import build_graph
 from edgelm.learn.learner import Learner
-from edgelm.learn.network import Network
 from edgelm.measure.score import score_text
 from edgelm.memory.fast_memory import FastMemory
 from edgelm.model import hub
-from edgelm.model.weights import Weights, shapes
+from edgelm.model.weights import Weights, shapes, tensors
+from edgelm.network.network import Network
 from edgelm.text.general import general_text
 from edgelm.text.tokenizer import document_ids
 
@@ -121,7 +121,7 @@ class RuleLearner(Learner):
         for name in self.names:
             grad, weight, base = (t[name] for t in (self.network.grads, self.weights, self.base))
             scale = self._scale[name]
-            if grad.ndim == 3:
+            if tensors(self.model)[name].blocks:
                 part = awake[int(name.split(".")[1])]
                 scale = (scale if len(scale) == len(grad) else np.full(len(grad), scale[0]))[:, None, None]
             else:

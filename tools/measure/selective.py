@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -20,9 +19,9 @@ from edgelm.config import LearnConfig
 from edgelm.engine.session import OrtSession
 from edgelm.export.step import build_graph
 from edgelm.learn.learner import Learner
+from edgelm.matrices.matrix import Operands
+from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model import hub
-from edgelm.model.packing import Operands
-from edgelm.model.quantize import PRECISIONS
 from edgelm.text.general import rehearsal_text
 from edgelm.text.tokenizer import DOC_ID
 
@@ -74,7 +73,7 @@ def main() -> None:
     operands, base = waking_all(model.operands), waking_all(model.base())
     steps = {}
     for count in args.awake:
-        config = replace(model.config, max_awake=count)
+        config = model.config.resized(max_awake=count)
         for name, precision in (("float32", None), ("int8", PRECISIONS["int8"])):
             graph = build_graph(config) if precision is None else build_graph(config, floats, precision)
             steps[f"{name} {count}"] = decoding(OrtSession(graph, floats if precision is None else {}), ids)

@@ -10,7 +10,6 @@ overhead. Muon's own products are not counted either.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import statistics
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from edgelm.config import PRESETS
+from edgelm.model.config import PRESETS
 from tools.pretrain.corpus import read_mixture
 from tools.pretrain.model import Model
 from tools.pretrain.parallel import Group
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    config = dataclasses.replace(PRESETS[args.preset], vocab_size=args.vocab_size)
+    config = PRESETS[args.preset].resized(vocab_size=args.vocab_size)
     plan = Plan(config, read_mixture(MIXTURE), args.batch_size, args.window, 6e-3, 0.05, 0.0, 1e9, 0.22, 0.05, 0.99, 0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(plan, args.shards, Path(folder), Group("cpu"))
@@ -61,7 +60,7 @@ def main() -> None:
         for _ in range(3):
             trainer.train_step()
         work, rows = flops_per_token(trainer.model), []
-        n_tokens, neurons = args.batch_size * args.window, config.n_blocks * config.block_size
+        n_tokens, neurons = args.batch_size * args.window, config.n_blocks * config.ffn.block_size
         for _ in range(args.rounds):
             bare = bare_rate(n_tokens, config.d_model, neurons, 2.0)
             begun, before = time.perf_counter(), trainer.tokens

@@ -9,15 +9,14 @@ of the neurons at every token. All widths take turns.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 import numpy as np
 
 from edgelm.bench.timing import medians
-from edgelm.config import PRESETS, ModelConfig
 from edgelm.engine.session import OrtSession
 from edgelm.export.step import build_graph
-from edgelm.model.quantize import PRECISIONS
+from edgelm.matrices.quantize import PRECISIONS
+from edgelm.model.config import PRESETS, ModelConfig
 from edgelm.model.weights import random_weights
 from tools.measure.selective import decoding, waking_all
 
@@ -38,15 +37,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     args = parser.parse_args()
     own, steps = PRESETS[args.preset], {}
+    neurons = own.n_blocks * own.ffn.block_size
     ids = np.random.default_rng(0).integers(1, own.vocab_size, 256)
     for width in args.widths:
-        n_blocks = own.n_blocks * own.block_size // width
-        config = replace(own, n_blocks=n_blocks, block_size=width, max_awake=max(1, n_blocks // AWAKE))
+        n_blocks = neurons // width
+        config = own.resized(n_blocks=n_blocks, block_size=width, max_awake=max(1, n_blocks // AWAKE))
         steps[f"{width}"] = decoding(session(config), ids)
     speeds = medians(steps, args.seconds)
     print("| neurons of a block | awake | ms a token |\n|--:|--:|--:|")
     for width in args.widths:
-        n_blocks = own.n_blocks * own.block_size // width
+        n_blocks = neurons // width
         ms = 1e3 / speeds[f"{width}_tokens_per_s"]
         print(f"| {width} | {max(1, n_blocks // AWAKE)} of {n_blocks} | {ms:.3f} |")
 

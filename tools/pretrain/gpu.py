@@ -26,10 +26,10 @@ from typing import cast
 import numpy as np
 import torch
 
-from edgelm.config import PRESETS
+from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model import tensorfile
+from edgelm.model.config import PRESETS
 from edgelm.model.packing import pack
-from edgelm.model.quantize import PRECISIONS
 from tools.pretrain.cores import make_shards
 from tools.pretrain.corpus import read_mixture
 from tools.pretrain.data import TOKEN_BYTES, Streams, StreamsAhead
@@ -103,7 +103,7 @@ def train(trainer: Trainer, args: argparse.Namespace) -> bool:
 def make_trainer(preset: str, seconds: float, args: argparse.Namespace) -> Trainer:
     """A run of so many seconds."""
     vocab_size = len(np.load(args.shards / TOKEN_BYTES))
-    config = dataclasses.replace(PRESETS[preset], vocab_size=vocab_size)
+    config = PRESETS[preset].resized(vocab_size=vocab_size)
     plan = Plan(
         config, read_mixture(args.mixture), args.batch_size, args.window, args.lr, 0.05, seconds / 60, 0.0, 0.22, 0.05,
         0.99, args.seed, args.begin_from or "",

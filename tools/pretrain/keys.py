@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgelm.config import CONV_WIDTH
+from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.text.tokenizer import DOC_ID
-from tools.pretrain.model import Mixer, Model, document_masks
+from tools.pretrain.model import Model, document_masks
 
 KEY_FIELDS = ["step", "layer", "head", "key_rank", "key_cosine", "beta"]
 MOST_TOKENS = 1024
@@ -42,8 +42,8 @@ def key_statistics(model: Model, ids: Tensor) -> list[dict[str, float]]:
     states, rows = model.initial_state(1), []
     x = model.embedding(ids, states)
     for number, (layer, state) in enumerate(zip(model.layers, states, strict=True)):
-        if isinstance(layer.mixer, Mixer):
-            keys, beta = layer.mixer.writes(x, same_doc, state)
+        if writes := getattr(layer.mixer, "writes", None):
+            keys, beta = writes(x, same_doc, state)
             ranks, cosines, betas = effective_rank(keys[0]), mean_cosine(keys[0]), beta[0].mean(0)
             for head, values in enumerate(torch.stack([ranks, cosines, betas], 1).tolist()):
                 named = zip(KEY_FIELDS[3:], (round(value, 4) for value in values), strict=True)

@@ -13,7 +13,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-MATRICES = ("w_in", "w_out", "w1", "w2", "shared_w1", "shared_w2")
+from edgelm.cells.table import CELLS
+
+MATRICES = frozenset(name for cell in CELLS.values() for name in cell.MATRICES)
+"""Names of the matrices of layer parts."""
 
 
 def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:

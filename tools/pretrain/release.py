@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from edgelm.config import ModelConfig
 from edgelm.learn.learner import measure_grad_rms
+from edgelm.matrices.quantize import PRECISIONS
+from edgelm.model.config import ModelConfig
 from edgelm.model.hub import write_model
 from edgelm.model.packing import check_packed, pack, unpack
-from edgelm.model.quantize import PRECISIONS
 from edgelm.text.tokenizer import document_ids
 from tools.pretrain.data import Streams
 from tools.pretrain.gpu import RUN, read_parts

@@ -8,15 +8,20 @@ it changes nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from edgelm.config import ModelConfig
+from edgelm.cells.gated_delta.paper import GatedDelta
+from edgelm.model.config import ModelConfig
 
 Columns = list[tuple[slice, slice]]
+SECTIONS = ("n_heads", "key_dim", "value_dim", "slope_dim")
+"""Sizes in which the mixers may differ."""
 
 
-def _channels(new: ModelConfig, old: ModelConfig, begin_new: int = 0, begin_old: int = 0) -> Columns:
+def _channels(new: GatedDelta, old: GatedDelta, begin_new: int = 0, begin_old: int = 0) -> Columns:
     """Columns of the slope section in both, a channel at a time: the features that both have."""
     width_new, width_old = new.slope_dim // new.n_channels, old.slope_dim // old.n_channels
     kept, found = min(width_new, width_old), []
@@ -26,11 +31,18 @@ def _channels(new: ModelConfig, old: ModelConfig, begin_new: int = 0, begin_old:
     return found
 
 
-def _same_heads(new: ModelConfig, old: ModelConfig) -> bool:
+def _without_sections(config: ModelConfig) -> dict[str, Any]:
+    """All that two models must have in common."""
+    fields = config.to_dict()
+    fields["mixer"] = {name: value for name, value in fields["mixer"].items() if name not in SECTIONS}
+    return fields
+
+
+def _same_heads(new: GatedDelta, old: GatedDelta) -> bool:
     return (new.n_heads, new.key_dim, new.value_dim) == (old.n_heads, old.key_dim, old.value_dim)
 
 
-def _columns(name: str, new: ModelConfig, old: ModelConfig) -> Columns:
+def _columns(name: str, new: GatedDelta, old: GatedDelta) -> Columns:
     """Which features of a tensor of the mixer mean the same in both models."""
     found = _channels(new, old)
     if name == "w_in":
@@ -54,24 +66,22 @@ def begin_from(model: nn.Module, config: ModelConfig, weights: dict[str, Tensor]
     ValueError
         The models differ in more than the sections of their mixers.
     """
-    sections = ("n_heads", "key_dim", "value_dim", "slope_dim")
-    if {k: v for k, v in config.to_dict().items() if k not in sections} != {
-        k: v for k, v in old.to_dict().items() if k not in sections
-    } or config.mixer != "mcsd_g":
+    common = _without_sections(config)
+    if common != _without_sections(old) or common["mixer"]["kind"] != GatedDelta.KIND:
         raise ValueError("only models that differ in the sections of their mixers can begin with each other's weights")
-    lacking = []
+    lacking, same_heads = [], _same_heads(config.mixer, old.mixer)
     for name, parameter in model.named_parameters():
         kind, given = name.rsplit(".", 1)[-1], weights[name]
         if kind in ("w_in", "conv", "w_out") and ".mixer." in name:
             if kind == "w_out":
                 parameter.zero_()
             axis = 1 if kind == "w_in" else 0
-            for target, source in _columns(kind, config, old):
+            for target, source in _columns(kind, config.mixer, old.mixer):
                 part = parameter[:, target] if axis else parameter[target]
                 part.copy_(given[:, source] if axis else given[source])
-            if parameter.shape != given.shape or not _same_heads(config, old):
+            if parameter.shape != given.shape or not same_heads:
                 lacking.append(name)
-        elif parameter.shape == given.shape and (".mixer." not in name or kind == "norm" or _same_heads(config, old)):
+        elif parameter.shape == given.shape and (".mixer." not in name or kind == "norm" or same_heads):
             parameter.copy_(given)
         else:
             lacking.append(name)

@@ -27,8 +27,9 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from edgelm.config import CONV_WIDTH, PRESETS, ModelConfig
+from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.model import hub
+from edgelm.model.config import PRESETS, ModelConfig
 from edgelm.text.tokenizer import DOC_ID
 from tools.pretrain.corpus import read_mixture
 from tools.pretrain.data import Streams
@@ -358,7 +359,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     """The plan that the command line asks for."""
     config = PRESETS[args.preset]
     if args.vocab_size:
-        config = dataclasses.replace(config, vocab_size=args.vocab_size)
+        config = config.resized(vocab_size=args.vocab_size)
     return Plan(
         config, read_mixture(args.mixture or MIXTURE), args.batch_size, args.window, args.lr, args.weight_decay,
         args.minutes, args.tokens, args.target_awake, args.locality, args.ema, args.seed, args.begin_from or "",

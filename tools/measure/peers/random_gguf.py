@@ -16,9 +16,9 @@ import gguf
 import numpy as np
 
 from edgelm.bench.limit import bytes_per_token
-from edgelm.config import ModelConfig
+from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model import hub
-from edgelm.model.quantize import PRECISIONS
+from edgelm.model.config import ModelConfig
 
 HEAD = 64
 BYTES_PER_NUMBER = 34 / 32

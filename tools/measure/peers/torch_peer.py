@@ -13,16 +13,16 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edgelm.bench.timing import Step, medians
-from edgelm.config import CONV_WIDTH, LearnConfig
+from edgelm.cells.gated_delta.paper import CONV_WIDTH
+from edgelm.config import LearnConfig
 from edgelm.model import hub
-from edgelm.model.weights import adaptable_names
+from edgelm.model.weights import adaptable_names, tensors
 from edgelm.text.general import rehearsal_text
 from tools.measure.adamw import twin, window_losses
 from tools.pretrain.model import Model
@@ -77,7 +77,7 @@ def learner(made: Model, model: hub.Model, ids: Sequence[int], config: LearnConf
 def _rates(model: hub.Model, name: str, config: LearnConfig) -> Tensor:
     """How far a unit of the gradient moves a tensor, to be broadcast over it."""
     steps = torch.from_numpy(config.rate * 1e-3 / (model.grad_rms[name] + 1e-12)).float().reshape(-1)
-    return steps.reshape(-1, 1, 1) if model.weights[name].ndim == 3 else steps
+    return steps.reshape(-1, 1, 1) if tensors(model.config)[name].blocks else steps
 
 
 def _compiled(model: hub.Model) -> Model:
@@ -116,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = hub.load(args.model)
-    model.config = replace(model.config, max_awake=args.blocks or model.config.max_awake)
+    model.config = model.config.resized(max_awake=args.blocks or model.config.max_awake)
     speeds = measure(model, args.seconds, compiled=not args.eager)
     print(json.dumps({"version": torch.__version__, "blocks": "dense", **speeds}))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.export.protobuf import message, number, real, text
+from edgelm.graph.protobuf import message, number, real, text
 
 Attribute = int | float | str | Sequence[int]
 OPSET = 21

@@ -1,0 +1,1 @@
+"""A feed-forward part whose neuron blocks are chosen by a router."""

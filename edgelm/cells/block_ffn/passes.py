@@ -1,0 +1,116 @@
+"""Forward and backward of ``block_ffn`` over one segment: only blocks that are awake are read, computed, changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgelm.cells.block_ffn.paper import ROUTER_EPS, BlockFfn
+from edgelm.cells.buffers import make_buffers, matrix_of
+from edgelm.cells.cell import Array, Parts
+from edgelm.kernels import blocks as block_kernels
+from edgelm.kernels import norm as norm_kernels
+from edgelm.matrices.blocks import as_blocks
+from edgelm.matrices.matrix import Operands
+
+SMALL = ("norm", "router_bias", "log_gamma")
+"""Tensors whose gradients are always made."""
+_SHARED = ("a0", "part")
+"""Buffers that hold nothing between forward and backward, beside the gradients."""
+
+
+class Pass:
+    """One layer's router, blocks and shared block. Parameters and methods: ``edgelm.cells.passes.BlockPass``.
+
+    W2 is written to by learning where it is given as floating-point numbers; integers are made numbers for each
+    segment, of the blocks that are awake.
+    """
+
+    def __init__(self, cell: BlockFfn, weights: Operands, grads: Parts, max_steps: int, shared_buffers: Parts) -> None:
+        c = self.cell = cell
+        self.grads, self.workspace = grads, shared_buffers["workspace"]
+        self.w = {name: np.asarray(weights[name]) for name in (*SMALL, "router")}
+        dtype = self.w["norm"].dtype
+        self.w1, self.given_w2 = as_blocks(weights["w1"]), as_blocks(weights["w2"])
+        self.widened = shared_buffers.setdefault("w2", np.empty((c.n_blocks, c.d_model, c.block_size), dtype))
+        self.shared = [matrix_of(c, weights, name) for name in ("shared_w1", "shared_w2")]
+        self.dtype, self.eps = dtype, dtype.type(c.norm_eps)
+        widths = {"h": c.d_model, "dh": c.d_model, "part": c.d_model, "a0": c.n_blocks, "a1": c.n_blocks}
+        widths |= {"a": c.n_blocks, "da": c.n_blocks, "s": c.shared_size, "ds": c.shared_size, "shared": c.shared_size}
+        widths["y_grad"] = c.d_model
+        self.buffers = make_buffers(widths, max_steps, dtype, shared_buffers, _SHARED)
+        self.b = self.buffers
+        self.inverse, self.a_inverse = np.zeros(max_steps, dtype), np.zeros(max_steps, dtype)
+        pairs = max_steps * c.max_awake
+        self.starts, self.tokens = np.zeros(c.n_blocks + 1, np.int64), np.zeros(pairs, np.int64)
+        self.slope, self.hidden = np.zeros((2, pairs, c.block_size), dtype)
+        room = block_kernels.room_for(max_steps, c.block_size, c.d_model)
+        self.room = shared_buffers.setdefault("blocks", np.zeros(room, dtype))
+        self.plain = shared_buffers.setdefault("plain", np.zeros((c.block_size, c.d_model), dtype))
+
+    def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
+        """As of ``edgelm.cells.passes.Pass``."""
+        w = self.w
+        if len(x) != len(self.b["h"]):
+            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
+        self.x, b = x, self.b
+        norm_kernels.rms_forward(x, w["norm"], self.eps, self.inverse, b["h"])
+        np.dot(b["h"], w["router"], out=b["a0"])
+        block_kernels.route_forward(
+            b["a0"], w["router_bias"], w["log_gamma"], self.cell.max_awake, self.dtype.type(ROUTER_EPS),
+            b["a1"], self.a_inverse, b["a"],
+        )  # fmt: skip
+        block_kernels.group_pairs(b["a"], self.starts, self.tokens)
+        self.w2 = self.given_w2.current(self.awake, self.widened)
+        pairs = (self.starts, self.tokens, self.slope, self.hidden)
+        self.w1.forward(b["h"], b["a"], self.plain, self.w2, *pairs, self.room, y)
+        self.shared[0].product(b["h"], self.workspace, b["s"])
+        norm_kernels.silu_forward(b["s"], b["shared"])
+        y += self.shared[1].product(b["shared"], self.workspace, b["part"])
+
+    def backward(self, dy: Array, dx: Array) -> None:
+        """As of ``edgelm.cells.passes.Pass``. What ``step_blocks`` makes the gradient of w2 of is kept."""
+        w, b, grads = self.w, self.b, self.grads
+        for name in SMALL:
+            grads[name][:] = 0
+        if "shared_w2" in grads:
+            np.dot(b["shared"].T, dy, out=grads["shared_w2"])
+        self.shared[1].product_back(dy, self.workspace, b["shared"])
+        norm_kernels.silu_backward(b["shared"], b["s"], b["ds"])
+        if "shared_w1" in grads:
+            np.dot(b["h"].T, b["ds"], out=grads["shared_w1"])
+        dh = self.shared[0].product_back(b["ds"], self.workspace, b["dh"])
+        pairs = (self.starts, self.tokens, self.slope, self.hidden)
+        self.w1.backward(dy, b["a"], self.w2, *pairs, self.room, b["da"], dh)
+        b["y_grad"][:] = dy
+        if "w2" in grads:
+            block_kernels.blocks_w2_backward(*self._of_w2(), self.room, grads["w2"])
+        if "w1" in grads:
+            block_kernels.blocks_w1_backward(b["h"], self.starts, self.tokens, self.slope, grads["w1"])
+        block_kernels.route_backward(
+            b["da"], b["a1"], w["log_gamma"], self.a_inverse, b["a"], b["a0"], grads["log_gamma"]
+        )
+        grads["router_bias"] += b["a0"].sum(0)
+        if "router" in grads:
+            np.dot(b["h"].T, b["a0"], out=grads["router"])
+        dh += np.dot(b["a0"], w["router"].T, out=b["part"])
+        norm_kernels.rms_backward(dh, self.x, w["norm"], self.inverse, dx, grads["norm"])
+
+    def step_blocks(self, name: str, base: Any, rates: Array, pull: np.floating) -> None:
+        """As of ``edgelm.cells.passes.BlockPass``; the only tensor of blocks that learns is w2."""
+        w2 = self.w2.reshape(len(self.w2), -1)
+        as_blocks(base).pull(*self._of_w2(), rates, pull, self.room, w2)
+
+    def _of_w2(self) -> tuple[Array, Array, Array, Array, Array]:
+        return self.b["y_grad"], self.b["a"], self.starts, self.tokens, self.hidden
+
+    @property
+    def awake(self) -> Array:
+        """As of ``edgelm.cells.passes.BlockPass``."""
+        return np.diff(self.starts) > 0
+
+    @property
+    def n_pairs(self) -> int:
+        """As of ``edgelm.cells.passes.BlockPass``."""
+        return int(self.starts[-1])

@@ -1,0 +1,1 @@
+"""Slope section and decay section with the gated delta rule, as MCSD-G joins them."""

@@ -1,0 +1,1 @@
+"""The published MCSD block: vector states and fixed decays."""

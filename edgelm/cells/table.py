@@ -1,0 +1,23 @@
+"""All kinds of layer part: a new one is a folder and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from edgelm.cells.block_ffn.paper import BlockFfn
+from edgelm.cells.cell import Cell
+from edgelm.cells.gated_delta.paper import GatedDelta
+from edgelm.cells.published.paper import Published
+
+CELLS: dict[str, type[Cell]] = {kind.KIND: kind for kind in (GatedDelta, Published, BlockFfn)}
+
+
+def passes_of(cell: Cell) -> ModuleType:
+    """The module of the cell's passes; imported when it is asked for, because it loads kernels."""
+    return importlib.import_module(f"edgelm.cells.{cell.KIND}.passes")
+
+
+def graph_of(cell: Cell) -> ModuleType:
+    """The module that writes the cell as ONNX."""
+    return importlib.import_module(f"edgelm.cells.{cell.KIND}.graph")

@@ -1,0 +1,1 @@
+"""Writes ONNX graphs: the file format, and how weights enter a graph."""

@@ -1,0 +1,1 @@
+"""Ways to hold the numbers of a matrix, each with its products."""

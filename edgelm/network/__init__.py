@@ -1,0 +1,1 @@
+"""A stack of cells over a segment of tokens, forward and backward."""

@@ -1,0 +1,125 @@
+"""Forward and backward of the whole model over one segment, sparse in the blocks.
+
+The state is carried from segment to segment, gradients stop where a segment begins (truncated
+back-propagation through time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from edgelm.cells.buffers import workspace_for
+from edgelm.cells.passes import Pass
+from edgelm.cells.table import passes_of
+from edgelm.kernels import norm as norm_kernels
+from edgelm.kernels.loss import cross_entropy
+from edgelm.matrices.matrix import Operands, as_matrix
+from edgelm.model.config import ModelConfig
+from edgelm.model.state import State, advance, part_of, shared_part
+from edgelm.model.weights import EMBED_SUMS, Weights, tensors
+
+Array = np.ndarray
+
+
+class Network:
+    """The model over segments, with gradients.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    weights : dict of ndarray
+        Shared, not copied: a change is seen by the next segment. Matrices may be integers.
+    wanted : iterable of str
+        Names of the matrices whose gradients are wanted; those of gains and of biases always are.
+    max_steps : int
+        Longest segment.
+
+    Attributes
+    ----------
+    grads : dict of ndarray
+        Gradients of the sum of the segment's losses, after ``backward``.
+    """
+
+    def __init__(self, config: ModelConfig, weights: Operands, wanted: Iterable[str], max_steps: int) -> None:
+        self.config, self.weights, self.max_steps = config, weights, max_steps
+        wanted = {"final_norm", *wanted}
+        wanted |= {prefix + name for prefix, cell in config.parts() for name in passes_of(cell).SMALL}
+        dtype = weights["embed"].dtype
+        self.grads: Weights = {
+            name: np.zeros(spec.shape, dtype) for name, spec in tensors(config).items() if name in wanted
+        }
+        matrices = [spec.shape for spec in tensors(config).values() if len(spec.shape) == 2 and spec.sums is not None]
+        shared_buffers: Weights = {"workspace": np.zeros(max(workspace_for(s, max_steps) for s in matrices), dtype)}
+        self._workspace = shared_buffers["workspace"]
+        self.passes: list[tuple[str, Pass]] = []
+        """The layer parts in the order of use, each with the beginning of its tensors' names."""
+        for prefix, cell in config.parts():
+            own = [{n.removeprefix(prefix): t[n] for n in t if n.startswith(prefix)} for t in (weights, self.grads)]
+            self.passes.append((prefix, passes_of(cell).Pass(cell, *own, max_steps, shared_buffers)))
+        # The residual stream before each layer part, and after the last.
+        self.streams = np.zeros((len(self.passes) + 1, max_steps, config.d_model), dtype)
+        self.hidden, self.dx = np.zeros((2, max_steps, config.d_model), dtype)
+        self.inverse, self.losses = np.zeros((2, max_steps), dtype)
+        self.logits = np.zeros((max_steps, config.vocab_size), dtype)
+        self.dtype, self.eps = dtype, dtype.type(config.norm_eps)
+        self.embed = as_matrix(weights["embed"], EMBED_SUMS)
+        self.final_norm = np.asarray(weights["final_norm"])
+
+    def forward(self, ids: Array, targets: Array, state: State) -> Array:
+        """Losses in nats [T] of ``targets`` [T] after ``ids`` [T]; ``state`` is updated in place."""
+        n_steps = len(ids)
+        self.ids = ids
+        x = self.streams[:, :n_steps]
+        x[0] = self.embed.rows(ids)
+        shared = shared_part(state)
+        for number, (prefix, part) in enumerate(self.passes):
+            x[number + 1] = x[number]
+            part.forward(x[number], x[number + 1], part_of(state, prefix), shared)
+        advance(state, self.config, n_steps)
+        hidden, logits, losses = self.hidden[:n_steps], self.logits[:n_steps], self.losses[:n_steps]
+        norm_kernels.rms_forward(x[-1], self.final_norm, self.eps, self.inverse, hidden)
+        self.embed.product(hidden, self._workspace, logits)
+        cross_entropy(targets, logits, losses)
+        return losses.copy()
+
+    def backward(self) -> None:
+        """Fills ``grads`` for the segment that ``forward`` saw last; once a forward."""
+        n_steps, grads = len(self.ids), self.grads
+        dlogits, hidden, x = self.logits[:n_steps], self.hidden[:n_steps], self.streams[:, :n_steps]
+        if "embed" in grads:
+            np.dot(dlogits.T, hidden, out=grads["embed"])
+        dhidden = self.embed.product_back(dlogits, self._workspace, hidden)
+        dx = self.dx[:n_steps]
+        dx[:] = 0
+        grads["final_norm"][:] = 0
+        norm_kernels.rms_backward(dhidden, x[-1], self.final_norm, self.inverse, dx, grads["final_norm"])
+        for _, part in reversed(self.passes):
+            # A layer part adds to the stream, so dx is both its incoming gradient and what it adds to.
+            hidden[:] = dx
+            part.backward(hidden, dx)
+        if "embed" in grads:
+            np.add.at(grads["embed"], self.ids, dx)
+
+    def step_blocks(self, name: str, base: Any, rates: Array, pull: np.floating) -> None:
+        """Moves the awake blocks of a tensor of neuron blocks; see ``edgelm.cells.passes.BlockPass``."""
+        prefix, _, local = name.rpartition(".")
+        self._with_blocks[prefix + "."].step_blocks(local, base, rates, pull)
+
+    @property
+    def _with_blocks(self) -> dict[str, Any]:
+        """The passes that have neuron blocks."""
+        return {prefix: part for prefix, part in self.passes if hasattr(part, "awake")}
+
+    @property
+    def awake(self) -> Array:
+        """Which blocks the last segment woke, [L,M] bool; [L,0] for a model without blocks."""
+        awake = [part.awake for part in self._with_blocks.values()]
+        return np.stack(awake) if awake else np.zeros((self.config.n_layers, 0), bool)
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of a token and an awake block in the last segment, over all layers."""
+        return sum(part.n_pairs for part in self._with_blocks.values())

@@ -1,0 +1,30 @@
+"""What the twins of several cells compute alike, and the recurrences that suit a device."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from tools.pretrain import chunked, scan
+
+State = dict[str, Tensor]
+"""What one layer part carries from segment to segment, a row for each stream."""
+
+
+def recurrences(x: Tensor) -> ModuleType:
+    """Whose ``decay_scan`` and ``slope_scan`` suit the device of ``x``: chunks on a GPU, else a loop by Numba."""
+    return chunked if x.is_cuda else scan
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def l2_norm(x: Tensor) -> Tensor:
+    """x / sqrt(|x|^2 + 1e-6) over the last axis, in float32."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)

@@ -1,0 +1,31 @@
+"""The twins of all kinds of layer part: a new one is a file and a line here."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from edgelm.cells.block_ffn.paper import BlockFfn
+from edgelm.cells.cell import Cell
+from edgelm.cells.gated_delta.paper import GatedDelta
+from edgelm.cells.published.paper import Published
+from tools.pretrain.cells import block_ffn, gated_delta, published
+
+TWINS: dict[str, type[nn.Module]] = {
+    GatedDelta.KIND: gated_delta.Twin,
+    Published.KIND: published.Twin,
+    BlockFfn.KIND: block_ffn.Twin,
+}
+
+
+def twin_of(cell: Cell, n_layers: int) -> nn.Module:
+    """The cell in PyTorch, with weights drawn at random, for a model of so many layers.
+
+    Raises
+    ------
+    ValueError
+        The kind has no twin.
+    """
+    if cell.KIND not in TWINS:
+        known = ", ".join(TWINS)
+        raise ValueError(f"{cell.KIND} cannot be trained, it has no twin in tools/pretrain/cells; these have: {known}")
+    return TWINS[cell.KIND](cell, n_layers)
