@@ -1,0 +1,108 @@
+"""What every way to hold a matrix must keep to: its products are those of its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edgelm.kernels import blocks as kernels
+from edgelm.matrices.blocks import BlockStack, as_blocks
+from edgelm.matrices.matrix import Float32, Int8, Matrix, as_matrix, workspace_size
+from edgelm.matrices.quantize import to_int8
+from tests import naive
+
+Array = np.ndarray
+Made = tuple[Matrix, Array]
+
+
+def _int8(numbers: Array) -> Int8:
+    q, scale = to_int8(numbers)
+    return Int8(q.view(np.uint8) ^ np.uint8(128), scale.astype(np.float32))
+
+
+def _floats(n_in: int, n_out: int) -> Made:
+    w = np.random.default_rng(0).standard_normal((n_in, n_out)).astype(np.float32)
+    return as_matrix(w, 0), w
+
+
+def _floats_turned(n_in: int, n_out: int) -> Made:
+    w = np.random.default_rng(0).standard_normal((n_out, n_in)).astype(np.float32)
+    return as_matrix(w, -1), w.T
+
+
+def _integers(n_in: int, n_out: int) -> Made:
+    w = _int8(np.random.default_rng(0).standard_normal((n_out, n_in)).astype(np.float32))
+    return as_matrix(w, 0), np.asarray(w).T
+
+
+KINDS: dict[str, Callable[[int, int], Made]] = {
+    "float32": _floats, "float32, transposed": _floats_turned, "int8": _integers,
+}  # fmt: skip
+SIZES = [(32, 5), (64, 33), (96, 64)]
+
+
+def run(product: Callable[..., Array], x: Array, sizes: tuple[int, int], n_out: int) -> Array:
+    """A product into memory that was never written."""
+    size = max(workspace_size(len(x), *sizes), workspace_size(len(x), *sizes[::-1]))
+    out = np.full((len(x), n_out), np.nan, np.float32)
+    assert product(x, np.full(size, np.nan, np.float32), out) is out
+    return out
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("n_steps", [1, 4, 19])
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_are_those_of_the_numbers(kind: str, n_steps: int, sizes: tuple[int, int]) -> None:
+    matrix, w = KINDS[kind](*sizes)
+    x, dy = (np.random.default_rng(i).standard_normal((n_steps, n)).astype(np.float32) for i, n in enumerate(sizes))
+    np.testing.assert_allclose(run(matrix.product, x, sizes, sizes[1]), x @ w, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(run(matrix.product_back, dy, sizes, sizes[0]), dy @ w.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_and_bytes(kind: str) -> None:
+    matrix, w = KINDS[kind](64, 33)
+    ids = np.array([3, 0, 32, 3])
+    np.testing.assert_array_equal(matrix.rows(ids), w.T[ids])
+    assert matrix.dtype == np.float32
+    assert np.asarray(matrix).size == w.size
+    assert matrix.nbytes == (w.size * 4 if isinstance(matrix, Float32) else w.size + w.size // 32 * 4)
+
+
+def test_a_changed_number_counts_at_once() -> None:
+    w = np.zeros((4, 3), np.float32)
+    matrix, x = as_matrix(w, 0), np.ones((1, 4), np.float32)
+    before = run(matrix.product, x, (4, 3), 3).copy()
+    w += 1
+    assert not before.any() and (run(matrix.product, x, (4, 3), 3) == 4).all()
+
+
+N_BLOCKS, WIDTH, SIZE, STEPS = 5, 64, 6, 9
+
+
+def _stacks() -> dict[str, tuple[BlockStack, Array]]:
+    numbers = np.random.default_rng(3).standard_normal((N_BLOCKS, SIZE, WIDTH)).astype(np.float32) / 8
+    integers = _int8(numbers)
+    return {"float32": (as_blocks(numbers), numbers), "int8": (as_blocks(integers), np.asarray(integers))}
+
+
+@pytest.mark.parametrize("kind", _stacks())
+def test_stacks_read_the_blocks_that_are_awake(kind: str) -> None:
+    stack, numbers = _stacks()[kind]
+    rng = np.random.default_rng(4)
+    h, a = (rng.standard_normal(shape).astype(np.float32) for shape in ((STEPS, WIDTH), (STEPS, N_BLOCKS)))
+    a = np.maximum(a, 0)
+    a[:, 2] = 0
+    w2 = rng.standard_normal((N_BLOCKS, WIDTH, SIZE)).astype(np.float32) / 3
+    starts, tokens = np.zeros(N_BLOCKS + 1, np.int64), np.zeros(a.size, np.int64)
+    kernels.group_pairs(a, starts, tokens)
+    kept = np.full((2, a.size, SIZE), np.nan, np.float32)
+    room = np.full(kernels.room_for(STEPS, SIZE, WIDTH), np.nan, np.float32)
+    y, plain = np.zeros_like(h), np.full((SIZE, WIDTH), np.nan, np.float32)
+    stack.forward(h, a, plain, w2, starts, tokens, *kept, room, y)
+    np.testing.assert_allclose(y, naive.blocks(h, a, numbers, w2), rtol=1e-4, atol=1e-4)
+    awake, out = np.diff(starts) > 0, np.zeros_like(numbers)
+    assert not awake[2]
+    np.testing.assert_array_equal(stack.current(awake, out)[awake], numbers[awake])
