@@ -15,6 +15,7 @@ import edgelm
 
 ROOT = Path(__file__).resolve().parents[1]
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+IMPORTERS = {"importlib.import_module", "import_module", "__import__"}
 
 
 def _parse(folder: str) -> dict[str, ast.Module]:
@@ -49,6 +50,9 @@ def _imported(tree: ast.Module) -> set[str]:
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in IMPORTERS and node.args:
+            name = node.args[0]
+            found |= {name.value.partition(".")[0]} if isinstance(name, ast.Constant) else set()
     return found
 
 
@@ -96,6 +100,7 @@ def test_names_say_what_is_inside() -> None:
     ("package", "room"),
     [
         ("numba", "edgelm/kernels/jit.py"),
+        ("llvmlite", "edgelm/kernels/jit.py"),
         ("onnx", "edgelm/export/folder.py"),
         ("onnxruntime", "edgelm/engine/session.py"),
         ("click", "edgelm/cli/"),

@@ -17,7 +17,7 @@ from edgelm.kernels.tile import RUN, product, product_across, turn, widen
 
 
 @entry(F2, F1, F1, I, F, F2, F1, F2)
-def route_forward(a0, bias, log_gamma, max_awake, eps, a1, inverse, a):  # type: ignore[no-untyped-def]
+def route_forward(a0, bias, log_gamma, max_awake, eps, a1, inverse, a):
     """a0 (before the bias), a1, a [T,M]; a1 and inverse [T] are kept for backward."""
     n_steps, n_blocks = a0.shape
     for t in range(n_steps):
@@ -43,7 +43,7 @@ def route_forward(a0, bias, log_gamma, max_awake, eps, a1, inverse, a):  # type:
 
 
 @entry(F2, F2, F1, F1, F2, F2, F1)
-def route_backward(da, a1, log_gamma, inverse, a, da0, dlog_gamma):  # type: ignore[no-untyped-def]
+def route_backward(da, a1, log_gamma, inverse, a, da0, dlog_gamma):
     """da [T,M] (0 where asleep) to da0 [T,M] overwritten; dlog_gamma [M] added to."""
     n_steps, n_blocks = a1.shape
     for t in range(n_steps):
@@ -64,7 +64,7 @@ def route_backward(da, a1, log_gamma, inverse, a, da0, dlog_gamma):  # type: ign
 
 
 @entry(F2, I1, I1)
-def group_pairs(a, starts, tokens):  # type: ignore[no-untyped-def]
+def group_pairs(a, starts, tokens):
     """Pairs by block: starts [M+1] and tokens [T*A] overwritten; block i has tokens[starts[i]:starts[i+1]]."""
     n_steps, n_blocks = a.shape
     count = 0
@@ -83,7 +83,7 @@ def room_for(n_steps: int, size: int, width: int) -> int:
 
 
 @entry(F2, F2, F3, F3, I1, I1, F2, F2, F1, F2)
-def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, room, y):  # type: ignore[no-untyped-def]
+def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, room, y):
     """y [T,D] += sum over awake blocks of a SiLU(h W1') W2'.
 
     h [T,D]; a [T,M]; w1 [M,B,D]; w2 [M,D,B]; hidden and slope [pairs,B] overwritten with SiLU(h W1') and its
@@ -97,7 +97,7 @@ def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, room, y):  # typ
 
 
 @entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F2, F1, F2)
-def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, plain, room, y):  # type: ignore[no-untyped-def]
+def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, plain, room, y):
     """``blocks_forward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32]; plain [B,D] overwritten."""
     n_blocks, width, size = w2.shape
     for i in range(n_blocks):
@@ -111,7 +111,7 @@ def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, pla
 
 
 @kernel
-def _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y):  # type: ignore[no-untyped-def]
+def _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y):
     """What block i adds to y, where slope holds h W1'; slope and hidden as ``blocks_forward`` leaves them."""
     width, size = w2.shape[1:]
     first, n = starts[i], starts[i + 1] - starts[i]
@@ -131,7 +131,7 @@ def _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y):  # type
 
 
 @entry(F2, F2, F3, F3, I1, I1, F2, F2, F1, F2, F2)
-def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh):  # type: ignore[no-untyped-def]
+def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh):
     """Gradients of ``blocks_forward``, but for those of the weights.
 
     da [T,M] overwritten (0 where asleep); dh [T,D] added to; slope is replaced by the gradient of h W1'.
@@ -149,7 +149,7 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh):
 
 
 @entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F1, F2, F2)
-def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, room, da, dh):  # type: ignore[no-untyped-def]
+def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, room, da, dh):
     """``blocks_backward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32]."""
     n_blocks, width, size = w2.shape
     out = size * width + dy.shape[0] * width
@@ -166,7 +166,7 @@ def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, r
 
 
 @kernel
-def _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da):  # type: ignore[no-untyped-def]
+def _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da):
     """Of block i: da, and slope replaced by the gradient of h W1'."""
     width, size = w2.shape[1:]
     first, n, tile = starts[i], starts[i + 1] - starts[i], size * width
@@ -187,7 +187,7 @@ def _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da):  # t
 
 
 @entry(F2, F2, I1, I1, F2, F1, F3)
-def blocks_w2_backward(dy, a, starts, tokens, hidden, room, dw2):  # type: ignore[no-untyped-def]
+def blocks_w2_backward(dy, a, starts, tokens, hidden, room, dw2):
     """dw2 [M,D,B] of the blocks that are awake in the segment overwritten, of the others left as it is.
 
     dy, a, starts, tokens, hidden and room as for ``blocks_backward``.
@@ -199,7 +199,7 @@ def blocks_w2_backward(dy, a, starts, tokens, hidden, room, dw2):  # type: ignor
 
 
 @entry(F2, F2, I1, I1, F2, F2, F1, F, F1, F2)
-def blocks_w2_step(dy, a, starts, tokens, hidden, base, rate, pull, room, w2):  # type: ignore[no-untyped-def]
+def blocks_w2_step(dy, a, starts, tokens, hidden, base, rate, pull, room, w2):
     """w2 <- w2 - rate dw2 + pull (base - w2) of the blocks that are awake in the segment.
 
     The gradient of a block is made, used and forgotten where it stays in cache. w2 and base [M,D B]; rate [M]; the
@@ -217,7 +217,7 @@ def blocks_w2_step(dy, a, starts, tokens, hidden, base, rate, pull, room, w2):  
 
 
 @entry(F2, F2, I1, I1, F2, U2, F2, F1, F, F1, F2)
-def blocks_w2_step_int8(dy, a, starts, tokens, hidden, q, scale, rate, pull, room, w2):  # type: ignore[no-untyped-def]
+def blocks_w2_step_int8(dy, a, starts, tokens, hidden, q, scale, rate, pull, room, w2):
     """``blocks_w2_step`` with the base as uint8 around 128, q [M,D B], times scale [M,D B/32]."""
     n_blocks, tile = w2.shape
     given = room[len(room) - tile :]
@@ -229,14 +229,14 @@ def blocks_w2_step_int8(dy, a, starts, tokens, hidden, q, scale, rate, pull, roo
 
 
 @kernel
-def _w2_step(dy, a, i, starts, tokens, hidden, base, rate, pull, room, w2):  # type: ignore[no-untyped-def]
+def _w2_step(dy, a, i, starts, tokens, hidden, base, rate, pull, room, w2):
     """The step of block i, towards base [D B]."""
     _w2_gradient(dy, a, i, starts, tokens, hidden, room, room, 0)
     step(room[: len(base)], base, rate, pull, w2[i])
 
 
 @entry(F2, I1, I1, F2, F3)
-def blocks_w1_backward(h, starts, tokens, dz, dw1):  # type: ignore[no-untyped-def]
+def blocks_w1_backward(h, starts, tokens, dz, dw1):
     """dw1 [M,B,D] of the blocks that are awake in the segment overwritten, of the others left as it is.
 
     dz [pairs,B] is what ``blocks_backward`` leaves in ``slope``.
@@ -255,7 +255,7 @@ def blocks_w1_backward(h, starts, tokens, dz, dw1):  # type: ignore[no-untyped-d
 
 
 @kernel
-def _w2_gradient(dy, a, i, starts, tokens, hidden, room, out, base):  # type: ignore[no-untyped-def]
+def _w2_gradient(dy, a, i, starts, tokens, hidden, room, out, base):
     """The gradient of W2 [D,B] of block i at out[base:]; room is overwritten after the first D B numbers."""
     first, n, width, size = starts[i], starts[i + 1] - starts[i], dy.shape[1], hidden.shape[1]
     rows = width * size
@@ -269,7 +269,7 @@ def _w2_gradient(dy, a, i, starts, tokens, hidden, room, out, base):  # type: ig
 
 
 @kernel
-def _gather(x, tokens, first, n, room, base):  # type: ignore[no-untyped-def]
+def _gather(x, tokens, first, n, room, base):
     """room [n,D] = x[tokens[first : first + n]]."""
     width = x.shape[1]
     for p in range(n):
@@ -279,7 +279,7 @@ def _gather(x, tokens, first, n, room, base):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _scatter(room, base, tokens, first, n, out):  # type: ignore[no-untyped-def]
+def _scatter(room, base, tokens, first, n, out):
     """out[tokens[first : first + n]] += room [n,D]."""
     width = out.shape[1]
     for p in range(n):
@@ -289,7 +289,7 @@ def _scatter(room, base, tokens, first, n, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _products(x, tokens, w, out):  # type: ignore[no-untyped-def]
+def _products(x, tokens, w, out):
     """out [n,B] = x[tokens] w'; x [T,D]; w [B,D]. Tiles of 2 tokens and 4 rows: what is used more than once stays in a
     register. A tile that reaches over an edge repeats the last row, and writes the same number twice."""
     n, size, width = len(tokens), out.shape[1], x.shape[1]

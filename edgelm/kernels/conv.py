@@ -7,7 +7,7 @@ from edgelm.kernels.signature import F2
 
 
 @entry(F2, F2, F2, F2)
-def conv_forward(u, taps, last, out):  # type: ignore[no-untyped-def]
+def conv_forward(u, taps, last, out):
     """u, out [T,F]; taps [4,F], the last row for the present token; last [3,F], the tokens before."""
     n_steps, width = u.shape
     for t in range(n_steps):
@@ -21,7 +21,7 @@ def conv_forward(u, taps, last, out):  # type: ignore[no-untyped-def]
 
 
 @entry(F2, F2, F2, F2, F2, F2)
-def conv_backward(dout, u, taps, last, du, dtaps):  # type: ignore[no-untyped-def]
+def conv_backward(dout, u, taps, last, du, dtaps):
     """du [T,F] overwritten, dtaps [4,F] added to; nothing flows into ``last``, the segment before."""
     n_steps, width = u.shape
     for t in range(n_steps):

@@ -16,7 +16,7 @@ CHUNK = 16
 
 
 @entry(F3, F3, F3, F2, F2, F1, F4, F3, F3)
-def decay_forward(q, k, v, g, beta, e, checkpoints, state, out):  # type: ignore[no-untyped-def]
+def decay_forward(q, k, v, g, beta, e, checkpoints, state, out):
     """One segment of one sequence.
 
     q, k [T,H,K] of unit length; v, out [T,H,Vd]; g, beta [T,H]; e [Vd] is overwritten;
@@ -55,7 +55,7 @@ def decay_forward(q, k, v, g, beta, e, checkpoints, state, out):  # type: ignore
 
 
 @entry(F3, F3, F3, F3, F2, F2, F4, F3, F3, F3, F3, F3, F2, F2)
-def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk, dv, dg, dbeta):  # type: ignore[no-untyped-def]
+def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk, dv, dg, dbeta):
     """Gradients of one segment, given dout [T,H,Vd].
 
     dstate [H,K,Vd] holds dL/dS after the segment and is updated in place to dL/dS before it.
@@ -85,7 +85,7 @@ def decay_backward(dout, q, k, v, g, beta, checkpoints, scratch, dstate, dq, dk,
 
 
 @kernel
-def _copy(matrix, out):  # type: ignore[no-untyped-def]
+def _copy(matrix, out):
     """out = matrix. An assignment of a whole array would check its shape, and raise."""
     for i in range(matrix.shape[0]):
         for j in range(matrix.shape[1]):
@@ -93,7 +93,7 @@ def _copy(matrix, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _read_backward(dout, q, k, v, old, new, keep, d, e, de, dq):  # type: ignore[no-untyped-def]
+def _read_backward(dout, q, k, v, old, new, keep, d, e, de, dq):
     """D += q dO'; then dq = S dO, de = D'k and e = v - P'k."""
     key_dim, value_dim = old.shape
     for j in range(value_dim):
@@ -111,7 +111,7 @@ def _read_backward(dout, q, k, v, old, new, keep, d, e, de, dq):  # type: ignore
 
 
 @kernel
-def _write_backward(k, old, keep, b, e, de, d, dk):  # type: ignore[no-untyped-def]
+def _write_backward(k, old, keep, b, e, de, d, dk):
     """dk = beta D e - P de and D <- exp(g) (D - k de'); returns dg. de holds beta D'k."""
     key_dim, value_dim = old.shape
     dg = ZERO
@@ -129,7 +129,7 @@ def _write_backward(k, old, keep, b, e, de, d, dk):  # type: ignore[no-untyped-d
 
 
 @kernel
-def _state_step(old, k, v, g, beta, e, new):  # type: ignore[no-untyped-def]
+def _state_step(old, k, v, g, beta, e, new):
     """new = P + beta k (v - P'k)' with P = exp(g) old; e [Vd] is overwritten."""
     key_dim, value_dim = old.shape
     keep = exp(g)
@@ -146,7 +146,7 @@ def _state_step(old, k, v, g, beta, e, new):  # type: ignore[no-untyped-def]
 
 
 @entry(F2, F1, F1, F1, F2, F2)
-def gates_forward(raw, decay_bias, write_bias, rate, g, beta):  # type: ignore[no-untyped-def]
+def gates_forward(raw, decay_bias, write_bias, rate, g, beta):
     """g = -A softplus(raw + b), beta = sigmoid(raw' + b'): raw [T,2H] holds both, g, beta [T,H]."""
     n_steps, n_heads = g.shape
     for t in range(n_steps):
@@ -157,7 +157,7 @@ def gates_forward(raw, decay_bias, write_bias, rate, g, beta):  # type: ignore[n
 
 
 @entry(F2, F2, F2, F1, F1, F2, F2, F2, F1, F1, F1)
-def gates_backward(dg, dbeta, raw, decay_bias, rate, g, beta, draw, ddecay_bias, dwrite_bias, drate):  # type: ignore[no-untyped-def]
+def gates_backward(dg, dbeta, raw, decay_bias, rate, g, beta, draw, ddecay_bias, dwrite_bias, drate):
     """draw [T,2H] overwritten; ddecay_bias, dwrite_bias, drate [H] added to."""
     n_steps, n_heads = g.shape
     for t in range(n_steps):

@@ -23,7 +23,7 @@ def room_for(n_steps: int, width: int) -> int:
 
 
 @entry(F2, U2, F2, F1, F2)
-def product_along_rows(x, q, scale, room, out):  # type: ignore[no-untyped-def]
+def product_along_rows(x, q, scale, room, out):
     """out [T,M] = x [T,C] w'; w [M,C] is q [M,C] around 128 times scale [M,C/32]."""
     (n_rows, width), n_steps = q.shape, x.shape[0]
     lanes = (n_steps + LANES - 1) // LANES * LANES
@@ -44,7 +44,7 @@ def product_along_rows(x, q, scale, room, out):  # type: ignore[no-untyped-def]
 
 
 @entry(F2, U2, F2, F1, F2)
-def product_over_rows(y, q, scale, room, out):  # type: ignore[no-untyped-def]
+def product_over_rows(y, q, scale, room, out):
     """out [T,C] = y [T,M] w; w [M,C] is q [M,C] around 128 times scale [M,C/32]."""
     (n_rows, width), n_steps = q.shape, y.shape[0]
     for m in range(0, n_rows, _STEPS):
@@ -57,7 +57,7 @@ def product_over_rows(y, q, scale, room, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _strips_of_steps(x, room):  # type: ignore[no-untyped-def]
+def _strips_of_steps(x, room):
     """room = x' [C,T] of x [T,C] by strips of 16 steps, each [C,16], filled up with 0."""
     n_steps, width = x.shape
     for first in range(0, n_steps, LANES):

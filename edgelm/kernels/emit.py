@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgelm.kernels.jit import instructions
+
 LANES = 16
 
 
@@ -15,8 +17,7 @@ class _Vectors:
     """A builder's loads, stores and constants, of numbers of the type that an array of ``types`` holds."""
 
     def __init__(self, context: Any, builder: Any, types: Any, array: int) -> None:
-        from llvmlite import ir
-
+        ir = instructions()
         self.ir, self.context, self.builder, self.types = ir, context, builder, types
         self.number, self.word = context.get_value_type(types[array].dtype), ir.IntType(64)
 

@@ -14,7 +14,7 @@ _STEPS, _MIDDLE, _TINY = np.float32(127), np.float32(128.5), np.float32(6e-8)
 
 
 @entry(U3, F3, B1, F3)
-def widen_blocks(q, scale, used, out):  # type: ignore[no-untyped-def]
+def widen_blocks(q, scale, used, out):
     """out [M,R,C] = q [M,R,C] around 128 times scale [M,R,C/32] of the ``used`` blocks [M]; others stay."""
     n_rows, width = q.shape[1:]
     for i in range(q.shape[0]):
@@ -26,7 +26,7 @@ def widen_blocks(q, scale, used, out):  # type: ignore[no-untyped-def]
 
 
 @entry(F3, B1, U3, F2)
-def quantize_blocks(weight, used, q, scale):  # type: ignore[no-untyped-def]
+def quantize_blocks(weight, used, q, scale):
     """Runs of the ``used`` blocks [M] of weight [M,R,32] to q [M,R,32] around 128 and scale [M,R]; others stay."""
     for i in range(weight.shape[0]):
         if not used[i]:

@@ -1,4 +1,4 @@
-"""Makes kernels of plain functions; the only import of numba, and the only place of its flags.
+"""Makes kernels of plain functions; the only import of numba and of its llvmlite, and the only place of flags.
 
 One source has three uses: compiled ahead of time, in a library that came with the wheel; compiled by numba when it is
 first called; run as it stands. ``EDGELM_KERNELS`` says which (aot, jit, python), else there is a library for this
@@ -71,6 +71,14 @@ def lowered(emit: Callable[..., None], literals: int) -> Callable[[F], F]:
         return cast(F, intrinsic(prefer_literal=True)(made[function.__name__]))
 
     return decorate
+
+
+def instructions() -> Any:
+    """What writes LLVM's code, for an ``emit`` of ``lowered``: it comes with numba, and is there where kernels are
+    compiled."""
+    from llvmlite import ir
+
+    return ir
 
 
 def entry(*takes: Argument, returns: tuple[Kind, ...] = ()) -> Callable[[F], F]:

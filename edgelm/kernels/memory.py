@@ -29,7 +29,7 @@ MOST_GAIN = 2.0
 
 
 @kernel
-def find_context(history, n, order, keys, totals):  # type: ignore[no-untyped-def]
+def find_context(history, n, order, keys, totals):
     """(row, key) of the last ``order`` ids of history[:n]; row < 0: not there, -row - 1 is where to put it.
 
     A context that finds no free row within PROBES takes that of the one seen least.
@@ -53,7 +53,7 @@ def find_context(history, n, order, keys, totals):  # type: ignore[no-untyped-de
 
 
 @kernel
-def bucket(total, n_seen):  # type: ignore[no-untyped-def]
+def bucket(total, n_seen):
     """Which gate a context uses: by how often it was seen, and by how many ids followed it."""
     size = 0
     while size < 4 and (1 << size) < total:
@@ -62,7 +62,7 @@ def bucket(total, n_seen):  # type: ignore[no-untyped-def]
 
 
 @entry(D, D, D, D, returns=(D, D))
-def trust_after(late, long, mixed, below):  # type: ignore[no-untyped-def]
+def trust_after(late, long, mixed, below):
     """Both trusts once an id was seen that had probability ``mixed`` with the memory and ``below`` without."""
     gain = math.log(max(mixed, 1e-30) / max(below, 1e-30))
     gain = min(MOST_GAIN, max(-MOST_GAIN, gain))
@@ -70,7 +70,7 @@ def trust_after(late, long, mixed, below):  # type: ignore[no-untyped-def]
 
 
 @entry(D, D, returns=(I,))
-def trust_row(late, long):  # type: ignore[no-untyped-def]
+def trust_row(late, long):
     """Which gate the memory as a whole has, after those of recall; 0 where a text begins, which is not learned."""
     if late == 0 and long == 0:
         return 0
@@ -83,7 +83,7 @@ def trust_row(late, long):  # type: ignore[no-untyped-def]
 
 
 @entry(I1, I, TABLES, D2, (I, I1, D1, D, I), D1)
-def memory_read(history, n, tables, gates, recalled, p):  # type: ignore[no-untyped-def]
+def memory_read(history, n, tables, gates, recalled, p):
     """Mixes the memory into the model's distribution p [V] after history[:n], in place; the sum stays 1.
 
     recalled is (ids found, their ids, their probabilities, the sum of these, bucket). Trust is not applied.
@@ -118,7 +118,7 @@ def memory_read(history, n, tables, gates, recalled, p):  # type: ignore[no-unty
 
 
 @entry(I1, I, I, (B, B), D, D, TABLES, D2, D2, D1, returns=(D, D))
-def memory_learn(history, start, n, mode, late, long, tables, gates, recalled, p):  # type: ignore[no-untyped-def]
+def memory_learn(history, start, n, mode, late, long, tables, gates, recalled, p):
     """Predicts, then learns, history[start:n], id by id; the trust after it.
 
     p [n - start] holds the model's probability of each id and becomes that of the mixture. recalled
@@ -143,7 +143,7 @@ def memory_learn(history, start, n, mode, late, long, tables, gates, recalled, p
 
 
 @kernel
-def _count_and_mix(history, t, mixed, mode, tables, gates):  # type: ignore[no-untyped-def]
+def _count_and_mix(history, t, mixed, mode, tables, gates):
     """Mixes the counts after history[:t] over ``mixed``, the probability of history[t]; then counts it."""
     words, keys, ids, counts, totals = tables
     learn_gates, learn_counts = mode
@@ -176,7 +176,7 @@ def _count_and_mix(history, t, mixed, mode, tables, gates):  # type: ignore[no-u
 
 
 @kernel
-def _mix(gate, hit, known, below, learn):  # type: ignore[no-untyped-def]
+def _mix(gate, hit, known, below, learn):
     """gate [2] (weight, predictions seen): the mixture of a context's ``hit`` with what is ``below``."""
     share = gate[0]
     mixed = share * hit + (1 - share * known) * below
@@ -189,7 +189,7 @@ def _mix(gate, hit, known, below, learn):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _count(row, slot, n_seen, target, ids, counts, totals):  # type: ignore[no-untyped-def]
+def _count(row, slot, n_seen, target, ids, counts, totals):
     slots = ids.shape[1]
     if slot < 0:
         # A full row gives up its rarest id; its past sightings stay in the total, so the rest backs off.

@@ -19,7 +19,7 @@ _C5, _C6, _C7 = np.float32(8.3334519073e-3), np.float32(1.3981999507e-3), np.flo
 
 
 @kernel
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     """e^x of a number; of a float32 to its last bit or so, at least e^-87, and unlike a call it vectorises.
 
     The polynomial of Cephes (``expf``) on [-ln2/2, ln2/2], times a power of two put together from its bits.
@@ -37,13 +37,13 @@ def exp(x):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def sigmoid(x):  # type: ignore[no-untyped-def]
+def sigmoid(x):
     """1 / (1 + e^-x) of a number."""
     return ONE / (ONE + exp(-x))
 
 
 @entry(F2, F1, F, F1, F2)
-def rms_forward(x, gain, eps, inverse, out):  # type: ignore[no-untyped-def]
+def rms_forward(x, gain, eps, inverse, out):
     """x, out [T,D]; gain [D]; inverse [T] overwritten with 1 / sqrt(mean(x^2) + eps)."""
     n_steps, width = x.shape
     for t in range(n_steps):
@@ -57,7 +57,7 @@ def rms_forward(x, gain, eps, inverse, out):  # type: ignore[no-untyped-def]
 
 
 @entry(F2, F2, F1, F1, F2, F1)
-def rms_backward(dout, x, gain, inverse, dx, dgain):  # type: ignore[no-untyped-def]
+def rms_backward(dout, x, gain, inverse, dx, dgain):
     """dx [T,D] and dgain [D] are added to."""
     n_steps, width = x.shape
     for t in range(n_steps):
@@ -72,7 +72,7 @@ def rms_backward(dout, x, gain, inverse, dx, dgain):  # type: ignore[no-untyped-
 
 
 @entry(F2, I, F, F2, F2)
-def silu_l2_forward(u, n_heads, eps, inverse, out):  # type: ignore[no-untyped-def]
+def silu_l2_forward(u, n_heads, eps, inverse, out):
     """SiLU, then unit length per head: u, out [T,H*K]; inverse [T,H] overwritten."""
     n_steps, width = u.shape
     size = width // n_heads
@@ -90,7 +90,7 @@ def silu_l2_forward(u, n_heads, eps, inverse, out):  # type: ignore[no-untyped-d
 
 
 @entry(F2, F2, I, F2, F2, F2)
-def silu_l2_backward(dout, u, n_heads, out, inverse, du):  # type: ignore[no-untyped-def]
+def silu_l2_backward(dout, u, n_heads, out, inverse, du):
     """du [T,H*K] overwritten, it may be dout itself; out is the forward result."""
     n_steps, width = u.shape
     size = width // n_heads
@@ -107,7 +107,7 @@ def silu_l2_backward(dout, u, n_heads, out, inverse, du):  # type: ignore[no-unt
 
 
 @entry(F2, F2)
-def silu_forward(u, out):  # type: ignore[no-untyped-def]
+def silu_forward(u, out):
     """u, out [T,F]."""
     for t in range(u.shape[0]):
         for j in range(u.shape[1]):
@@ -115,7 +115,7 @@ def silu_forward(u, out):  # type: ignore[no-untyped-def]
 
 
 @entry(F2, F2, F2)
-def silu_backward(dout, u, du):  # type: ignore[no-untyped-def]
+def silu_backward(dout, u, du):
     """du [T,F] overwritten; it may be dout itself."""
     for t in range(u.shape[0]):
         for j in range(u.shape[1]):
@@ -124,7 +124,7 @@ def silu_backward(dout, u, du):  # type: ignore[no-untyped-def]
 
 
 @entry(F2, F2, F2)
-def gate_forward(m, u, out):  # type: ignore[no-untyped-def]
+def gate_forward(m, u, out):
     """out = m SiLU(u), all [T,F]."""
     for t in range(u.shape[0]):
         for j in range(u.shape[1]):
@@ -132,7 +132,7 @@ def gate_forward(m, u, out):  # type: ignore[no-untyped-def]
 
 
 @entry(F2, F2, F2, F2, F2)
-def gate_backward(dout, m, u, dm, du):  # type: ignore[no-untyped-def]
+def gate_backward(dout, m, u, dm, du):
     """dm, du [T,F] overwritten; they may be m and u themselves."""
     for t in range(u.shape[0]):
         for j in range(u.shape[1]):
@@ -143,7 +143,7 @@ def gate_backward(dout, m, u, dm, du):  # type: ignore[no-untyped-def]
 
 
 @entry(F2, F1, F2, F, F2, F2)
-def gated_norm_forward(o, gain, u, eps, inverse, out):  # type: ignore[no-untyped-def]
+def gated_norm_forward(o, gain, u, eps, inverse, out):
     """out = RMSNorm_head(o) SiLU(u): o, u, out [T,H*Vd]; gain [Vd]; inverse [T,H] overwritten."""
     n_steps, width = o.shape
     size = gain.shape[0]
@@ -161,7 +161,7 @@ def gated_norm_forward(o, gain, u, eps, inverse, out):  # type: ignore[no-untype
 
 
 @entry(F2, F2, F1, F2, F2, F2, F2, F1)
-def gated_norm_backward(dout, o, gain, u, inverse, do, du, dgain):  # type: ignore[no-untyped-def]
+def gated_norm_backward(dout, o, gain, u, inverse, do, du, dgain):
     """do, du [T,H*Vd] overwritten, du may be u itself; dgain [Vd] added to."""
     n_steps, width = o.shape
     size = gain.shape[0]

@@ -60,7 +60,7 @@ RECALL_BUCKETS = KINDS * (len(COVERAGES) + 1) * (len(MASSES) + 1)
 
 
 @kernel
-def word_key(key, token, is_first, vocab):  # type: ignore[no-untyped-def]
+def word_key(key, token, is_first, vocab):
     """Key of the word so far after ``token``, when ``key`` was that before; 0 in no word."""
     kinds, values, powers = vocab[1], vocab[3], vocab[4]
     if not kinds[token] & WORDY:
@@ -73,7 +73,7 @@ def word_key(key, token, is_first, vocab):  # type: ignore[no-untyped-def]
 
 
 @entry(STORE)
-def begin_entry(store):  # type: ignore[no-untyped-def]
+def begin_entry(store):
     """Stores id 0, which begins an entry; sentences do not reach across it."""
     ring, places, before, _, _, cursor = store
     i = cursor[0] & (ring.shape[0] - 1)
@@ -84,7 +84,7 @@ def begin_entry(store):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _store_token(token, store, vocab):  # type: ignore[no-untyped-def]
+def _store_token(token, store, vocab):
     ring, places, before, heads, seen, cursor = store
     at, place = cursor[0], cursor[1]
     i = at & (ring.shape[0] - 1)
@@ -102,20 +102,20 @@ def _store_token(token, store, vocab):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _information(slot, share, store):  # type: ignore[no-untyped-def]
+def _information(slot, share, store):
     """Nats that a word tells beyond those of common words; share is that in the language at large."""
     sightings = store[4][slot] + PRIOR * share + 1
     return max(0.0, math.log((store[5][0] + PRIOR) / sightings) - COMMON)
 
 
 @kernel
-def _goes_on(at, end, store, vocab):  # type: ignore[no-untyped-def]
+def _goes_on(at, end, store, vocab):
     """Whether the token at a position of the ring, if it is before ``end``, goes on a word."""
     return at < end and vocab[1][store[0][at & (store[0].shape[0] - 1)]] & PIECE == WORDY
 
 
 @kernel
-def _ask(history, n, store, vocab, scratch):  # type: ignore[no-untyped-def]
+def _ask(history, n, store, vocab, scratch):
     """Marks the words of the last two lines of history[:n]: (words, their weight, how many the last line has)."""
     kinds, shares = vocab[1], vocab[2]
     marks, asked, words, weights = scratch[0], scratch[1], scratch[2], scratch[3]
@@ -149,7 +149,7 @@ def _ask(history, n, store, vocab, scratch):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _gather(count, depth, skipped, store, scratch):  # type: ignore[no-untyped-def]
+def _gather(count, depth, skipped, store, scratch):
     """Adds up how much the sentences share with the ``count`` words marked; their number.
 
     Sentences are told apart by where they start; ``skipped`` is none.
@@ -178,7 +178,7 @@ def _gather(count, depth, skipped, store, scratch):  # type: ignore[no-untyped-d
 
 
 @kernel
-def _choose(used, scratch):  # type: ignore[no-untyped-def]
+def _choose(used, scratch):
     """Puts the starts of the ATTENDED sentences that share most into ``top``, newer ones first; their number."""
     starts, masses, slots, top, best = scratch[4], scratch[5], scratch[6], scratch[7], scratch[8]
     n_top = 0
@@ -197,7 +197,7 @@ def _choose(used, scratch):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _match_length(history, n, at, store, vocab):  # type: ignore[no-untyped-def]
+def _match_length(history, n, at, store, vocab):
     """How many of the last ids of history[:n] stand in the ring up to and at a position."""
     ring, folds = store[0], vocab[0]
     reach, length = min(LONGEST_MATCH, n, at + 1, at + 1 - (store[5][0] - ring.shape[0])), 0
@@ -207,7 +207,7 @@ def _match_length(history, n, at, store, vocab):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _read_sentence(history, n, k, as_reply, store, vocab, scratch):  # type: ignore[no-untyped-def]
+def _read_sentence(history, n, k, as_reply, store, vocab, scratch):
     """Makes top[k] (start, end, longest match, position of what follows it) and best[k, 0] the whole mass.
 
     The match is -1 if the sentence has nothing to tell.
@@ -248,7 +248,7 @@ def _read_sentence(history, n, k, as_reply, store, vocab, scratch):  # type: ign
 
 
 @kernel
-def _find_others(k, n_found, store, vocab, scratch):  # type: ignore[no-untyped-def]
+def _find_others(k, n_found, store, vocab, scratch):
     """Finds what sentence top[k] says beyond the words asked: how much was found by then; shares add up to 1.
 
     A word counts by what it tells, and by how close it stands behind a word asked; one denied hardly does.
@@ -280,7 +280,7 @@ def _find_others(k, n_found, store, vocab, scratch):  # type: ignore[no-untyped-
 
 
 @kernel
-def _worth(at, store, vocab):  # type: ignore[no-untyped-def]
+def _worth(at, store, vocab):
     """How much of its say a sentence has in a reply about the token at a position.
 
     Signs and common words are the model's business: a reply may end where the sentence went on.
@@ -296,7 +296,7 @@ def _worth(at, store, vocab):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _weigh(n_top, as_reply, store, vocab, scratch):  # type: ignore[no-untyped-def]
+def _weigh(n_top, as_reply, store, vocab, scratch):
     """(ids found, sum of their shares, the sentence that weighs most or -1)."""
     ring, top, best, found, shares = store[0], scratch[7], scratch[8], scratch[9], scratch[10]
     heaviest, n_found, winner, total, known = 0.0, 0, -1, 0.0, 0.0
@@ -333,7 +333,7 @@ def _weigh(n_top, as_reply, store, vocab, scratch):  # type: ignore[no-untyped-d
 
 
 @kernel
-def _open_sentence(history, n, store):  # type: ignore[no-untyped-def]
+def _open_sentence(history, n, store):
     """Start of the sentence being learned, if history[:n] ends as it does; it would only find itself."""
     ring, cursor = store[0], store[5]
     for back in range(1, min(3, n, cursor[1]) + 1):
@@ -343,7 +343,7 @@ def _open_sentence(history, n, store):  # type: ignore[no-untyped-def]
 
 
 @entry(I1, I, B, I, STORE, VOCAB, SCRATCH, returns=(I, D, I))
-def recall_read(history, n, as_reply, depth, store, vocab, scratch):  # type: ignore[no-untyped-def]
+def recall_read(history, n, as_reply, depth, store, vocab, scratch):
     """(ids found, sum of their shares, bucket): what the sentences that share words with history[:n] say next.
 
     ``found`` and ``shares`` of the scratch hold the ids, one perhaps several times, and their probabilities.
@@ -378,7 +378,7 @@ def recall_read(history, n, as_reply, depth, store, vocab, scratch):  # type: ig
 
 
 @entry(I1, I, I, (B, B, B), STORE, VOCAB, SCRATCH, D2)
-def recall_learn(history, start, n, mode, store, vocab, scratch, recalled):  # type: ignore[no-untyped-def]
+def recall_learn(history, start, n, mode, store, vocab, scratch, recalled):
     """Recalls, then stores, history[start:n], id by id; mode is (recall, as a reply, store).
 
     recalled [n - start, 3] becomes, for each id, its probability, that of all ids found, and the bucket, -1 where

@@ -11,7 +11,7 @@ from edgelm.kernels.signature import F1, F2
 
 
 @entry(F2, F1, F1, F1, F2, F2)
-def slope_forward(v, decay, norm, state, norms, out):  # type: ignore[no-untyped-def]
+def slope_forward(v, decay, norm, state, norms, out):
     """One segment: n <- lam n + v, z <- lam z + 1, out = n / z.
 
     v, out [T,S]; decay [S]; norm [S] (z of each feature) and state [S] (n) updated in place;
@@ -26,7 +26,7 @@ def slope_forward(v, decay, norm, state, norms, out):  # type: ignore[no-untyped
 
 
 @entry(F2, F1, F2, F1, F2)
-def slope_backward(dout, decay, norms, dstate, dv):  # type: ignore[no-untyped-def]
+def slope_backward(dout, decay, norms, dstate, dv):
     """Gradients of one segment, given dout [T,S]: dn_t = dm_t / z_t + lam dn_{t+1}; dvs_t = dn_t.
 
     dstate [S] holds dL/dn after the segment and is updated in place to dL/dn before it; dv [T,S] is

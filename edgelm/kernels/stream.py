@@ -7,7 +7,7 @@ from edgelm.kernels.signature import I1, I
 
 
 @entry(I1, I, returns=(I,))
-def read_words(words, repeats):  # type: ignore[no-untyped-def]
+def read_words(words, repeats):
     """Reads words [N] int64 ``repeats`` times over; what is returned keeps the compiler from leaving them out."""
     # Integers: their sums take one cycle, so that the loads set the pace. Each turn adds something else, or one
     # turn would do for all.

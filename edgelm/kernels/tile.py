@@ -21,7 +21,7 @@ RUN = 32
 
 
 @lowered(emit_tile, literals=4)
-def tile(rows, lanes, add, across, a, a0, a_pitch, b, b0, b_step, c, c0, c_row, steps):  # type: ignore[no-untyped-def]
+def tile(rows, lanes, add, across, a, a0, a_pitch, b, b0, b_step, c, c0, c_row, steps):
     """c [rows,lanes] = (c +) a [rows,steps] b [steps,lanes], arrays C-contiguous; ``across``: the steps of a are
     ``a_pitch`` apart, else its rows; the others stand side by side."""
     r, k, j = np.arange(rows)[:, None], np.arange(steps), np.arange(lanes)
@@ -32,21 +32,21 @@ def tile(rows, lanes, add, across, a, a0, a_pitch, b, b0, b_step, c, c0, c_row, 
 
 
 @lowered(emit_widen, literals=0)
-def widen(q, q0, scale, out, out0):  # type: ignore[no-untyped-def]
+def widen(q, q0, scale, out, out0):
     """16 numbers of uint8 around 128, times their scale."""
     numbers = q.reshape(-1)[q0 : q0 + LANES].astype(out.dtype)
     out.reshape(-1)[out0 : out0 + LANES] = (numbers - np.float32(128)) * scale
 
 
 @lowered(emit_turn, literals=1)
-def turn_tile(size, a, a0, a_row, out, out0, out_row):  # type: ignore[no-untyped-def]
+def turn_tile(size, a, a0, a_row, out, out0, out_row):
     """out [size,size] = a' [size,size]; of size 4 or 1."""
     r, c = np.arange(size)[:, None], np.arange(size)
     out.reshape(-1)[out0 + out_row * r + c] = a.reshape(-1)[a0 + a_row * c + r]
 
 
 @kernel
-def turn(a, a0, n_rows, n_columns, out, out0):  # type: ignore[no-untyped-def]
+def turn(a, a0, n_rows, n_columns, out, out0):
     """a' [C,R] of a [R,C], by strips of 16 columns, each [C,16]; if the last one is narrower, each [C,less]."""
     columns = n_columns - n_columns % 4
     for first in range(0, n_rows, LANES):
@@ -61,7 +61,7 @@ def turn(a, a0, n_rows, n_columns, out, out0):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def strip(a, a0, a_row, b, b0, b_step, c, c0, c_row, rows, steps, add):  # type: ignore[no-untyped-def]
+def strip(a, a0, a_row, b, b0, b_step, c, c0, c_row, rows, steps, add):
     """As ``tile``, of 16 lanes and any number of rows."""
     whole = rows - rows % ROWS
     rest, a1, c1 = rows - whole, a0 + whole * a_row, c0 + whole * c_row
@@ -86,7 +86,7 @@ def strip(a, a0, a_row, b, b0, b_step, c, c0, c_row, rows, steps, add):  # type:
 
 
 @kernel
-def product(a, a0, a_row, b, b0, b_step, strip_pitch, c, c0, c_row, rows, lanes, steps):  # type: ignore[no-untyped-def]
+def product(a, a0, a_row, b, b0, b_step, strip_pitch, c, c0, c_row, rows, lanes, steps):
     """c = a b as ``tile``, of any number of rows and lanes; those that fill no strip are slow. Strips of b, 16 columns,
     are ``strip_pitch`` apart: they may stand side by side (16) or, as ``turn`` leaves them, one after another."""
     whole = lanes - lanes % LANES
@@ -102,7 +102,7 @@ def product(a, a0, a_row, b, b0, b_step, strip_pitch, c, c0, c_row, rows, lanes,
 
 
 @kernel
-def product_across(a, a0, a_step, b, b0, c, c0, rows, lanes, steps):  # type: ignore[no-untyped-def]
+def product_across(a, a0, a_step, b, b0, c, c0, rows, lanes, steps):
     """c [rows,lanes] = a' b of a [steps,rows], its steps ``a_step`` apart, and b [steps,lanes]."""
     strips, tiles = lanes - lanes % LANES, rows - rows % ROWS
     for j in range(0, strips, LANES):
