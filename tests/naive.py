@@ -131,6 +131,24 @@ def counted(entries: Sequence[Sequence[int]], history: Sequence[int], p: Array, 
     return p
 
 
+def trusted(late: float, long: float, mixed: float, below: float) -> tuple[float, float]:
+    """Sums of what the memory gained, in nats of at most 2 an id, that fade by a twentieth and by a two-hundredth."""
+    gain = float(np.clip(np.log(max(mixed, 1e-30)) - np.log(max(below, 1e-30)), -2, 2))
+    return 0.95 * late + gain, 0.995 * long + gain
+
+
+def trust_row(late: float, long: float) -> int:
+    """Cells of the table that two ladders of nats part, by rows of six, after that of a text that begins."""
+    if (late, long) == (0, 0):
+        return 0
+    row = np.searchsorted([-2.5, -1.0, 0.5, 3.0, 8.0], long, side="right")
+    return int(row) * 6 + int(np.searchsorted([-1.0, -0.3, 0.3, 1.5, 4.0], late, side="right")) + 1
+
+
+def read_words(words: Array, repeats: int) -> int:
+    return sum(int(np.sum(words ^ turn)) for turn in range(repeats))
+
+
 def shared(
     sentences: Sequence[Sequence[str]], question: Sequence[str], n_tokens: int, prior: float, share: float
 ) -> Array:

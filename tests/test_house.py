@@ -32,7 +32,7 @@ def _functions(tree: ast.Module) -> Iterator[FunctionNode]:
     return (node for node in ast.walk(tree) if isinstance(node, FunctionNode))
 
 
-def _parameters(function: FunctionNode) -> list[str]:
+def parameters(function: FunctionNode) -> list[str]:
     a = function.args
     names = [arg.arg for arg in (*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg) if arg is not None]
     return [name for name in names if name not in ("self", "cls")]
@@ -84,11 +84,22 @@ def test_functions_take_few_parameters() -> None:
     too_many = {}
     for path, tree in EDGELM.items():
         for f in _functions(tree):
-            n = len(_parameters(f))
-            limit = 14 if path.startswith("edgelm/kernels/") else 8 if _is_public(f.name) else n
-            if n > limit:
+            n = len(parameters(f))
+            if n > 8 and _is_public(f.name) and not path.startswith("edgelm/kernels/"):
                 too_many[f"{path}:{f.lineno} {f.name}"] = n
     assert too_many == {}
+
+
+WIDE_KERNELS = {"decay.decay_backward": 14, "tile.product": 13, "tile.tile": 14}
+"""Kernels that take more than 12 parameters. None may join them; one that is mended leaves this list."""
+
+
+def test_kernels_take_few_parameters() -> None:
+    kernels = {path: tree for path, tree in EDGELM.items() if path.startswith("edgelm/kernels/")}
+    counts = {
+        f"{Path(path).stem}.{f.name}": len(parameters(f)) for path, tree in kernels.items() for f in _functions(tree)
+    }
+    assert {name: n for name, n in counts.items() if n > 12} == WIDE_KERNELS
 
 
 def test_names_say_what_is_inside() -> None:

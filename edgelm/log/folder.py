@@ -69,6 +69,9 @@ def keep_private(folder: Path, name: str, *, repair: bool) -> str:
 
     Parameters
     ----------
+    folder : Path
+    name : str
+        Of the profile.
     repair : bool
         Takes the right to write from others. Who only reads changes nothing.
 

@@ -158,6 +158,8 @@ class Profile:
 
         Parameters
         ----------
+        kind, text, time, conversation, parent, note
+            Those of the ``Entry``.
         progress : str
             How far the adaptation came that it belongs to.
         tensors : dict of ndarray, optional

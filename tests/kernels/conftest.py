@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+
+from tests.command import ROOT
 
 
 @pytest.fixture
@@ -14,3 +20,13 @@ def rng() -> np.random.Generator:
 @pytest.fixture(params=[np.float32, np.float64])
 def dtype(request: pytest.FixtureRequest) -> type:
     return request.param
+
+
+@pytest.fixture(scope="package")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """What ``tests.kernels.plain`` writes: every entry point run as plain Python."""
+    path = tmp_path_factory.mktemp("plain") / "plain.npz"
+    command = [sys.executable, "-m", "tests.kernels.plain", str(path)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "EDGELM_KERNELS": "python"}, check=True)
+    with np.load(path) as results:
+        return dict(results)

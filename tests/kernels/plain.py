@@ -97,7 +97,7 @@ def _optim(_: str) -> list[Any]:
 def _dense(name: str) -> list[Any]:
     (q, scale), (x, y) = int8(35, 64), floats((T, 64), (T, 35))
     given, out = (x, y) if name == "product_along_rows" else (y, x)
-    return [given, q, scale, np.zeros(dense.room_for(T, 64), np.float32), out]
+    return [given, q, scale, np.full(dense.room_for(T, 64), np.nan, np.float32), out]
 
 
 def _integers(name: str) -> list[Any]:
@@ -154,7 +154,7 @@ def _recall(name: str) -> list[Any]:
         return [store]
     if name == "recall_read":
         return [ids, 50, True, DEPTH, *more]
-    return [ids, 1, 60, (True, False, True), *more, np.zeros((59, 3))]
+    return [ids, 1, 60, (True, False, True), *more, np.full((59, 3), np.nan)]
 
 
 def _learned() -> FastMemory:

@@ -28,16 +28,6 @@ def library(compiled: Path) -> aot.Library:
     return aot.Library(next(compiled.glob("*.so")))
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Array]:
-    """What ``tests.kernels.plain`` writes."""
-    path = tmp_path_factory.mktemp("plain") / "plain.npz"
-    command = [sys.executable, "-m", "tests.kernels.plain", str(path)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "EDGELM_KERNELS": "python"}, check=True)
-    with np.load(path) as results:
-        return dict(results)
-
-
 def given_to(entry: jit.Entry, plain: dict[str, Array]) -> list[Any]:
     """The arguments of an entry point as it takes them, tuples closed."""
     opened = iter([plain[f"{entry.symbol}/before/{i}"].copy() for i, _ in enumerate(flat(entry.takes))])
@@ -51,18 +41,23 @@ def given_to(entry: jit.Entry, plain: dict[str, Array]) -> list[Any]:
     return [close(kind) for kind in entry.takes]
 
 
+def compare(entry: jit.Entry, compiled: Callable[..., Any], arguments: list[Any], plain: dict[str, Array]) -> None:
+    """Calls a compiled entry point; it leaves and returns what plain Python did."""
+    returned = compiled(*arguments)
+    wanted = plain[f"{entry.symbol}/returned"]
+    np.testing.assert_allclose([] if returned is None else returned, wanted, rtol=1e-6, err_msg=entry.symbol)
+    opened = [part for given in arguments for part in (given if isinstance(given, tuple) else (given,))]
+    for i, found in enumerate(opened):
+        expected = plain[f"{entry.symbol}/after/{i}"]
+        scale = np.abs(np.nan_to_num(expected.astype(np.float64))).max(initial=1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * scale, err_msg=f"{entry.symbol}, {i}")
+
+
 def test_every_entry_point_does_what_plain_python_does(library: aot.Library, plain: dict[str, Array]) -> None:
     assert {entry.symbol for entry in jit.entries()} == {name.partition("/")[0] for name in plain}
     for entry in jit.entries():
-        arguments = given_to(entry, plain)
-        returned = library.bind(entry.symbol, entry.function, entry.takes, entry.returns)(*arguments)
-        wanted = plain[f"{entry.symbol}/returned"]
-        np.testing.assert_allclose([] if returned is None else returned, wanted, rtol=1e-6, err_msg=entry.symbol)
-        opened = [part for given in arguments for part in (given if isinstance(given, tuple) else (given,))]
-        for i, found in enumerate(opened):
-            expected = plain[f"{entry.symbol}/after/{i}"]
-            scale = np.abs(expected.astype(np.float64)).max(initial=1)
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * scale, err_msg=f"{entry.symbol}, {i}")
+        bound = library.bind(entry.symbol, entry.function, entry.takes, entry.returns)
+        compare(entry, bound, given_to(entry, plain), plain)
 
 
 def silu_forward(u: Any, out: Any) -> None:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from edgelm.kernels import recall
-from edgelm.kernels.memory import COUNTED, memory_learn, memory_read
+from edgelm.kernels.memory import COUNTED, LATE, LONG, TRUSTS, memory_learn, memory_read, trust_after, trust_row
+from edgelm.kernels.stream import read_words
 from edgelm.memory.recall_arrays import SENTENCES, make_store, make_workspace
 from tests import naive
+from tests.kernels.arrays import blank
 
 V = 7
 
@@ -35,6 +37,23 @@ def test_counts_are_mixed_as_their_twin_says() -> None:
         assert p.sum() == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.parametrize(("mixed", "below"), [(0.2, 0.1), (0.1, 0.2), (1.0, 1e-9), (1e-9, 1.0), (0.0, 0.0), (0.5, 0.0)])
+def test_trust_is_what_the_memory_gained(mixed: float, below: float) -> None:
+    assert trust_after(0.5, -1.2, mixed, below) == pytest.approx(naive.trusted(0.5, -1.2, mixed, below), rel=1e-12)
+
+
+def test_trust_parts_the_gates() -> None:
+    near = [(late + a, long + b) for late in LATE for long in LONG for a in (-1e-9, 0, 1e-9) for b in (-1e-9, 0, 1e-9)]
+    rows = [trust_row(*trust) for trust in [(0.0, 0.0), (0.0, 1.0), *near]]
+    assert rows == [naive.trust_row(*trust) for trust in [(0.0, 0.0), (0.0, 1.0), *near]]
+    assert set(rows) == set(range(TRUSTS))
+
+
+def test_words_are_read_as_often_as_is_said() -> None:
+    words = np.random.default_rng(2).integers(-1000, 1000, 77)
+    assert [read_words(words, repeats) for repeats in (0, 1, 5)] == [naive.read_words(words, n) for n in (0, 1, 5)]
+
+
 def test_the_sentences_that_share_most_are_attended_to() -> None:
     rng, n_words, share = np.random.default_rng(1), 40, 1e-4
     end, line = n_words + 1, n_words + 2
@@ -50,8 +69,9 @@ def test_the_sentences_that_share_most_are_attended_to() -> None:
     workspace = make_workspace()
     for words in sentences:
         recall.begin_entry(store)
-        ids = np.array([0, *words, end])
-        recall.recall_learn(ids, 1, len(ids), (False, False, True), store, vocab, workspace, np.zeros((7, 3)))
+        ids, recalled = np.array([0, *words, end]), blank(7, 3)
+        recall.recall_learn(ids, 1, len(ids), (False, False, True), store, vocab, workspace, recalled)
+        assert not np.isnan(recalled).any()
     question = rng.integers(1, n_words + 1, 8)
     history = np.array([0, line, *question])
     n_found, known, _ = recall.recall_read(history, len(history), False, 100, store, vocab, workspace)
