@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import settings
 from edgelm.ports import level_of_this_processor, levels
 from edgelm.text.tokenizer import Tokenizer
 from tests.model_folder import write_tiny_model
+from tests.unwritten import nan_where_nothing_was_written
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +63,10 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "tools.aot", level, str(path)]
     subprocess.run(command, cwd=Path(__file__).parents[1], env=environment, check=True, capture_output=True)
     return path.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unwritten() -> Iterator[None]:
+    """In all tests the package's fresh buffers are NaN; what another process does is its own."""
+    with nan_where_nothing_was_written():
+        yield
