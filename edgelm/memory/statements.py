@@ -106,7 +106,9 @@ class Statements:
         scores = matches + FIT * (self._fits @ asked)
         order = np.argsort(-scores, kind="stable").tolist()
         best, found = order[0], []
-        alike = [i for i in order if scores[i] >= NEAR * scores[best] and self._tells_the_same(i, best)]
+        # Where nothing fits, the best score is negative, and NEAR of it would leave out the best itself.
+        near = [i for i in order[1:] if scores[i] >= NEAR * scores[best]]
+        alike = [best, *(i for i in near if self._tells_the_same(i, best))]
         newest = max(alike)
         rest = (i for i in order if i not in alike)
         for i in [newest, *rest][:count]:

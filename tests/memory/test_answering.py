@@ -57,6 +57,14 @@ def test_what_was_said_last_is_right(answering: Answering, meaning: Meaning) -> 
     assert plan(answering, meaning, "What is my dog called?", told).text == "Your dog is called Bella."
 
 
+def test_a_statement_that_fits_no_question_answers_none(answering: Answering, meaning: Meaning) -> None:
+    told = ["My dog is called Biscuit."]
+    question = "What colour is snow?"
+    (only,) = Statements(meaning, [Statement(told[0], 1)]).find(question)
+    assert only.score < 0
+    assert plan(answering, meaning, question, told).told == ()
+
+
 def test_what_was_not_told_is_not_made_up(answering: Answering, meaning: Meaning) -> None:
     assert plan(answering, meaning, "What is my father called?", []).text == NOT_TOLD
     assert plan(answering, meaning, "When is my father's birthday?", []).text == NOT_TOLD
