@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -12,22 +13,38 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgelm.config import LearnConfig  # noqa: E402
+from edgelm.engine.session import OrtSession  # noqa: E402
+from edgelm.export.step import build_graph  # noqa: E402
 from edgelm.learn.learner import Learner  # noqa: E402
+from edgelm.measure.score import score_text  # noqa: E402
 from edgelm.model import hub  # noqa: E402
 from edgelm.model.weights import adaptable_names  # noqa: E402
-from edgelm.text.tokenizer import DOC_ID  # noqa: E402
+from edgelm.text.tokenizer import DOC_ID, DOC_LINE  # noqa: E402
 from tests.model_folder import TEXT  # noqa: E402
-from tools.measure.adamw import twin  # noqa: E402
 from tools.measure.peers import torch_peer  # noqa: E402
 
 pytestmark = pytest.mark.jit_only
 SEGMENTS = 3
+LINE = "The ferry leaves the island at seven in the morning.\n"
+
+
+@pytest.mark.parametrize("text", [TEXT * 3, f"{DOC_LINE}\n{TEXT}{DOC_LINE}\n{DOC_LINE}\n{LINE}{DOC_LINE}\n"])
+@pytest.mark.parametrize("window", [32, 100])
+def test_its_score_is_that_of_edgelm(tiny_model: Path, text: str, window: int) -> None:
+    model = hub.load(str(tiny_model))
+    session = OrtSession(build_graph(model.config), model.weights)
+    expected = score_text(session, model.tokenizer, model.config, text).bits_per_byte
+    with torch.no_grad():
+        ids = model.tokenizer.encode_document_lines(text)
+        losses = torch.cat([*torch_peer.window_losses(torch_peer.twin(model), ids, window)])
+    found = float(losses.double().sum()) / math.log(2) / len(text.encode())
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_it_learns_the_same(tiny_model: Path) -> None:
     model, config = hub.load(str(tiny_model)), LearnConfig(rate=30.0, pull=0.01)
     ids = model.tokenizer.encode(TEXT)[: SEGMENTS * config.segment]
-    made = twin(model)
+    made = torch_peer.twin(model)
     step = torch_peer.learner(made, model, ids, config)
     assert sum(step(0) for _ in range(SEGMENTS)) == len(ids)
     base = {name: model.weights[name].copy() for name in adaptable_names(model.config)}

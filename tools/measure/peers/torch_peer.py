@@ -24,10 +24,32 @@ from edgelm.config import LearnConfig
 from edgelm.model import hub
 from edgelm.model.weights import adaptable_names, tensors
 from edgelm.text.general import rehearsal_text
-from tools.measure.adamw import twin, window_losses
-from tools.pretrain.model import Model
+from edgelm.text.tokenizer import DOC_ID
+from tools.pretrain.model import Model, document_masks
 
 TEXT_TOKENS = 1024
+
+
+def twin(model: hub.Model) -> Model:
+    """The model in PyTorch, with weights of its own."""
+    made = Model(model.config)
+    made.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in model.weights.items()})
+    return made
+
+
+def window_losses(model: Model, ids: Sequence[int], size: int) -> Iterator[Tensor]:
+    """Losses in nats of ids, ``size`` at a time; each window is computed with the weights of its moment.
+
+    The state goes on from window to window, without gradients, and is emptied where a document begins.
+    """
+    stream = torch.tensor([[DOC_ID, *ids]])
+    states, carried = model.initial_state(1), torch.ones(1, CONV_WIDTH - 1, dtype=torch.bool)
+    for start in range(0, len(ids), size):
+        targets = stream[:, start + 1 : start + size + 1]
+        inputs = stream[:, start : start + targets.shape[1]]
+        starts, same_doc, carried = document_masks(inputs, DOC_ID, carried)
+        hidden, states, _ = model(inputs, starts, same_doc, states, model.config.max_awake)
+        yield F.cross_entropy(hidden[0] @ model.embed.t(), targets[0], reduction="none")
 
 
 def decoder(made: Model, ids: Sequence[int]) -> Step:
