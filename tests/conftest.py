@@ -17,6 +17,32 @@ from edgelm.text.tokenizer import Tokenizer
 from tests.model_folder import write_tiny_model
 from tests.unwritten import nan_where_nothing_was_written
 
+ONCE = {
+    "engine/test_generate.py", "engine/test_sampler.py", "engine/test_session.py", "engine/test_suggest.py", "fuzz",
+    "kernels/test_aot.py", "kernels/test_emit.py", "measure/test_point.py", "measure/test_recall.py",
+    "memory/test_answering.py", "memory/test_bank.py", "memory/test_meaning.py", "memory/test_words.py", "model",
+    "test_config.py", "test_docs.py", "test_docstrings.py", "test_heat.py", "test_house.py", "test_ports.py",
+    "test_readme.py", "text", "tools/test_build_wheel.py",
+}  # fmt: skip
+"""Files and folders that have nothing to do with how kernels run."""
+JIT_ONLY = {"cli/test_light_start.py", "golden", "test_bundled_model.py", "tools"}
+"""Those that are too slow without compiled kernels, or start processes and tools that coverage does not see."""
+
+
+def _is_in(item: pytest.Item, places: set[str]) -> bool:
+    path = item.path.relative_to(Path(__file__).parent)
+    return any(place.as_posix() in places for place in (path, *path.parents))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each test is in the pass with compiled kernels, in the one without (``make check``), or in both."""
+    for item in items:
+        if item.get_closest_marker("jit_only") is None and _is_in(item, ONCE):
+            item.add_marker("once")
+        elif item.get_closest_marker("once") is None and _is_in(item, JIT_ONLY):
+            item.add_marker("jit_only")
+        assert not {"once", "jit_only"} <= {mark.name for mark in item.iter_markers()}, f"{item.nodeid} runs nowhere"
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:

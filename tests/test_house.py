@@ -207,3 +207,9 @@ finally:
     assert done.returncode == 0, done.stderr
     assert "chat" in done.stdout
     assert {"numpy", "numba", "onnx", "onnxruntime", "tokenizers"} & set(done.stderr.split()) == set()
+
+
+def test_what_is_said_of_passes_is_said_of_tests_that_exist() -> None:
+    from tests.conftest import JIT_ONLY, ONCE
+
+    assert [place for place in sorted(ONCE | JIT_ONLY) if not (ROOT / "tests" / place).exists()] == []
