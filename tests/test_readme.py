@@ -54,7 +54,7 @@ def test_the_size_of_the_model() -> None:
     assert f"{millions} million parameters, {megabytes} MB" in WORDS
     assert f"trained from nothing on {tokens} million tokens" in WORDS
     assert f"{model.name}, {millions} M parameters." in README
-    assert f"blocks of {model.config.block_size} neurons" in WORDS
+    assert f"blocks of {model.config.ffn.block_size} neurons" in WORDS
 
 
 def test_the_bank() -> None:

@@ -7,7 +7,6 @@ whose buffers say nothing before a pass has written them.
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,11 +17,11 @@ from unittest.mock import patch
 import numpy as np
 
 import edgelm
-from edgelm.learn.mixers import GatedMixerPass
-from edgelm.learn.network import Network
+from edgelm.network.network import Network
 
 PACKAGE = Path(edgelm.__file__).parent
-NETWORK = (Network, GatedMixerPass)
+NETWORK = sorted([*PACKAGE.glob("network/*.py"), *PACKAGE.glob("cells/buffers.py"), *PACKAGE.glob("cells/*/passes.py")])
+"""Where buffers of the network are made."""
 BLOCKS = ("w1", "w2")
 """Gradients of blocks that sleep are left as they are, by contract: those begin at zero."""
 
@@ -54,11 +53,16 @@ class UnwrittenNumpy(ModuleType):
         return _unwritten(made) if self._zeros else made
 
 
-def _users() -> list[ModuleType]:
-    """Modules of the package that ask numpy for memory without numbers; kernels allocate nothing."""
-    paths = (p for p in sorted(PACKAGE.rglob("*.py")) if "np.empty" in p.read_text(encoding="utf-8"))
-    names = (path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".") for path in paths)
-    return [importlib.import_module(name) for name in names]
+def _users() -> dict[ModuleType, bool]:
+    """Modules of the package that ask numpy for memory without numbers, and whether zeros are that there, too."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path in NETWORK or "np.empty" in path.read_text(encoding="utf-8"):
+            name = path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
+            module = importlib.import_module(name.removesuffix(".__init__"))
+            if hasattr(module, "np"):
+                found[module] = path in NETWORK
+    return found
 
 
 @contextmanager
@@ -72,10 +76,8 @@ def nan_where_nothing_was_written() -> Iterator[None]:
             if name.endswith(BLOCKS):
                 gradient.fill(0)
 
-    network = {inspect.getmodule(part) for part in NETWORK}
     with ExitStack() as stack:
-        for module in {*_users(), *network}:
-            if module is not None:
-                stack.enter_context(patch.object(module, "np", UnwrittenNumpy(zeros=module in network)))
+        for module, zeros in _users().items():
+            stack.enter_context(patch.object(module, "np", UnwrittenNumpy(zeros)))
         stack.enter_context(patch.object(Network, "__init__", make))
         yield

@@ -1,4 +1,4 @@
-"""Neuron blocks as small integers, made again when learning has changed them (``edgelm/matrices/quantize.py``: int8)."""
+"""Neuron blocks as small integers, made again when learning changed them (``edgelm/matrices/quantize.py``: int8)."""
 
 from __future__ import annotations
 
