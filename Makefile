@@ -62,10 +62,10 @@ layers: venv
 coverage: compiled plain report
 
 compiled: venv
-	COVERAGE_FILE=.coverage.compiled $(BIN)/python -m pytest -q -m "not once" $(MEASURED)
+	COVERAGE_FILE=.coverage.compiled $(MAKE) test ARGS='-m "not once" $(MEASURED)'
 
 plain: venv
-	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.plain $(BIN)/python -m pytest -q -m "not jit_only" $(MEASURED)
+	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.plain $(MAKE) test ARGS='-m "not jit_only" $(MEASURED)'
 
 report: venv
 	$(BIN)/coverage combine -q .coverage.compiled .coverage.plain
