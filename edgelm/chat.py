@@ -15,9 +15,7 @@ from edgelm.learn.worker import Job
 from edgelm.log.entry import CHAT, FIX, GOOD
 from edgelm.memory.answering import COOL, DRAWN, ENOUGH, MODEL_ALONE, POOR, Plan, nothing_to_say, reply_worth
 from edgelm.runtime import LEAST_TOKENS, Runtime
-from edgelm.text.conversation import assistant_turn, reply_prompt, system_text, user_turn
 from edgelm.text.secrets import without_secrets
-from edgelm.text.tokenizer import DOC_ID
 
 if TYPE_CHECKING:
     # Kernels are loaded only by those who learn, or who learned before.
@@ -81,7 +79,7 @@ class Chat:
         self, runtime: Runtime, sampling: SampleConfig, *, learn: bool, system: str = "", patient: bool = True
     ) -> None:
         self.runtime, self.sampling, self.learn = runtime, sampling, learn
-        self.system, self.patient = system, patient
+        self.system, self.patient, self.template = system, patient, runtime.template
         self.turns: list[Turn] = []
         runtime.bank_being_made  # noqa: B018  while the person writes the first turn
         self.reset()
@@ -95,10 +93,13 @@ class Chat:
 
     def _read_again(self) -> None:
         """The model's state becomes that of the turns that are left."""
-        opening = system_text(self.system) if self.system.strip() else ""
-        said = (user_turn(t.text) + (assistant_turn(t.reply) if t.reply else "") for t in self._said)
+        opening = self.template.system_text(self.system) if self.system.strip() else ""
+        said = (
+            self.template.user_turn(t.text) + (self.template.assistant_turn(t.reply) if t.reply else "")
+            for t in self._said
+        )
         self.runtime.session.reset()
-        self._unread = [DOC_ID, *self.runtime.tokenizer.encode(opening + "".join(said))]
+        self._unread = self.template.document(self.runtime.tokenizer.encode(opening + "".join(said)))
 
     def turn(self, text: str) -> Generator[str, None, None]:
         """Makes the person's ``text`` durable, learns it, and yields the answer in pieces.
@@ -116,14 +117,14 @@ class Chat:
                 turn.learning.first_segment_done.wait(SEGMENT_SECONDS)
         self.turns.append(turn)
         self._said.append(turn)
-        asked, begun = user_turn(text) + reply_prompt(), time.perf_counter()
+        asked, begun = self.template.user_turn(text) + self.template.reply_prompt(), time.perf_counter()
         corrected = runtime.is_corrected(asked)
         if not corrected:
             turn.plan = runtime.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
         if turn.plan.text is not None:
             turn.reply = turn.plan.text
-            said = runtime.tokenizer.encode(assistant_turn(turn.reply))
-            self._unread = [*self._unread, *runtime.tokenizer.encode(user_turn(text)), *said]
+            said = runtime.tokenizer.encode(self.template.assistant_turn(turn.reply))
+            self._unread = [*self._unread, *runtime.tokenizer.encode(self.template.user_turn(text)), *said]
             turn.tokens, turn.seconds = len(said), time.perf_counter() - begun
             yield turn.reply
             return
@@ -132,7 +133,9 @@ class Chat:
     def _generate(self, turn: Turn, asked: str, *, corrected: bool) -> Generator[str, None, None]:
         """The model's own answer: as it comes, or, with the bank, the best of a few."""
         runtime = self.runtime
-        read = "".join(user_turn(e.said) + assistant_turn(e.reply) for e in turn.plan.exchanges)
+        read = "".join(
+            self.template.user_turn(e.said) + self.template.assistant_turn(e.reply) for e in turn.plan.exchanges
+        )
         reminded = runtime.reminder(asked, [t.text for t in self._said])
         ids = [*self._unread, *runtime.tokenizer.encode(read + reminded + asked)]
         begun = time.perf_counter()
@@ -156,7 +159,7 @@ class Chat:
                 self._read_again()
             elif not chooses and not finished:
                 # A cut answer is closed by a line end, as a whole one is.
-                self._unread = runtime.tokenizer.encode("\n")
+                self._unread = runtime.tokenizer.encode(self.template.turn_end)
 
     def _draw(
         self, turn: Turn, sampling: SampleConfig, ids: Sequence[int], before: Sequence[int] = (),
@@ -186,7 +189,7 @@ class Chat:
         text, worth = best_reply(draw, runtime.session, ids, enough=ENOUGH, others=others, most=most)
         if worth < POOR:
             text = nothing_to_say(turn.text, learns=self.learn)
-        self._unread = [ids[-1], *runtime.tokenizer.encode(f" {text}\n")]
+        self._unread = [ids[-1], *runtime.tokenizer.encode(self.template.answer(text))]
         return text
 
     def _tell(self, turn: Turn, kind: str, text: str, parent: int | None = None) -> Job:
@@ -282,7 +285,7 @@ class Chat:
         if not self._said or not self._said[-1].reply:
             raise InputError("there is no answer to explain")
         turn = self._said[-1]
-        return user_turn(turn.text) + reply_prompt(), f" {turn.reply}\n"
+        return self.template.user_turn(turn.text) + self.template.reply_prompt(), self.template.answer(turn.reply)
 
     def close(self) -> None:
         """Ends the session: consolidates what was told, and keeps the weights."""

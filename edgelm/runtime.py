@@ -36,7 +36,7 @@ from edgelm.model.reference import forward
 from edgelm.model.state import empty_state
 from edgelm.model.weights import Weights
 from edgelm.text.files import pieces
-from edgelm.text.tokenizer import DOC_ID, document_ids
+from edgelm.text.tokenizer import document_ids
 
 SAVE_TOKENS = 32_768
 """How much a long adaptation learns between two checkpoints."""
@@ -122,6 +122,7 @@ class Runtime:
                 raise InputError(f"--blocks must be between 1 and {self.config.n_blocks}, the blocks of a layer")
             self.model.config = self.config = self.config.resized(max_awake=max_awake)
         self.tokenizer, self.guard = self.model.tokenizer, self.model.guard
+        self.template = self.model.template
         self.precision = precision_of(self.model)
         self._threads, self._fixed = options.threads, fixed
         if not fixed:
@@ -182,7 +183,7 @@ class Runtime:
         if memory is None:
             return ""
         with self.guard:
-            return reminder_text(memory, self.tokenizer, asked, said)
+            return reminder_text(memory, self.tokenizer, asked, said, self.template)
 
     @cached_property
     def meaning(self) -> Meaning:
@@ -245,7 +246,7 @@ class Runtime:
         if memory is None:
             return False
         with self.guard:
-            return memory.has_answer([DOC_ID, *self.tokenizer.encode(asked)])
+            return memory.has_answer(self.template.document(self.tokenizer.encode(asked)))
 
     def close(self) -> None:
         """Ends the learning thread and lets other processes use the profile."""
@@ -344,7 +345,7 @@ def export_model(runtime: Runtime, folder: Path, quantize: str) -> dict[str, Any
 
     precision = PRECISIONS[quantize]
     graph = build_graph(runtime.config, runtime.weights, precision)
-    ids = np.array([DOC_ID, *runtime.tokenizer.encode(_SAMPLE)])
+    ids = np.array(runtime.template.document(runtime.tokenizer.encode(_SAMPLE)))
     expected, _, _ = forward(ids, runtime.weights, empty_state(runtime.config), runtime.config)
     error = float(np.abs(run_exported(graph, ids) - expected).max())
     sizes = write_export(folder, runtime.model, graph, precision, error)

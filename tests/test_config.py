@@ -122,3 +122,9 @@ def test_where_data_live(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert data_dir() == Path("/home/me/.local/share/edgelm")
+
+
+def test_every_token_id_that_fits_16_bits_may_be_used() -> None:
+    assert NANO.resized(vocab_size=1 << 16).vocab_size == 1 << 16
+    with pytest.raises(ConfigError, match="must be between 1"):
+        NANO.resized(vocab_size=(1 << 16) + 1)

@@ -21,7 +21,6 @@ from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model.weights import random_weights
 from edgelm.runtime import Runtime
 from edgelm.text.general import rehearsal_text
-from edgelm.text.tokenizer import DOC_ID
 
 TEXT_TOKENS = 1024
 EARLY, LATE = 100, 20_000
@@ -64,7 +63,7 @@ class Speeds:
     def __init__(self, runtime: Runtime, slice_seconds: float, threads: int) -> None:
         self._runtime, self._slice_seconds = runtime, slice_seconds
         config = runtime.config
-        ids = [DOC_ID, *runtime.tokenizer.encode(rehearsal_text())]
+        ids = runtime.template.document(runtime.tokenizer.encode(rehearsal_text()))
         self._ids = np.array(ids[: TEXT_TOKENS + 1], np.int64)
         self._learner = runtime.adaptation.replay.learner
         self._kept = {name: runtime.weights[name].copy() for name in runtime.adaptation.base}

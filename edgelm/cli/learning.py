@@ -176,7 +176,9 @@ def _evaluate_talk(suite: str, paths: tuple[str, ...], common: Common) -> None:
             if not pairs:
                 raise click.UsageError("--suite point needs remarks with their replies: give a PATH")
             with Runtime(common.runtime, use_profile=False, fixed=True) as runtime:
-                fields = on_the_point(runtime.session, runtime.tokenizer, pairs, common.runtime.seed or 1, on_tokens)
+                fields = on_the_point(
+                    runtime.session, runtime.tokenizer, pairs, common.runtime.seed or 1, on_tokens, runtime.template
+                )
     fields = {"suite": suite, **fields, "seconds": round(time.perf_counter() - begun, 1)}
     lines = [f"{name:32s} {value}" for name, value in fields.items() if name != "misses"]
     lines += [f"missed: {row['asked']} - {row['answer']} ({row['word']})" for row in fields.get("misses", [])]

@@ -11,8 +11,6 @@ from edgelm.engine.suggest import suggest_words
 from edgelm.errors import InputError
 from edgelm.measure.score import rank_continuations
 from edgelm.runtime import Runtime
-from edgelm.text.conversation import clean, reply_prompt, user_turn
-from edgelm.text.tokenizer import DOC_ID
 
 
 @click.command()
@@ -26,7 +24,7 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
     with Runtime(common.runtime, fixed=True) as runtime:
         catch_up(runtime, common)
         tokenizer, pieces = runtime.tokenizer, []
-        ids, decoder = [DOC_ID, *tokenizer.encode(text)], tokenizer.stream()
+        ids, decoder = runtime.template.document(tokenizer.encode(text)), tokenizer.stream()
         for token_id in generate(runtime.session, ids, sampling, runtime.rng, runtime.mix):
             pieces.append(decoder.feed(token_id))
             if not common.json:
@@ -43,7 +41,7 @@ def suggest(text: str, n_words: int, common: Common) -> None:
     """The likeliest next words after TEXT, with their probabilities."""
     with Runtime(common.runtime, fixed=True) as runtime:
         catch_up(runtime, common)
-        ids = [DOC_ID, *runtime.tokenizer.encode(text.rstrip())]
+        ids = runtime.template.document(runtime.tokenizer.encode(text.rstrip()))
         words = suggest_words(runtime.session, runtime.tokenizer, ids, n_words, runtime.mix)
     rows = [{"word": word, "probability": round(probability, 6)} for word, probability in words]
     common.emit({"suggestions": rows}, "\n".join(f"{row['probability']:8.4f}  {row['word']}" for row in rows))
@@ -61,14 +59,18 @@ def choose(prompt: str, candidates: tuple[str, ...], as_reply: bool, common: Com
     with Runtime(common.runtime, fixed=True) as runtime:
         catch_up(runtime, common)
         if as_reply:
-            asked = user_turn(prompt) + reply_prompt()
-            before, texts = runtime.reminder(asked) + asked, [f" {clean(text)}\n" for text in candidates]
+            template = runtime.template
+            asked = template.user_turn(prompt) + template.reply_prompt()
+            before, texts = (
+                runtime.reminder(asked) + asked,
+                [template.answer(template.clean(text)) for text in candidates],
+            )
         else:
             before = prompt.rstrip()
             # A word begins with its space: "the" + "cat" and "the " + "cat" mean the same.
             spaced = bool(before) and (prompt != before or prompt[-1:].isalnum())
             texts = [f" {text.lstrip()}" if spaced and text[:1].isalnum() else text for text in candidates]
-        ids = [DOC_ID, *runtime.tokenizer.encode(before)]
+        ids = runtime.template.document(runtime.tokenizer.encode(before))
         names = dict(zip(texts, candidates, strict=True))
         ranking = rank_continuations(
             runtime.session, runtime.tokenizer, ids, texts, runtime.adaptation.memory, as_reply=as_reply

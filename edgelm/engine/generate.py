@@ -10,8 +10,8 @@ from edgelm.config import SampleConfig
 from edgelm.engine.sampler import log_softmax, sample
 from edgelm.engine.session import Session
 from edgelm.errors import DivergenceError
-from edgelm.text.conversation import LABELS
-from edgelm.text.tokenizer import DOC_ID, Tokenizer
+from edgelm.text.template import USUAL, Template
+from edgelm.text.tokenizer import Tokenizer
 
 TINY = 1e-300
 Mix = Callable[[Sequence[int], np.ndarray], np.ndarray]
@@ -31,6 +31,7 @@ def generate(
     mix: Mix = no_mix,
     before: Sequence[int] = (),
     on_score: Callable[[float], None] = lambda score: None,
+    template: Template = USUAL,
 ) -> Iterator[int]:
     """Token ids after ``prompt_ids``, where the session has read the ids ``before``; ends at the end-of-document id.
 
@@ -48,7 +49,7 @@ def generate(
         if mix is not no_mix:
             scores = np.log(np.maximum(mix(history, np.exp(scores)), TINY))
         token_id = sample(scores, history[n_prompt:], config, rng)
-        if token_id == DOC_ID:
+        if token_id == template.document_id:
             return
         on_score(float(scores[token_id]))
         yield token_id
@@ -65,6 +66,7 @@ def reply(
     mix: Mix = no_mix,
     on_token: Callable[[float], None] = lambda score: None,
     before: Sequence[int] = (),
+    template: Template = USUAL,
 ) -> Iterator[str]:
     """Text of one turn after ``prompt_ids``, in pieces as they come; the session has read the ids ``before``.
 
@@ -76,9 +78,9 @@ def reply(
     decoder = tokenizer.stream()
     held, begun, line_end = "", False, False
     scores: list[float] = []
-    for token_id in generate(session, prompt_ids, config, rng, mix, before, scores.append):
+    for token_id in generate(session, prompt_ids, config, rng, mix, before, scores.append, template):
         piece = decoder.feed(token_id)
-        if line_end and (held + piece).rsplit("\n", 1)[-1].strip() in LABELS:
+        if line_end and (held + piece).rsplit("\n", 1)[-1].strip() in template.labels:
             break
         on_token(scores[-1])
         line_end = piece.endswith("\n")
@@ -91,7 +93,7 @@ def reply(
             yield settled
             held = held[len(settled) :]
     if not line_end:
-        session.run(np.asarray(tokenizer.encode("\n")))
+        session.run(np.asarray(tokenizer.encode(template.turn_end)))
 
 
 def best_reply(

@@ -28,10 +28,21 @@ PREFILL_STEPS = 256
 
 
 class Session(Protocol):
-    """What generation needs of a running model."""
+    """What generation and measures need of a running model."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V, logits of a position."""
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state, whatever the position."""
 
     def run(self, ids: Array, first_logit: int | None = None) -> Array:
         """Feeds ids [T]; returns logits [N,V] of the positions from ``first_logit`` (default: the last)."""
+
+    def observe(self, ids: Array) -> tuple[Array, Array]:
+        """Feeds ids [T]; returns all logits [T,V] and the router's activations [L,T,M], before the cap."""
 
     def reset(self) -> None:
         """Forgets everything that was fed."""
@@ -223,6 +234,11 @@ class ReferenceSession:
         logits, self._state, _ = forward(np.asarray(ids), self._weights, self._state, self._config)
         return logits[len(ids) - 1 if first_logit is None else first_logit :]
 
+    def observe(self, ids: Array) -> tuple[Array, Array]:
+        """Feeds ids [T]; returns all logits [T,V] and the router's activations [L,T,M], before the cap."""
+        logits, self._state, a = forward(np.asarray(ids), self._weights, self._state, self._config)
+        return logits, a
+
     def reset(self) -> None:
         """Forgets everything that was fed."""
         self._state = empty_state(self._config, self._weights["embed"].dtype.type)
@@ -234,3 +250,8 @@ class ReferenceSession:
     def restore(self, snapshot: Snapshot) -> None:
         """Returns to a state that ``snapshot`` gave."""
         self._state = {name: saved.copy() for name, saved in zip(self._state, snapshot, strict=True)}
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state, whatever the position."""
+        return sum(array.nbytes for array in self._state.values())

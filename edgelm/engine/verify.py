@@ -11,7 +11,6 @@ from edgelm.errors import ModelFileError
 from edgelm.model import hub
 from edgelm.model.reference import forward
 from edgelm.model.state import empty_state, state_bytes
-from edgelm.text.tokenizer import DOC_ID
 
 TOLERANCE, MEAN_TOLERANCE = 1e-4, 0.05
 """Largest difference of a logit in float32, and mean difference with integers, as shares of the largest logit: products
@@ -41,7 +40,7 @@ def _disagreements(model: hub.Model) -> list[str]:
     if n_bytes > MAX_STATE_BYTES:
         return [f"{model.folder}: its state takes {n_bytes:,} bytes, more than {MAX_STATE_BYTES:,}; get another"]
     state = empty_state(model.config)
-    ids = np.array([DOC_ID, *model.tokenizer.encode(_TEXT)])
+    ids = np.array(model.template.document(model.tokenizer.encode(_TEXT)))
     for precision in ("float32", "int8"):
         session = open_session(model, 1, precision)
         with np.errstate(all="ignore"):

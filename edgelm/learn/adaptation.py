@@ -31,7 +31,6 @@ from edgelm.log.profile import Profile
 from edgelm.matrices.matrix import Operand
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
-from edgelm.text.tokenizer import DOC_ID
 
 if TYPE_CHECKING:
     # Kernels are loaded only by those who learn, or who learned before.
@@ -151,14 +150,15 @@ class Adaptation:
         from edgelm.learn.documents import remember
         from edgelm.memory.fast_memory import FastMemory
 
-        memory, entries = FastMemory(self.model.tokenizer), list(entries)
+        memory, entries = FastMemory(self.model.tokenizer, template=self.model.template), list(entries)
         if self._gates is not None:
             values = self._gates[..., 0]
             fits = self._gates.dtype == np.float64 and self._gates.shape == memory.gates.shape
             if not (fits and np.isfinite(self._gates).all() and (values >= 0).all() and (values <= 1).all()):
                 raise ProfileError(f"{self.profile.path}: its weights are damaged at {GATES!r}")  # type: ignore[union-attr]
             memory.gates[:] = self._gates
-        remember(memory, entries, [self.before(entry) for entry in entries], self.model.tokenizer)
+        befores = [self.before(entry) for entry in entries]
+        remember(memory, entries, befores, self.model.tokenizer, self.model.template)
         return memory
 
     def _replay_from_checkpoint(self, weights: dict[str, Operand], memory: FastMemory, guard: Guard) -> Replay:
@@ -184,8 +184,8 @@ class Adaptation:
     def prepare(self) -> None:
         """Loads, or the first time compiles, all kernels. Nothing is learned."""
         self.replay.learner.prepare()
-        self.replay.memory.predict(np.array([DOC_ID, 1]), 1, np.ones(1))
-        self.replay.memory.mix([DOC_ID], np.ones(self.model.config.vocab_size))
+        self.replay.memory.predict(np.array(self.model.template.document([1])), 1, np.ones(1))
+        self.replay.memory.mix(self.model.template.document([]), np.ones(self.model.config.vocab_size))
 
     def catch_up(self, on_tokens: OnTokens = lambda _: None, *, aside: bool = False) -> None:
         """Replays what is pending, which is empty afterwards.
@@ -241,7 +241,8 @@ class Adaptation:
                 # While an older part of the log is replayed, the fast memory knows the new words at once.
                 from edgelm.learn.documents import remember
 
-                remember(self._memory, [entry], [self.before(entry)], self.model.tokenizer)
+                model = self.model
+                remember(self._memory, [entry], [self.before(entry)], model.tokenizer, model.template)
         return entry
 
     def learn(self, entry: Entry, *, on_tokens: OnTokens = lambda _: None, report: bool = False) -> Learned | None:

@@ -17,7 +17,7 @@ from edgelm.model.config import ModelConfig
 from edgelm.model.state import empty_state
 from edgelm.network.network import Network
 from edgelm.text.general import general_text
-from edgelm.text.tokenizer import DOC_ID, Tokenizer
+from edgelm.text.tokenizer import Tokenizer
 
 EXCERPTS, EXCERPT_TOKENS = 12, 128
 AT_ONCE = 2
@@ -45,7 +45,7 @@ class Guardrail:
         ids = tokenizer.encode(general_text())
         length = min(EXCERPT_TOKENS, max(1, len(ids) // EXCERPTS))
         starts = np.linspace(0, max(0, len(ids) - length), EXCERPTS).astype(int)
-        self._excerpts = [np.array([DOC_ID, *ids[start : start + length]], np.int64) for start in starts]
+        self._excerpts = [np.array([tokenizer.document_id, *ids[start : start + length]], np.int64) for start in starts]
         self._base_nats: dict[int, float] = {}
 
     def excess(self, network: Network, check: int) -> float:

@@ -36,9 +36,8 @@ from edgelm.memory.fast_memory import FastMemory
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
 from edgelm.model.weights import Weights
-from edgelm.text.conversation import USER_LABEL, user_turn
 from edgelm.text.general import rehearsal_text
-from edgelm.text.tokenizer import DOC_ID, document_ids
+from edgelm.text.tokenizer import document_ids
 
 Array = np.ndarray
 OnTokens = Callable[[int], None]
@@ -149,11 +148,11 @@ class Replay:
         elif entry.kind == CHAT:
             self.changed_since_checkpoint = True
             self.recent.append((entry, before))
-            return self._learn_turn(user_turn(entry.text), on_tokens, report)
+            return self._learn_turn(self.model.template.user_turn(entry.text), on_tokens, report)
         elif entry.kind in PAIRED:
             self.changed_since_checkpoint = True
             self.recent.append((entry, before))
-            pair = entry_ids(entry, before, self.model.tokenizer)
+            pair = self._entry_ids(entry, before)
             self.learn_document(pair, lambda p: on_tokens(len(p)))
             if entry.kind == FIX:
                 with self._guard:
@@ -174,7 +173,7 @@ class Replay:
             return None
         self.changed_since_checkpoint = True
         config, learner = self.config, self.learner
-        told = [entry_ids(entry, before, self.model.tokenizer) for entry, before in self.recent]
+        told = [self._entry_ids(entry, before) for entry, before in self.recent]
         held = [learner.score(ids).mean() * config.hold for ids in told]
         words = "\0".join(entry.text for entry, _ in self.recent)
         rng = np.random.default_rng(list(hashlib.sha256(words.encode()).digest()))
@@ -222,15 +221,18 @@ class Replay:
         self._segments, self._checks, self._mean_excess = other._segments, other._checks, other._mean_excess
         self._good, self._good_gates = other._good, other._good_gates
 
+    def _entry_ids(self, entry: Entry, before: str) -> Array:
+        return entry_ids(entry, before, self.model.tokenizer, self.model.template)
+
     def _learn_turn(self, text: str, on_tokens: OnTokens, report: bool) -> Learned | None:
         """Learns a turn: the weights with the label of who speaks before it, the fast memory without.
 
         The label must not count as a context of what was said.
         """
-        tokenizer, memory = self.model.tokenizer, self.memory
-        ids = np.array([DOC_ID, *tokenizer.encode(text)])
-        first = 1 + len(tokenizer.encode(USER_LABEL))
-        said = np.array([DOC_ID, *ids[first:]])
+        tokenizer, template, memory = self.model.tokenizer, self.model.template, self.memory
+        ids = np.array(template.document(tokenizer.encode(text)))
+        first = 1 + len(tokenizer.encode(template.user_prompt))
+        said = np.array(template.document(ids[first:].tolist()))
         before = self._learn_weights(ids, on_tokens)
         with self._guard:
             mixed = -np.log(memory.learn(said, 1, np.exp(-before[first - 1 :])))

@@ -19,8 +19,8 @@ from edgelm.log.change import apply_change
 from edgelm.log.entry import CHAT, Entry
 from edgelm.model import hub
 from edgelm.model.weights import Weights
-from edgelm.text.conversation import user_turn
-from edgelm.text.tokenizer import DOC_ID, Tokenizer
+from edgelm.text.template import USUAL, Template
+from edgelm.text.tokenizer import Tokenizer
 
 LEAST_WORDS, MOST_SENTENCES, MOST_CHARACTERS = 6, 100, 300
 
@@ -35,10 +35,10 @@ class Exposure:
     bits: float
 
 
-def sentences(entries: Iterable[Entry]) -> list[str]:
+def sentences(entries: Iterable[Entry], template: Template = USUAL) -> list[str]:
     """Lines of the log that are long enough, at most ``MOST_SENTENCES``, evenly over it, as learning has read them."""
     found = [
-        user_turn(line).rstrip("\n") if entry.kind == CHAT else line
+        template.user_turn(line).rstrip("\n") if entry.kind == CHAT else line
         for entry in entries
         for line in entry.text.splitlines()
         if len(line.split()) >= LEAST_WORDS and len(line) <= MOST_CHARACTERS
@@ -53,7 +53,7 @@ def compare(folder: Path, changes: Weights, entries: Iterable[Entry]) -> dict[st
 
     Returns the fields of ``profile export --json`` that say so.
     """
-    lines = sentences(entries)
+    lines = sentences(entries, hub.read_manifest(folder).template)
     found, base = (of_change(folder, part, lines) for part in (changes, {}))
     return {
         "sentences": found.sentences, "completed": found.completed, "completed_by_base": base.completed,
@@ -79,7 +79,7 @@ def measure(session: Session, tokenizer: Tokenizer, lines: Iterable[str]) -> Exp
         half = len(words) // 2
         first = tokenizer.encode(" ".join(words[:half]))
         rest = tokenizer.encode(" " + " ".join(words[half:]))
-        ids = np.array([DOC_ID, *first, *rest])
+        ids = np.array([tokenizer.document_id, *first, *rest])
         session.reset()
         logits = session.run(ids[:-1], len(first))
         total += 1

@@ -19,8 +19,6 @@ from edgelm.log.entry import CHAT, PAIRED, Entry
 from edgelm.memory.fast_memory import FastMemory
 from edgelm.model.weights import Weights, tensors
 from edgelm.network.network import Network
-from edgelm.text.conversation import user_turn
-from edgelm.text.tokenizer import DOC_ID
 
 CANDIDATES = 16
 """Entries looked at closely: those that share most rare words with the answer, and the newest."""
@@ -58,12 +56,12 @@ def influences_on_reply(chat: Chat) -> list[Influence]:
 
 def influences(adaptation: Adaptation, before: str, answer: str) -> list[Influence]:
     """The influence of likely entries on ``answer`` after ``before``, greatest first."""
-    encode = adaptation.model.tokenizer.encode
+    tokenizer, template = adaptation.model.tokenizer, adaptation.model.template
     entries = [entry for entry in adaptation.entries if entry.text]
     if not entries:
         return []
     learner, memory = adaptation.replay.learner, adaptation.replay.memory
-    head, tail = [DOC_ID, *encode(before)], encode(answer)
+    head, tail = template.document(tokenizer.encode(before)), tokenizer.encode(answer)
     ids = np.array([*head, *tail])
     p = np.exp(-learner.score(ids).astype(np.float64))[len(head) - 1 :]
     network = Network(learner.model, learner.weights, learner.names, learner.config.segment)
@@ -73,12 +71,12 @@ def influences(adaptation: Adaptation, before: str, answer: str) -> list[Influen
     for entry in _candidates(entries, set(ids.tolist()), adaptation):
         others = [other for other in entries if other.id != entry.id]
         befores = [adaptation.before(other) for other in others]
-        without = FastMemory(adaptation.model.tokenizer)
+        without = FastMemory(tokenizer, template=template)
         without.gates[:] = memory.gates
-        remember(without, others, befores, adaptation.model.tokenizer)
+        remember(without, others, befores, tokenizer, template)
         fast = float(with_all - np.log2(without.predict(ids, len(head), p, as_reply=True)).sum())
-        text = user_turn(entry.text) if entry.kind == CHAT or entry.kind in PAIRED else entry.text
-        own = _gradients(learner, network, np.array([DOC_ID, *encode(text)]), 1)
+        text = template.user_turn(entry.text) if entry.kind == CHAT or entry.kind in PAIRED else entry.text
+        own = _gradients(learner, network, np.array(template.document(tokenizer.encode(text))), 1)
         slow = sum((float((learner.steps(name) * own[name] * array).sum()) for name, array in of_answer.items()), 0.0)
         found.append(Influence(entry, slow / float(np.log(2)), fast))
     return sorted(found, key=lambda item: -item.bits)

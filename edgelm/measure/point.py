@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from edgelm.engine.sampler import log_softmax
-from edgelm.engine.session import OrtSession
+from edgelm.engine.session import Session
 from edgelm.errors import InputError
-from edgelm.text.conversation import LABELS, clean, reply_prompt, user_turn
-from edgelm.text.tokenizer import DOC_ID, DOC_LINE, Tokenizer
+from edgelm.text.template import USUAL, Template
+from edgelm.text.tokenizer import Tokenizer
 
 Pair = tuple[str, str]
 CHOICES, EMPTY_REMARK = 20, "hm"
@@ -57,10 +57,10 @@ def _from_dialogues(text: str) -> list[Pair]:
     pairs, before = [], ("", "")
     for line in text.splitlines():
         label, _, words = line.partition(": ")
-        if line == DOC_LINE or label not in LABELS:
+        if line == USUAL.document_line or label not in USUAL.labels:
             before = ("", "")
             continue
-        if label == LABELS[1] and before[0] == LABELS[0]:
+        if label == USUAL.assistant_label and before[0] == USUAL.user_label:
             pairs.append((before[1], words))
         before = (label, words)
     return pairs
@@ -69,18 +69,18 @@ def _from_dialogues(text: str) -> list[Pair]:
 class Scorer:
     """Log-probabilities of replies, nothing learned and nothing remembered."""
 
-    def __init__(self, session: OrtSession, tokenizer: Tokenizer) -> None:
-        self._session, self._tokenizer = session, tokenizer
+    def __init__(self, session: Session, tokenizer: Tokenizer, template: Template = USUAL) -> None:
+        self._session, self._tokenizer, self._template = session, tokenizer, template
 
     def replies(self, said: str, replies: Sequence[str]) -> list[float]:
         """log p of each reply as the answer to ``said``, nats."""
-        session, scores = self._session, []
+        session, template, scores = self._session, self._template, []
         session.reset()
-        prompt = [DOC_ID, *self._tokenizer.encode(user_turn(said) + reply_prompt())]
+        prompt = template.document(self._tokenizer.encode(template.user_turn(said) + template.reply_prompt()))
         first = session.run(np.asarray(prompt))[-1].copy()
         state = session.snapshot()
         for reply in replies:
-            ids = np.asarray(self._tokenizer.encode(f" {clean(reply)}\n"))
+            ids = np.asarray(self._tokenizer.encode(template.answer(template.clean(reply))))
             session.restore(state)
             logits = np.concatenate([first[None], session.run(ids[:-1], 0)])
             scores.append(float(log_softmax(logits)[np.arange(len(ids)), ids].sum()))
@@ -88,11 +88,11 @@ class Scorer:
 
 
 def on_the_point(
-    session: OrtSession, tokenizer: Tokenizer, pairs: Sequence[Pair], seed: int = 1,
-    on_pair: Callable[[int], None] = lambda n: None,
+    session: Session, tokenizer: Tokenizer, pairs: Sequence[Pair], seed: int = 1,
+    on_pair: Callable[[int], None] = lambda n: None, template: Template = USUAL,
 ) -> dict[str, Any]:  # fmt: skip
     """The fields of ``evaluate --suite point``."""
-    scorer, rng, hits, own, other = Scorer(session, tokenizer), np.random.default_rng(seed), 0, 0.0, 0.0
+    scorer, rng, hits, own, other = Scorer(session, tokenizer, template), np.random.default_rng(seed), 0, 0.0, 0.0
     replies = [reply for _, reply in pairs]
     plain = np.array(scorer.replies(EMPTY_REMARK, replies))
     for i, (said, _) in enumerate(pairs):
@@ -104,7 +104,7 @@ def on_the_point(
         own += scores[0]
         other += scorer.replies(pairs[int(wrong[0])][0], [replies[i]])[0]
         on_pair(1)
-    n_bytes = sum(len(f" {clean(reply)}\n".encode()) for reply in replies)
+    n_bytes = sum(len(template.answer(template.clean(reply)).encode()) for reply in replies)
     bits = np.array([own, other]) / -np.log(2) / n_bytes
     return {
         "pairs": len(pairs), "first_of_20": round(hits / len(pairs), 4), "bits_per_byte": round(bits[0], 4),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgelm.engine.sampler import log_softmax
-from edgelm.engine.session import OrtSession
+from edgelm.engine.session import Session
 from edgelm.model.config import ModelConfig
 from edgelm.text.tokenizer import Tokenizer, document_ids
 
@@ -59,7 +59,7 @@ def awake_fraction(config: ModelConfig, pairs_per_token: float) -> float:
 
 
 def score_text(
-    session: OrtSession,
+    session: Session,
     tokenizer: Tokenizer,
     config: ModelConfig,
     text: str,
@@ -104,7 +104,7 @@ def progressive_score(replay: Replay, text: str, on_tokens: OnTokens = lambda _:
 
 
 def rank_continuations(
-    session: OrtSession,
+    session: Session,
     tokenizer: Tokenizer,
     prompt_ids: Sequence[int],
     candidates: Sequence[str],

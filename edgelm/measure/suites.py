@@ -22,10 +22,8 @@ from edgelm.log.folder import files_of
 from edgelm.measure.facts import Fact, everyday_prompts
 from edgelm.measure.score import rank_continuations, score_text
 from edgelm.runtime import Runtime, RuntimeOptions, profiles_dir
-from edgelm.text.conversation import reply_prompt, user_turn
 from edgelm.text.files import pieces
 from edgelm.text.general import general_text
-from edgelm.text.tokenizer import DOC_ID
 
 CORRECTED = 40
 NARROW_TOKENS = 100_000
@@ -98,23 +96,24 @@ class Trial:
         """The likeliest candidate, as ``choose`` finds it."""
         runtime = self.runtime
         if as_reply:
-            texts, before = [f" {text}\n" for text in candidates], self._reminded(before)
+            texts, before = [runtime.template.answer(text) for text in candidates], self._reminded(before)
         else:
             texts = [f" {text}" for text in candidates]
-        ids = [DOC_ID, *runtime.tokenizer.encode(before)]
+        ids = runtime.template.document(runtime.tokenizer.encode(before))
         memory = runtime.adaptation.memory
         ranking = rank_continuations(runtime.session, runtime.tokenizer, ids, texts, memory, as_reply=as_reply)
         return ranking[0][0].strip()
 
     def _reminded(self, text: str) -> str:
-        asked = user_turn(text) + reply_prompt()
+        template = self.runtime.template
+        asked = template.user_turn(text) + template.reply_prompt()
         return self.runtime.reminder(asked) + asked
 
     def answer(self, text: str, rng: np.random.Generator) -> str:
         """An answer to the first words of a new conversation."""
         runtime = self.runtime
         runtime.session.reset()
-        ids = [DOC_ID, *runtime.tokenizer.encode(self._reminded(text))]
+        ids = runtime.template.document(runtime.tokenizer.encode(self._reminded(text)))
         sampling = SampleConfig(max_tokens=60)
         return "".join(reply(runtime.session, runtime.tokenizer, ids, sampling, rng, runtime.mix_reply))
 
@@ -261,7 +260,7 @@ def _suggested(trial: Trial, words: list[str], places: Sequence[int]) -> dict[st
         wanted = "".join(c for c in words[place] if c.isalnum())
         if not wanted:
             continue
-        ids = [DOC_ID, *tokenizer.encode(" ".join(words[max(0, place - 60) : place]))]
+        ids = trial.runtime.template.document(tokenizer.encode(" ".join(words[max(0, place - 60) : place])))
         found = suggest_words(trial.runtime.session, tokenizer, ids, 3, memory.mix) if memory else suggest_words(
             trial.runtime.session, tokenizer, ids, 3
         )  # fmt: skip

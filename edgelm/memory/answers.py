@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from edgelm.text.conversation import USER_LABEL, reply_prompt
-from edgelm.text.tokenizer import DOC_ID
+from edgelm.text.template import USUAL, Template
 
 REACHES = (64, 512)
 """Tokens of a question and its answer that are looked at: mostly the first number is enough, and this is done for every
 token of an answer."""
-_REPLY = f"\n{reply_prompt()}".encode()
 _SHORT_FORMS = {"can't": "can not", "cannot": "can not", "won't": "will not", "n't": " not", "'s": " is", "'re": " are"}
 _SHORT_FORMS |= {"'m": " am", "'ve": " have", "'ll": " will", "'d": " would"}
 _ASKS = {"what", "who", "whom", "whose", "where", "when", "why", "how", "which", "is", "are", "am", "was", "were"}
@@ -44,15 +42,18 @@ class Answers:
     ----------
     spelled : sequence of bytes
         The spelling of each id.
+    template : Template
+        How conversations are written.
     """
 
-    def __init__(self, spelled: Sequence[bytes]) -> None:
-        self._spelled = spelled
+    def __init__(self, spelled: Sequence[bytes], template: Template = USUAL) -> None:
+        self._spelled, self._template = spelled, template
+        self._reply = (template.turn_end + template.reply_prompt()).encode()
         self._known: dict[str, tuple[list[int], int]] = {}
 
     def copy(self) -> Answers:
         """The same answers, to which others can be added."""
-        twin = Answers(self._spelled)
+        twin = Answers(self._spelled, self._template)
         twin._known = dict(self._known)
         return twin
 
@@ -62,7 +63,7 @@ class Answers:
         A later answer to the same words takes the place of an earlier one.
         """
         if (parts := self._split(ids)) is not None:
-            self._known[parts[2]] = ([*parts[1], DOC_ID], at)
+            self._known[parts[2]] = ([*parts[1], self._template.document_id], at)
 
     def find(self, history: Sequence[int]) -> Given | None:
         """What follows ``history``, where that is the same question and the beginning of its answer."""
@@ -87,8 +88,8 @@ class Answers:
         for reach in REACHES:
             last = list(ids[-reach:])
             spelled = [self._spelled[i] for i in last]
-            asked, label, _ = b"".join(spelled).rpartition(_REPLY)
-            _, user, turn = asked.decode(errors="replace").rpartition(USER_LABEL)
+            asked, label, _ = b"".join(spelled).rpartition(self._reply)
+            _, user, turn = asked.decode(errors="replace").rpartition(self._template.user_prompt)
             ends = list(accumulate(map(len, spelled)))
             if label and user and (end := len(asked) + len(label)) in ends:
                 n_asked = ends.index(end) + 1

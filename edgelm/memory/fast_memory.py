@@ -51,6 +51,7 @@ from edgelm.kernels.recall import RECALL_BUCKETS, WINDOW, recall_learn, recall_r
 from edgelm.memory.answers import Answers
 from edgelm.memory.gates import GUESSES, first_gates
 from edgelm.memory.recall_arrays import describe_vocabulary, make_store, make_workspace
+from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
 
 Array = np.ndarray
@@ -91,6 +92,8 @@ class FastMemory:
         Contexts that are counted, a power of two.
     stored : int
         Tokens kept for recall, a power of two. The oldest are overwritten.
+    template : Template
+        How conversations are written.
 
     Attributes
     ----------
@@ -99,7 +102,9 @@ class FastMemory:
         learned from. ``learn`` updates those of plain text in place.
     """
 
-    def __init__(self, tokenizer: Tokenizer, rows: int = ROWS, stored: int = STORED) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, rows: int = ROWS, stored: int = STORED, template: Template = USUAL
+    ) -> None:
         self._tables = (
             np.zeros(tokenizer.vocab_size + 1, np.int64),  # sightings of each id, and their sum
             np.zeros(rows, np.int64),  # the key of the context in each row, 0 where there is none
@@ -109,7 +114,7 @@ class FastMemory:
         )
         self._store = make_store(stored)
         spelled = [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
-        self._vocab, self._answers = describe_vocabulary(spelled), Answers(spelled)
+        self._vocab, self._answers = describe_vocabulary(spelled), Answers(spelled, template)
         self._workspace = make_workspace()
         self.gates = first_gates()
         self._learned, self._trust = 0, NEUTRAL  # ids of the present entry learned so far, and the trust after them

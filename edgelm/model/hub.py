@@ -2,7 +2,8 @@
 
 A model folder holds ``config.json`` (format, name, sizes, SHA-256 of the other files), ``tokenizer.json``,
 ``weights.safetensors`` (matrices int4, int8 or float32), ``learning.safetensors`` (root mean square of the
-gradients) and ``README.md`` (the card). Older ones hold graphs too, which nothing reads: graphs are made here.
+gradients) and ``README.md`` (the card). An optional ``template`` in ``config.json`` says how conversations are
+written. Older ones hold graphs too, which nothing reads: graphs are made here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
 from edgelm.model.packing import check_packed, operand, shift, unpack_one
 from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes, tensors
+from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
 
 Array = np.ndarray
@@ -63,6 +65,8 @@ class Model:
         What is known about its training and measures.
     answers_in_float32 : bool
         Whether a session holds all weights in float32 anyway; set when it is opened.
+    template : Template
+        How conversations are written.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Model:
     tokenizer: Tokenizer
     grad_rms: Weights
     card: dict[str, Any]
+    template: Template = USUAL
     guard: Guard = field(init=False)
     answers_in_float32: bool = field(init=False, default=False)
     _packed: Weights | None = field(init=False, default=None)
@@ -214,7 +219,13 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
         raise ModelFileError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}"
         )
-    model = Model(manifest.name, folder, manifest.sha256, config, tokenizer, grad_rms, manifest.card)
+    template = manifest.template
+    if template.document_id != tokenizer.document_id:
+        raise ModelFileError(
+            f"{folder}: the template says that token {template.document_id} ends a document, the tokenizer has "
+            f"{tokenizer.document_id}"
+        )
+    model = Model(manifest.name, folder, manifest.sha256, config, tokenizer, grad_rms, manifest.card, template)
     model._packed = packed
     return model
 
@@ -242,6 +253,8 @@ class Manifest:
     digests : dict
         SHA-256 of each of ``FILES``.
     card : dict
+    template : Template
+        That of the bundled models where ``config.json`` has none.
     """
 
     name: str
@@ -249,6 +262,7 @@ class Manifest:
     config: ModelConfig
     digests: dict[str, str]
     card: dict[str, Any]
+    template: Template = USUAL
 
     def digest(self, file: str) -> str:
         """What the SHA-256 of a file must be; of one that is not named, nothing that any file has."""
@@ -280,12 +294,16 @@ def read_manifest(folder: Path) -> Manifest:
             raise ModelFileError(f"{path}: lacks {key!r}; get the model again")
     try:
         config = ModelConfig.from_dict(manifest["config"])
+        template = Template.from_dict(manifest.get("template", {}))
     except ConfigError as exc:
         raise ModelFileError(f"{path}: {exc}") from None
     digests = {file: digest for file, digest in manifest["sha256"].items() if isinstance(digest, str)}
     identity = [manifest["config"], digests.get("tokenizer.json"), digests.get("weights.safetensors")]
+    if template != USUAL:
+        # What is learned from a turn depends on how the turn is written.
+        identity.append(template.to_dict())
     sha256 = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Manifest(manifest["name"], sha256, config, digests, manifest["card"])
+    return Manifest(manifest["name"], sha256, config, digests, manifest["card"], template)
 
 
 def damaged(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -327,11 +345,16 @@ def _read_grad_rms(path: Path, manifest: Manifest) -> Weights:
     return grad_rms
 
 
-def write_model(folder: Path, name: str, config: ModelConfig, files: dict[str, bytes], card: dict[str, Any]) -> None:
+def write_model(
+    folder: Path, name: str, config: ModelConfig, files: dict[str, bytes], card: dict[str, Any],
+    template: Template | None = None,
+) -> None:  # fmt: skip
     """Writes a model folder; ``files`` maps the names of ``FILES`` to their bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for file, blob in files.items():
         (folder / file).write_bytes(blob)
     digests = {file: hashlib.sha256(files[file]).hexdigest() for file in files}
     manifest = {"format": FORMAT, "name": name, "config": config.to_dict(), "sha256": digests, "card": card}
+    if template is not None and (fields := template.to_dict()):
+        manifest["template"] = fields
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

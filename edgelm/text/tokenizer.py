@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgelm.config import LARGEST
 from edgelm.errors import InputError, ModelFileError
 
 DOC_ID = 0
 DOC_LINE = "<|doc|>"
-MAX_VOCAB_SIZE, MAX_FILE_BYTES = 1 << 16, 16 << 20
+MAX_VOCAB_SIZE, MAX_FILE_BYTES = LARGEST, 16 << 20
 SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\n+|[^\S\n]+(?!\S)|[^\S\n]+"
 """Words with the space before them, single digits, runs of signs, line ends, spaces; no token crosses one of them."""
 SPEC: dict[str, Any] = {
@@ -48,11 +49,19 @@ class Tokenizer:
     sha256 : str, optional
         What the SHA-256 of the file must be.
 
+    Attributes
+    ----------
+    vocab_size : int
+    document_id : int
+        The end-of-document token.
+
     Raises
     ------
     ModelFileError
         The file is missing, or is anything else than such a tokenizer.
     """
+
+    document_id = DOC_ID
 
     def __init__(self, path: Path, sha256: str | None = None) -> None:
         try:

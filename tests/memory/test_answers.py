@@ -8,7 +8,7 @@ import pytest
 
 import edgelm
 from edgelm.memory.answers import Answers
-from edgelm.text.conversation import assistant_turn, reply_prompt, user_turn
+from edgelm.text.template import USUAL
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 
 TOKENIZER = Tokenizer(Path(edgelm.__file__).parent / "models" / "small" / "tokenizer.json")
@@ -16,12 +16,14 @@ SPELLED = [TOKENIZER.decode_bytes([i]) for i in range(TOKENIZER.vocab_size)]
 
 
 def learn(answers: Answers, asked: str, answer: str, at: int = 7) -> None:
-    answers.learn([DOC_ID, *TOKENIZER.encode((user_turn(asked) if asked else "") + assistant_turn(answer))], at)
+    answers.learn(
+        [DOC_ID, *TOKENIZER.encode((USUAL.user_turn(asked) if asked else "") + USUAL.assistant_turn(answer))], at
+    )
 
 
 def answered(answers: Answers, asked: str, before: str = "", said: str = "") -> str:
     """What is given after a question and the beginning of its answer."""
-    history = [DOC_ID, *TOKENIZER.encode(before + user_turn(asked) + reply_prompt() + said)]
+    history = [DOC_ID, *TOKENIZER.encode(before + USUAL.user_turn(asked) + USUAL.reply_prompt() + said)]
     begun = len(history)
     while (given := answers.find(history)) is not None:
         assert given.at == 7
@@ -41,7 +43,12 @@ def answers() -> Answers:
 @pytest.mark.parametrize("asked", ["What's my job?", "what is my job", "  WHAT IS MY JOB?!  ", "What’s my job?"])
 def test_the_same_words_are_answered_to_the_end(answers: Answers, asked: str) -> None:
     assert answered(answers, asked) == " You are a doctor.\n"
-    earlier = user_turn("What's my job?") + assistant_turn("You are a sailor.") + user_turn("Hm") + assistant_turn("Oh")
+    earlier = (
+        USUAL.user_turn("What's my job?")
+        + USUAL.assistant_turn("You are a sailor.")
+        + USUAL.user_turn("Hm")
+        + USUAL.assistant_turn("Oh")
+    )
     assert answered(answers, asked, earlier) == " You are a doctor.\n"
     assert answered(answers, asked, said=" You are") == " a doctor.\n"
 
@@ -72,7 +79,7 @@ def test_the_last_correction_holds(answers: Answers) -> None:
 def test_a_remark_in_another_form_tells_nothing_new(answers: Answers, said: str) -> None:
     learn(answers, "I can't see it.", "Look again.")
     assert answered(answers, said) == " Look again.\n"
-    given = answers.find([DOC_ID, *TOKENIZER.encode(user_turn(said) + reply_prompt())])
+    given = answers.find([DOC_ID, *TOKENIZER.encode(USUAL.user_turn(said) + USUAL.reply_prompt())])
     assert given is not None
     assert not answers.tells(TOKENIZER.encode(f" {said}\n"), given.words)
     assert not answers.tells(TOKENIZER.encode("\n"), given.words)

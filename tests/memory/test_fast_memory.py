@@ -11,7 +11,7 @@ import edgelm
 from edgelm.kernels.recall import DEPTH, recall_read
 from edgelm.memory.fast_memory import FastMemory
 from edgelm.memory.gates import GATES, GUESSES
-from edgelm.text.conversation import reply_prompt, user_turn
+from edgelm.text.template import USUAL
 from edgelm.text.tokenizer import Tokenizer
 
 V = 50
@@ -231,7 +231,7 @@ def told() -> FastMemory:
 
 
 def question(kin: str, name: str) -> str:
-    return user_turn(f"Where does my {kin} {name} live?") + reply_prompt()
+    return USUAL.user_turn(f"Where does my {kin} {name} live?") + USUAL.reply_prompt()
 
 
 @pytest.mark.jit_only
@@ -241,7 +241,11 @@ def test_facts_told_once_are_recalled(told: FastMemory) -> None:
         assert best(told, question(kin, name), as_reply=True) == town
         assert best(told, question(kin, name) + f" Your {kin} {name} lives in", as_reply=True) == town
         assert (
-            best(told, user_turn(f"Which town is {name}, my {kin}, at home in?") + reply_prompt(), as_reply=True)
+            best(
+                told,
+                USUAL.user_turn(f"Which town is {name}, my {kin}, at home in?") + USUAL.reply_prompt(),
+                as_reply=True,
+            )
             == town
         )
 
@@ -281,7 +285,7 @@ def test_a_correction_holds_and_disturbs_nothing_else(told: FastMemory, said: st
 def test_other_questions_are_left_to_the_model(told: FastMemory) -> None:
     flat = np.full(4096, 1 / 4096)
     for asked in ("What shall I cook tonight?", "How do bridges stay up?", "I live near the sea."):
-        p = told.mix([0, *TOKENIZER.encode(user_turn(asked) + reply_prompt())], flat, as_reply=True)
+        p = told.mix([0, *TOKENIZER.encode(USUAL.user_turn(asked) + USUAL.reply_prompt())], flat, as_reply=True)
         assert p.max() < 0.05
 
 
@@ -306,3 +310,18 @@ def test_a_corrected_answer_is_given_until_something_newer_is_told(told: FastMem
     tell(memory, "My aunt Petra lives in Oulu now.")
     assert best(memory, asked, as_reply=True) == "Oulu"
     assert memory.mix(ids[: 1 + len(head)].tolist(), flat, as_reply=True)[ids[1 + len(head)]] < 0.9
+
+
+def test_the_largest_vocabulary_whose_ids_fit_16_bits() -> None:
+    class Many:
+        vocab_size = 1 << 16
+
+        def decode_bytes(self, ids: list[int]) -> bytes:
+            return b"".join(b" word%d" % i for i in ids)
+
+    memory, flat = FastMemory(Many(), 1 << 10, 1 << 10), np.full(1 << 16, 2.0**-16)  # type: ignore[arg-type]
+    ids = np.array([0, 65535, 40000, 65534, 65535, 40000])
+    memory.learn(ids, 1, flat[:5])
+    p = memory.mix([0, 65535, 40000], flat)
+    assert p.argmax() == 65534 and p.sum() == pytest.approx(1, abs=1e-9)
+    assert memory.mix([0, 40000, 65534], flat).argmax() == 65535

@@ -16,6 +16,7 @@ from edgelm.model import hub
 from edgelm.model.packing import unpack_one
 from edgelm.model.tensorfile import TensorFile
 from edgelm.model.weights import count_parameters, shapes
+from edgelm.text.template import USUAL, Template
 from tests.model_folder import contents, edit_manifest, sign, write_tiny_model
 
 
@@ -126,6 +127,29 @@ def test_a_manifest_that_lacks_a_part(folder: Path, key: str, value: object) -> 
 def test_a_configuration_that_does_not_fit(folder: Path, changes: dict[str, object], says: str) -> None:
     manifest = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     edit_manifest(folder, config=manifest["config"] | changes)
+    with pytest.raises(ModelFileError, match=says):
+        hub.load(str(folder))
+
+
+def test_the_template_comes_with_the_model(tiny_model: Path, folder: Path) -> None:
+    assert hub.load(str(tiny_model)).template == USUAL
+    fields = {"user_label": "Human", "turn": "{label}: {text}\n\n", "stops": ["\n\n"]}
+    edit_manifest(folder, template=fields)
+    model = hub.load(str(folder))
+    assert model.template == Template("Human", turn="{label}: {text}\n\n", stops=("\n\n",))
+    assert model.sha256 != hub.load(str(tiny_model)).sha256, "it learns other words from the same turn"
+    hub.write_model(folder / "again", "again", model.config, {}, {}, model.template)
+    assert hub.read_manifest(folder / "again").template == model.template
+    edit_manifest(folder, template={})
+    assert hub.load(str(folder)).sha256 == hub.load(str(tiny_model)).sha256
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [("User", "an object"), ({"turn": "{text}"}, "once"), ({"document_id": 5}, "the tokenizer has 0")],
+)
+def test_a_template_that_does_not_fit(folder: Path, template: object, says: str) -> None:
+    edit_manifest(folder, template=template)
     with pytest.raises(ModelFileError, match=says):
         hub.load(str(folder))
 

@@ -20,7 +20,7 @@ from edgelm.memory.answering import NOT_TOLD
 from edgelm.memory.bank import Bank, Exchange
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
-from edgelm.text.conversation import assistant_turn, user_turn
+from edgelm.text.template import USUAL
 from edgelm.text.tokenizer import DOC_LINE
 from tools.pretrain.told import Memory, exchanges, told_and_asked
 
@@ -32,12 +32,12 @@ OF_ME = re.compile(r"\b(my|i|me|we|our)\b", re.IGNORECASE)
 
 def reminders(statements: list[str]) -> str:
     """Statements as the runtime puts them before a question."""
-    return "".join(user_turn(text) + assistant_turn(REMEMBERED) for text in statements)
+    return "".join(USUAL.user_turn(text) + USUAL.assistant_turn(REMEMBERED) for text in statements)
 
 
 def exchange(said: str, reply: str) -> str:
     """One exchange."""
-    return user_turn(said) + assistant_turn(reply)
+    return USUAL.user_turn(said) + USUAL.assistant_turn(reply)
 
 
 def reminded(memory: Memory, talk: list[tuple[str, str]], rng: np.random.Generator) -> Iterator[str]:
