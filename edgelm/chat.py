@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgelm.config import SampleConfig
-from edgelm.engine.generate import best_reply, reply
+from edgelm.engine.generate import Ended, Reply, best_reply
 from edgelm.errors import InputError
 from edgelm.interrupt import held_back
 from edgelm.learn.worker import Job
@@ -38,6 +38,8 @@ class Turn:
     learning: Job | None = None
     secrets_skipped: int = 0
     plan: Plan = MODEL_ALONE
+    ended: Ended | None = None
+    """Why the model's own answer ended; None where it was given up, chosen among several, or taken from elsewhere."""
 
     @property
     def learned(self) -> Learned | None:
@@ -147,9 +149,13 @@ class Chat:
                 pieces.append(self._best(turn, ids))
                 yield pieces[0]
             else:
-                for piece in self._draw(turn, self.sampling, ids):
-                    pieces.append(piece)
-                    yield piece
+                drawn = self._draw(self.sampling, ids)
+                try:
+                    for piece in drawn:
+                        pieces.append(piece)
+                        yield piece
+                finally:
+                    turn.tokens, turn.ended = len(drawn.tokens), drawn.ended
                 self._unread = []
             finished = True
         finally:
@@ -161,18 +167,12 @@ class Chat:
                 # A cut answer is closed by a line end, as a whole one is.
                 self._unread = runtime.tokenizer.encode(self.template.turn_end)
 
-    def _draw(
-        self, turn: Turn, sampling: SampleConfig, ids: Sequence[int], before: Sequence[int] = (),
-        on_score: Callable[[float], None] = lambda score: None,
-    ) -> Iterator[str]:  # fmt: skip
+    def _draw(self, sampling: SampleConfig, ids: Sequence[int], before: Sequence[int] = ()) -> Reply:
         """A reply of the model, in pieces."""
-
-        def count(score: float) -> None:
-            turn.tokens += 1
-            on_score(score)
-
         runtime = self.runtime
-        return reply(runtime.session, runtime.tokenizer, ids, sampling, runtime.rng, runtime.mix_reply, count, before)
+        return Reply(
+            runtime.session, runtime.tokenizer, ids, sampling, runtime.rng, runtime.mix_reply, before, self.template
+        )
 
     def _best(self, turn: Turn, ids: Sequence[int]) -> str:
         """Of the replies that the model and the bank have, the one that fits best."""
@@ -180,9 +180,10 @@ class Chat:
 
         def draw(number: int, prompt: Sequence[int], before: Sequence[int]) -> tuple[str, float]:
             cooled = replace(sampling, temperature=sampling.temperature * (COOL if number == 0 else 1))
-            scores: list[float] = []
-            text = "".join(self._draw(turn, cooled, prompt, before, scores.append))
-            return text, reply_worth(runtime.meaning, turn.text, text, sum(scores) / max(1, len(scores)))
+            drawn = self._draw(cooled, prompt, before)
+            text = "".join(drawn)
+            turn.tokens += len(drawn.tokens)
+            return text, reply_worth(runtime.meaning, turn.text, text, drawn.mean_log_probability)
 
         others = [(text, reply_worth(runtime.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others]
         most = 1 if sampling.temperature == 0 else DRAWN

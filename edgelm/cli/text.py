@@ -6,7 +6,7 @@ import click
 
 from edgelm.cli.options import Common, catch_up, common
 from edgelm.config import SampleConfig
-from edgelm.engine.generate import generate
+from edgelm.engine.generate import Generation
 from edgelm.engine.suggest import suggest_words
 from edgelm.errors import InputError
 from edgelm.measure.score import rank_continuations
@@ -25,8 +25,8 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
         catch_up(runtime, common)
         tokenizer, pieces = runtime.tokenizer, []
         ids, decoder = runtime.template.document(tokenizer.encode(text)), tokenizer.stream()
-        for token_id in generate(runtime.session, ids, sampling, runtime.rng, runtime.mix):
-            pieces.append(decoder.feed(token_id))
+        for token in Generation(runtime.session, ids, sampling, runtime.rng, runtime.mix):
+            pieces.append(decoder.feed(token.id))
             if not common.json:
                 click.echo(pieces[-1], nl=False)
         pieces.append(decoder.flush())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
 from edgelm.config import SampleConfig
 from edgelm.engine.sampler import log_softmax, sample
-from edgelm.engine.session import Session
+from edgelm.engine.session import Session, Snapshot
 from edgelm.errors import DivergenceError
+from edgelm.text.stops import Stops
 from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
 
@@ -23,77 +26,184 @@ def no_mix(history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def generate(
-    session: Session,
-    prompt_ids: Sequence[int],
-    config: SampleConfig,
-    rng: np.random.Generator,
-    mix: Mix = no_mix,
-    before: Sequence[int] = (),
-    on_score: Callable[[float], None] = lambda score: None,
-    template: Template = USUAL,
-) -> Iterator[int]:
-    """Token ids after ``prompt_ids``, where the session has read the ids ``before``; ends at the end-of-document id.
+class Ended(StrEnum):
+    """Why a generation ended."""
 
-    ``on_score`` is told the log-probability of each token, in nats, as it is before temperature and penalty.
-    Each id is fed to the session when the next one is asked for, so an id that the caller refuses by
-    stopping was never read by the model.
+    END_OF_DOCUMENT = "end_of_document"
+    LENGTH = "length"
+    """After ``max_tokens``."""
+    STOP = "stop"
+    """At a label on a new line, or at a stop string of the template."""
+
+
+class Token(NamedTuple):
+    """A generated token, and its log-probability in nats as it is before temperature and penalty."""
+
+    id: int
+    log_probability: float
+
+
+class Generation(Iterator[Token]):
+    """Tokens after a prompt.
+
+    Each id is fed to the session when the next one is asked for, so an id that the caller refuses by stopping was never
+    read by the model.
+
+    Parameters
+    ----------
+    session : Session
+    prompt_ids : sequence of int
+    config : SampleConfig
+    rng : numpy.random.Generator
+    mix : callable
+    before : sequence of int
+        What the session has read before the prompt.
+    document_id : int
+        The token that ends the generation; it is not part of it.
+
+    Attributes
+    ----------
+    ended : Ended or None
+        Why it ended; None as long as it has not, or when the caller gave it up.
     """
-    history = [*before, *prompt_ids]
-    n_prompt = len(history)
-    logits = session.run(np.asarray(prompt_ids))[-1]
-    for _ in range(config.max_tokens):
-        if not np.isfinite(logits).all():
-            raise DivergenceError("the model's output is not finite; move the profile away, or get the model again")
-        scores = log_softmax(logits)
-        if mix is not no_mix:
-            scores = np.log(np.maximum(mix(history, np.exp(scores)), TINY))
-        token_id = sample(scores, history[n_prompt:], config, rng)
-        if token_id == template.document_id:
-            return
-        on_score(float(scores[token_id]))
-        yield token_id
-        history.append(token_id)
-        logits = session.run(np.array([token_id]))[-1]
+
+    def __init__(
+        self, session: Session, prompt_ids: Sequence[int], config: SampleConfig, rng: np.random.Generator,
+        mix: Mix = no_mix, before: Sequence[int] = (), document_id: int = USUAL.document_id,
+    ) -> None:  # fmt: skip
+        self._session, self._prompt, self._config, self._rng = session, prompt_ids, config, rng
+        self._mix, self._before, self._document_id = mix, before, document_id
+        self._tokens = self._run()
+        self.ended: Ended | None = None
+
+    def __next__(self) -> Token:
+        return next(self._tokens)
+
+    def close(self) -> None:
+        """Gives it up."""
+        self._tokens.close()
+
+    def _run(self) -> Generator[Token, None, None]:
+        history = [*self._before, *self._prompt]
+        n_prompt = len(history)
+        logits = self._session.run(np.asarray(self._prompt))[-1]
+        for _ in range(self._config.max_tokens):
+            if not np.isfinite(logits).all():
+                raise DivergenceError("the model's output is not finite; move the profile away, or get the model again")
+            scores = log_softmax(logits)
+            if self._mix is not no_mix:
+                scores = np.log(np.maximum(self._mix(history, np.exp(scores)), TINY))
+            token_id = sample(scores, history[n_prompt:], self._config, self._rng)
+            if token_id == self._document_id:
+                self.ended = Ended.END_OF_DOCUMENT
+                return
+            yield Token(token_id, float(scores[token_id]))
+            history.append(token_id)
+            logits = self._session.run(np.array([token_id]))[-1]
+        self.ended = Ended.LENGTH
 
 
-def reply(
-    session: Session,
-    tokenizer: Tokenizer,
-    prompt_ids: Sequence[int],
-    config: SampleConfig,
-    rng: np.random.Generator,
-    mix: Mix = no_mix,
-    on_token: Callable[[float], None] = lambda score: None,
-    before: Sequence[int] = (),
-    template: Template = USUAL,
-) -> Iterator[str]:
-    """Text of one turn after ``prompt_ids``, in pieces as they come; the session has read the ids ``before``.
+class _Place(NamedTuple):
+    """Before the token with which a stop may have begun: the state, the end of what was read, the turn's tokens."""
 
-    The turn ends at a label on a new line, at the end-of-document id, or after ``max_tokens``. Line ends
-    and spaces are held back until something follows them; ``on_token`` is told the log-probability of every
-    token of the turn.
-    Afterwards the session has read the turn and a line end, whatever ended it.
+    state: Snapshot
+    tail: str
+    n_tokens: int
+
+
+class Reply(Iterator[str]):
+    """Text of one turn after a prompt, in pieces as they come.
+
+    The turn ends at a label on a new line, at a stop string, at the end-of-document id, or after ``max_tokens``. Line
+    ends, spaces, and what may become a stop string are held back until something else follows them. When it has ended,
+    whatever ended it, the session has read the turn and what the template puts after one.
+
+    Parameters
+    ----------
+    session, prompt_ids, config, rng, mix, before
+        As of ``Generation``.
+    tokenizer : Tokenizer
+    template : Template
+
+    Attributes
+    ----------
+    tokens : list of Token
+        Those of the turn, so far.
+    ended : Ended or None
+        Why it ended; None as long as it has not, or when the caller gave it up.
     """
-    decoder = tokenizer.stream()
-    held, begun, line_end = "", False, False
-    scores: list[float] = []
-    for token_id in generate(session, prompt_ids, config, rng, mix, before, scores.append, template):
-        piece = decoder.feed(token_id)
-        if line_end and (held + piece).rsplit("\n", 1)[-1].strip() in template.labels:
-            break
-        on_token(scores[-1])
-        line_end = piece.endswith("\n")
+
+    def __init__(
+        self, session: Session, tokenizer: Tokenizer, prompt_ids: Sequence[int], config: SampleConfig,
+        rng: np.random.Generator, mix: Mix = no_mix, before: Sequence[int] = (), template: Template = USUAL,
+    ) -> None:  # fmt: skip
+        self._session, self._tokenizer, self._template = session, tokenizer, template
+        self._generation = Generation(session, prompt_ids, config, rng, mix, before, template.document_id)
+        self._pieces = _without_space(self._run())
+        self.tokens: list[Token] = []
+        self.ended: Ended | None = None
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Gives it up: nothing more is fed."""
+        self._pieces.close()
+
+    @property
+    def mean_log_probability(self) -> float:
+        """Nats a token; 0 of no token."""
+        return sum(token.log_probability for token in self.tokens) / max(1, len(self.tokens))
+
+    def _run(self) -> Iterator[str]:
+        decoder, stops = self._tokenizer.stream(), Stops(self._template)
+        tail, since = "", ""  # the end of what was read; the text since the place
+        place: _Place | None = None
+        for token in self._generation:
+            piece = decoder.feed(token.id)
+            text = stops.feed(piece)
+            if stops.found:
+                # The token was not read. What of the turn was taken back with the stop, or stands in it, is read anew.
+                if place is not None:
+                    self._session.restore(place.state)
+                    tail = place.tail
+                    del self.tokens[place.n_tokens :]
+                self.ended = Ended.STOP
+                self._end_turn(tail, since + text)
+                yield text
+                return
+            if not stops.held:
+                place, since = None, ""
+            else:
+                if place is None:
+                    place = _Place(self._session.snapshot(), tail, len(self.tokens))
+                since += text
+            self.tokens.append(token)
+            tail = (tail + piece)[-len(self._template.turn_end) :] if piece else ""
+            yield text
+        self.ended = self._generation.ended
+        self._end_turn(tail, "")
+        yield stops.held
+
+    def _end_turn(self, tail: str, text: str) -> None:
+        """Reads ``text`` and what the template puts after a turn, as far as that was not read."""
+        end, read = self._template.turn_end, tail + text
+        n_read = next(n for n in range(len(end), -1, -1) if read.endswith(end[:n]))
+        if rest := text + end[n_read:]:
+            self._session.run(np.asarray(self._tokenizer.encode(rest)))
+
+
+def _without_space(pieces: Iterator[str]) -> Generator[str, None, None]:
+    """The pieces without white space around the whole."""
+    held, begun = "", False
+    for piece in pieces:
         held += piece
         if not begun:
             held = held.lstrip()
-        settled = held.rstrip()
-        if settled:
+        if settled := held.rstrip():
             begun = True
             yield settled
             held = held[len(settled) :]
-    if not line_end:
-        session.run(np.asarray(tokenizer.encode(template.turn_end)))
 
 
 def best_reply(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgelm.config import LearnConfig, SampleConfig
-from edgelm.engine.generate import reply
+from edgelm.engine.generate import Reply
 from edgelm.engine.suggest import suggest_words
 from edgelm.log.entry import CHAT, TEXT
 from edgelm.log.folder import files_of
@@ -115,7 +115,8 @@ class Trial:
         runtime.session.reset()
         ids = runtime.template.document(runtime.tokenizer.encode(self._reminded(text)))
         sampling = SampleConfig(max_tokens=60)
-        return "".join(reply(runtime.session, runtime.tokenizer, ids, sampling, rng, runtime.mix_reply))
+        drawn = Reply(runtime.session, runtime.tokenizer, ids, sampling, rng, runtime.mix_reply, (), runtime.template)
+        return "".join(drawn)
 
 
 def _asked(trial: Trial, fact: Fact) -> dict[str, str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from edgelm.config import SampleConfig
-from edgelm.engine.generate import generate, reply
+from edgelm.engine.generate import Ended, Generation, Mix, Reply, no_mix
 from edgelm.engine.session import Session, Snapshot
+from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import DOC_ID, DOC_LINE, StreamDecoder
 
 EURO = "€".encode()
@@ -57,8 +59,17 @@ class Script(Session):
         raise AssertionError("generation does not take back")
 
 
+def turn(script: Script, max_tokens: int = 20, template: Template = USUAL) -> Reply:
+    config = replace(GREEDY, max_tokens=max_tokens)
+    return Reply(script, Words(), PROMPT, config, RNG, template=template)  # type: ignore[arg-type]
+
+
 def say(script: Script, max_tokens: int = 20) -> list[str]:
-    return list(reply(script, Words(), PROMPT, replace(GREEDY, max_tokens=max_tokens), RNG))  # type: ignore[arg-type]
+    return list(turn(script, max_tokens))
+
+
+def generated(script: Session, prompt: list[int], config: SampleConfig, rng=RNG, mix: Mix = no_mix) -> list[int]:  # type: ignore[no-untyped-def]
+    return [token.id for token in Generation(script, prompt, config, rng, mix)]
 
 
 def read(script: Script) -> str:
@@ -70,19 +81,21 @@ def read(script: Script) -> str:
 
 def test_generate_feeds_what_it_gave_when_the_next_is_asked_for() -> None:
     script = Script(" Hello", " there", ".", DOC_ID)
-    ids = generate(script, PROMPT, GREEDY, RNG)
+    tokens = Generation(script, PROMPT, GREEDY, RNG)
     assert script.fed == []
     fed = [PROMPT]
     for token_id in script.ids[:-1]:
-        assert next(ids) == token_id
+        assert next(tokens).id == token_id
         assert script.fed == fed
         fed.append([token_id])
-    assert list(ids) == []
+    assert tokens.ended is None
+    assert list(tokens) == []
+    assert tokens.ended == Ended.END_OF_DOCUMENT == "end_of_document"
     assert script.fed == fed, "the end of the document is not fed"
 
 
 def test_generate_stops_after_max_tokens() -> None:
-    assert len(list(generate(Script(), PROMPT, replace(GREEDY, max_tokens=7), RNG))) == 7
+    assert len(generated(Script(), PROMPT, replace(GREEDY, max_tokens=7))) == 7
 
 
 def test_generate_penalises_its_own_tokens_alone() -> None:
@@ -91,7 +104,7 @@ def test_generate_penalises_its_own_tokens_alone() -> None:
             return np.log(np.array([[0.05, 0.6, 0.35]], np.float32))
 
     config = SampleConfig(temperature=0, repetition_penalty=2, max_tokens=3)
-    assert list(generate(Stubborn(), [1, 1], config, RNG)) == [1, 2, 1]
+    assert generated(Stubborn(), [1, 1], config) == [1, 2, 1]
 
 
 def test_generate_mixes_in_what_it_is_given() -> None:
@@ -102,7 +115,7 @@ def test_generate_mixes_in_what_it_is_given() -> None:
         assert probabilities.shape == (len(WORDS),) and probabilities.sum() == pytest.approx(1)
         return np.roll(probabilities, 1)  # the next word of the list
 
-    found = list(generate(Script(" Hello", "User", ":"), PROMPT, replace(GREEDY, max_tokens=3), RNG, mix))
+    found = generated(Script(" Hello", "User", ":"), PROMPT, replace(GREEDY, max_tokens=3), RNG, mix)
     assert found == [3, 6, 8]
     assert seen == [(PROMPT, 2), ([*PROMPT, 3], 5), ([*PROMPT, 3, 6], 7)]
 
@@ -110,7 +123,7 @@ def test_generate_mixes_in_what_it_is_given() -> None:
 def test_generate_follows_its_seed() -> None:
     def draw(seed: int) -> list[int]:
         config = SampleConfig(temperature=5, top_p=1, max_tokens=20)
-        return list(generate(Script(*[2, 3, 4] * 9), PROMPT, config, np.random.default_rng(seed)))
+        return generated(Script(*[2, 3, 4] * 9), PROMPT, config, np.random.default_rng(seed))
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
@@ -172,7 +185,88 @@ def test_characters_come_whole() -> None:
 
 def test_a_caller_who_has_enough_feeds_no_more() -> None:
     script = Script(" Hello", " there", ".")
-    pieces = reply(script, Words(), PROMPT, GREEDY, RNG)  # type: ignore[arg-type]
+    pieces = turn(script)
     assert [next(pieces), next(pieces)] == ["Hello", " there"]
-    pieces.close()  # type: ignore[attr-defined]
+    pieces.close()
     assert read(script) == " Hello"
+
+
+class Reader(Script):
+    """Its state is what it has read."""
+
+    def __init__(self, *words: str | bytes | int) -> None:
+        super().__init__(*words)
+        self.has_read: list[int] = []
+
+    def run(self, ids: np.ndarray, first_logit: int | None = None) -> np.ndarray:
+        self.has_read += ids.tolist()
+        return super().run(ids, first_logit)
+
+    def snapshot(self) -> Snapshot:
+        return [np.array(self.has_read)]
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self.has_read = snapshot[0].tolist()
+
+
+class Letters(Words):
+    """Knows some words, and spells others letter by letter."""
+
+    table: ClassVar = [*WORDS, *(bytes([i]) for i in range(256))]
+
+    def stream(self) -> StreamDecoder:
+        return StreamDecoder(self.table)
+
+    def encode(self, text: str) -> list[int]:
+        return [len(WORDS) + byte for byte in text.encode()]
+
+
+@pytest.mark.parametrize(
+    ("words", "reply", "read", "ended"),
+    [
+        ((" Hello", ".", "\n\n", "User"), "Hello.", " Hello.\n\n", Ended.STOP),
+        ((" Hello", "\n", "\n", "User"), "Hello", " Hello\n\n", Ended.STOP),
+        ((" Hello", "\n", " there", DOC_ID), "Hello\n there", " Hello\n there\n\n", Ended.END_OF_DOCUMENT),
+        ((" Hello", "\n", "User"), "Hello", " Hello\n\n", Ended.STOP),
+        ((" Hello", "Users", ":", "\n"), "HelloUsers:", " HelloUsers:\n\n", Ended.LENGTH),
+        ((" Hello", "Assistant", ".\n", "\n"), "HelloAssistant.", " HelloAssistant.\n\n", Ended.STOP),
+        ((" Hello", ":", ":", " there"), "Hello", " Hello\n\n", Ended.STOP),
+        ((" Hello", ":", ".", DOC_ID), "Hello:.", " Hello:.\n\n", Ended.END_OF_DOCUMENT),
+    ],
+)
+def test_stop_strings_are_neither_said_nor_read(
+    words: tuple[str | int, ...], reply: str, read: str, ended: Ended
+) -> None:
+    class Narrow(Reader):
+        def run(self, ids: np.ndarray, first_logit: int | None = None) -> np.ndarray:
+            return np.pad(super().run(ids, first_logit), ((0, 0), (0, 256)))
+
+    template = Template(turn="{label}: {text}\n\n", stops=("\n\n", "::"))
+    script, config = Narrow(*words), replace(GREEDY, max_tokens=4)
+    said = Reply(script, Letters(), PROMPT, config, RNG, template=template)  # type: ignore[arg-type]
+    assert "".join(said) == reply
+    assert said.ended == ended
+    assert b"".join(Letters.table[i] for i in script.has_read[len(PROMPT) :]).decode() == read
+
+
+def test_a_label_of_several_tokens_ends_the_turn() -> None:
+    template = Template("Users::", "Assistant")
+    script = Reader(" Hello", "\n", "Users", ":", ":", " there")
+    said = turn(script, template=template)
+    assert list(said) == ["Hello"] and said.ended == Ended.STOP
+    assert b"".join(WORDS[i] for i in script.has_read[len(PROMPT) :]) == b" Hello\n"
+    assert [token.id for token in said.tokens] == script.ids[:2]
+
+
+def test_a_turn_tells_why_it_ended_and_what_its_tokens_cost() -> None:
+    said = turn(Script(" Hello", ".", DOC_ID))
+    assert said.ended is None and said.mean_log_probability == 0
+    list(said)
+    assert said.ended == Ended.END_OF_DOCUMENT
+    sure = 9 - np.log(np.exp(9) + len(WORDS) - 1)
+    assert [token.log_probability for token in said.tokens] == pytest.approx([sure, sure])
+    assert said.mean_log_probability == pytest.approx(sure)
+    for script, ended in ((Script(" Hello", "\n", "User"), Ended.STOP), (Script(), Ended.LENGTH)):
+        said = turn(script, 5)
+        list(said)
+        assert said.ended == ended
