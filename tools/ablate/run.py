@@ -24,7 +24,7 @@ import torch
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.measure.point import CHOICES, EMPTY_REMARK, Pair, read_pairs
 from edgelm.model.config import PRESETS
-from edgelm.text.conversation import clean, reply_prompt, user_turn
+from edgelm.text.template import USUAL
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 from tools.ablate.variants import VARIANTS, build, sized
 from tools.pretrain.corpus import read_mixture
@@ -97,9 +97,12 @@ def recall_gain(model: Model, ids: np.ndarray, distance: int, window: int) -> fl
 
 def first_of_20(model: Model, pairs: list[Pair], tokenizer: Tokenizer, window: int) -> float:
     """How often the right reply of 20 gains most by its remark, as ``edgelm evaluate --suite point`` draws them."""
-    said = [[DOC_ID, *tokenizer.encode(user_turn(text) + reply_prompt())] for text in [EMPTY_REMARK, *dict(pairs)]]
+    said = [
+        [DOC_ID, *tokenizer.encode(USUAL.user_turn(text) + USUAL.reply_prompt())]
+        for text in [EMPTY_REMARK, *dict(pairs)]
+    ]
     remarks = dict(zip([EMPTY_REMARK, *dict(pairs)], said, strict=True))
-    replies = [tokenizer.encode(f" {clean(reply)}\n") for _, reply in pairs]
+    replies = [tokenizer.encode(f" {USUAL.clean(reply)}\n") for _, reply in pairs]
 
     def scores(of: list[tuple[str, int]]) -> np.ndarray:
         found = []
