@@ -171,7 +171,13 @@ class Chat:
         """A reply of the model, in pieces."""
         runtime = self.runtime
         return Reply(
-            runtime.session, runtime.tokenizer, ids, sampling, runtime.rng, runtime.mix_reply, before, self.template
+            runtime.session,
+            runtime.tokenizer,
+            ids,
+            sampling,
+            runtime.rng,
+            runtime.new_mix(before, as_reply=True),
+            self.template,
         )
 
     def _best(self, turn: Turn, ids: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgelm import ports
 from edgelm.config import LearnConfig, data_dir
+from edgelm.engine.generate import Mix
 from edgelm.engine.opening import open_session, precision_of
 from edgelm.engine.session import OrtSession
 from edgelm.errors import InputError
@@ -29,6 +30,7 @@ from edgelm.log.profile import Profile
 from edgelm.memory.answering import Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.meaning import Meaning
+from edgelm.memory.reading import Reading
 from edgelm.memory.reminder import reminder_text
 from edgelm.memory.statements import Statement, Statements, told_in
 from edgelm.model import hub
@@ -159,20 +161,22 @@ class Runtime:
         """The thread that learns; the first use starts it."""
         return Worker(self.adaptation, self._idle_seconds, Heat(ports.detect()).is_too_high)
 
-    def mix(self, history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
-        """The distribution [V] of the next token, with what the fast memory knows."""
-        return self._mix(history, probabilities, as_reply=False)
+    def new_mix(self, before: Sequence[int] = (), *, as_reply: bool = False) -> Mix:
+        """What mixes the fast memory into the predictions of one text, of which ``before`` was read.
 
-    def mix_reply(self, history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
-        """As ``mix``, while the assistant speaks."""
-        return self._mix(history, probabilities, as_reply=True)
+        ``as_reply``: while the assistant speaks.
+        """
+        reading = Reading(before)
 
-    def _mix(self, history: Sequence[int], probabilities: np.ndarray, *, as_reply: bool) -> np.ndarray:
-        memory = self.adaptation.memory
-        if memory is None:
-            return probabilities
-        with self.guard:
-            return memory.mix(history, probabilities, as_reply)
+        def mix(ids: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
+            reading.advance(ids)
+            memory = self.adaptation.memory
+            if memory is None:
+                return probabilities
+            with self.guard:
+                return memory.mix(reading, probabilities, as_reply)
+
+        return mix
 
     def reminder(self, asked: str, said: Sequence[str] = ()) -> str:
         """What the person said before about the turn ``asked``, as turns to stand before it; often nothing.

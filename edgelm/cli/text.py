@@ -25,7 +25,7 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
         catch_up(runtime, common)
         tokenizer, pieces = runtime.tokenizer, []
         ids, decoder = runtime.template.document(tokenizer.encode(text)), tokenizer.stream()
-        for token in Generation(runtime.session, ids, sampling, runtime.rng, runtime.mix):
+        for token in Generation(runtime.session, ids, sampling, runtime.rng, runtime.new_mix()):
             pieces.append(decoder.feed(token.id))
             if not common.json:
                 click.echo(pieces[-1], nl=False)
@@ -42,7 +42,7 @@ def suggest(text: str, n_words: int, common: Common) -> None:
     with Runtime(common.runtime, fixed=True) as runtime:
         catch_up(runtime, common)
         ids = runtime.template.document(runtime.tokenizer.encode(text.rstrip()))
-        words = suggest_words(runtime.session, runtime.tokenizer, ids, n_words, runtime.mix)
+        words = suggest_words(runtime.session, runtime.tokenizer, ids, n_words, runtime.new_mix)
     rows = [{"word": word, "probability": round(probability, 6)} for word, probability in words]
     common.emit({"suggestions": rows}, "\n".join(f"{row['probability']:8.4f}  {row['word']}" for row in rows))
 

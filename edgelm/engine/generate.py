@@ -18,10 +18,10 @@ from edgelm.text.tokenizer import Tokenizer
 
 TINY = 1e-300
 Mix = Callable[[Sequence[int], np.ndarray], np.ndarray]
-"""(ids read so far, probabilities [V]) to probabilities [V]: how a fast memory joins in."""
+"""(ids read since it was last asked, probabilities [V]) to probabilities [V]: how a fast memory joins in one text."""
 
 
-def no_mix(history: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
+def no_mix(ids: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
     """The model alone."""
     return probabilities
 
@@ -56,8 +56,7 @@ class Generation(Iterator[Token]):
     config : SampleConfig
     rng : numpy.random.Generator
     mix : callable
-    before : sequence of int
-        What the session has read before the prompt.
+        What it is first asked with is the prompt.
     document_id : int
         The token that ends the generation; it is not part of it.
 
@@ -69,10 +68,10 @@ class Generation(Iterator[Token]):
 
     def __init__(
         self, session: Session, prompt_ids: Sequence[int], config: SampleConfig, rng: np.random.Generator,
-        mix: Mix = no_mix, before: Sequence[int] = (), document_id: int = USUAL.document_id,
+        mix: Mix = no_mix, document_id: int = USUAL.document_id,
     ) -> None:  # fmt: skip
         self._session, self._prompt, self._config, self._rng = session, prompt_ids, config, rng
-        self._mix, self._before, self._document_id = mix, before, document_id
+        self._mix, self._document_id = mix, document_id
         self._tokens = self._run()
         self.ended: Ended | None = None
 
@@ -84,22 +83,22 @@ class Generation(Iterator[Token]):
         self._tokens.close()
 
     def _run(self) -> Generator[Token, None, None]:
-        history = [*self._before, *self._prompt]
-        n_prompt = len(history)
+        ids, generated = self._prompt, list[int]()
         logits = self._session.run(np.asarray(self._prompt))[-1]
         for _ in range(self._config.max_tokens):
             if not np.isfinite(logits).all():
                 raise DivergenceError("the model's output is not finite; move the profile away, or get the model again")
             scores = log_softmax(logits)
             if self._mix is not no_mix:
-                scores = np.log(np.maximum(self._mix(history, np.exp(scores)), TINY))
-            token_id = sample(scores, history[n_prompt:], self._config, self._rng)
+                scores = np.log(np.maximum(self._mix(ids, np.exp(scores)), TINY))
+            token_id = sample(scores, generated, self._config, self._rng)
             if token_id == self._document_id:
                 self.ended = Ended.END_OF_DOCUMENT
                 return
             yield Token(token_id, float(scores[token_id]))
-            history.append(token_id)
-            logits = self._session.run(np.array([token_id]))[-1]
+            generated.append(token_id)
+            ids = [token_id]
+            logits = self._session.run(np.array(ids))[-1]
         self.ended = Ended.LENGTH
 
 
@@ -120,7 +119,7 @@ class Reply(Iterator[str]):
 
     Parameters
     ----------
-    session, prompt_ids, config, rng, mix, before
+    session, prompt_ids, config, rng, mix
         As of ``Generation``.
     tokenizer : Tokenizer
     template : Template
@@ -135,10 +134,10 @@ class Reply(Iterator[str]):
 
     def __init__(
         self, session: Session, tokenizer: Tokenizer, prompt_ids: Sequence[int], config: SampleConfig,
-        rng: np.random.Generator, mix: Mix = no_mix, before: Sequence[int] = (), template: Template = USUAL,
+        rng: np.random.Generator, mix: Mix = no_mix, template: Template = USUAL,
     ) -> None:  # fmt: skip
         self._session, self._tokenizer, self._template = session, tokenizer, template
-        self._generation = Generation(session, prompt_ids, config, rng, mix, before, template.document_id)
+        self._generation = Generation(session, prompt_ids, config, rng, mix, template.document_id)
         self._pieces = _without_space(self._run())
         self.tokens: list[Token] = []
         self.ended: Ended | None = None

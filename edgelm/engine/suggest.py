@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,14 +30,15 @@ class _Beginning:
 
 
 def suggest_words(
-    session: Session, tokenizer: Tokenizer, prompt_ids: Sequence[int], n_words: int, mix: Mix = no_mix
-) -> list[tuple[str, float]]:
+    session: Session, tokenizer: Tokenizer, prompt_ids: Sequence[int], n_words: int,
+    new_mix: Callable[[], Mix] = lambda: no_mix,
+) -> list[tuple[str, float]]:  # fmt: skip
     """The next words after a prompt and their probabilities, best first.
 
     A word is followed token by token, the likeliest beginnings first, until the next token would begin
     another word; its probability is that of its tokens and of ending there. The search stops after
     MAX_STEPS runs of the model or when no open beginning can beat the words found, so the list is exact
-    in its first places and may miss rare words.
+    in its first places and may miss rare words. ``new_mix`` makes what is asked in a text that begins.
 
     Returns
     -------
@@ -44,9 +46,10 @@ def suggest_words(
         At most ``n_words``.
     """
     session.reset()
-    starts = np.array([_starts_word(tokenizer.decode_bytes([i])) for i in range(tokenizer.vocab_size)])
+    starts, has_letters = _kinds(tokenizer)
+    mix, read = new_mix(), list[int]()
     scores = _scores(session.run(np.asarray(prompt_ids))[-1], prompt_ids, mix)
-    begins = np.where(starts & _has_letters(tokenizer), scores, -np.inf)
+    begins = np.where(starts & has_letters, scores, -np.inf)
     root = session.snapshot()
     queue = [_Beginning(-float(begins[i]), [int(i)], root) for i in np.argsort(-begins)[: 3 * BRANCH + n_words]]
     heapq.heapify(queue)
@@ -57,7 +60,10 @@ def suggest_words(
         best = heapq.heappop(queue)
         session.restore(best.state)
         logits = session.run(np.array([best.ids[-1]]))[-1]
-        scores = _scores(logits, [*prompt_ids, *best.ids], mix)
+        goes_on = best.ids[:-1] == read
+        mix = mix if goes_on else new_mix()
+        scores = _scores(logits, best.ids[-1:] if goes_on else [*prompt_ids, *best.ids], mix)
+        read = best.ids
         ends = float(np.exp(scores[starts]).sum())
         word = tokenizer.decode(best.ids).strip()
         found[word] = found.get(word, 0.0) + float(np.exp(-best.cost)) * ends
@@ -68,8 +74,8 @@ def suggest_words(
     return sorted(found.items(), key=lambda item: -item[1])[:n_words]
 
 
-def _scores(logits: np.ndarray, history: Sequence[int], mix: Mix) -> np.ndarray:
-    return np.log(np.maximum(mix(history, np.exp(log_softmax(logits))), TINY))
+def _scores(logits: np.ndarray, new_ids: Sequence[int], mix: Mix) -> np.ndarray:
+    return np.log(np.maximum(mix(new_ids, np.exp(log_softmax(logits))), TINY))
 
 
 def _starts_word(token: bytes) -> bool:
@@ -78,6 +84,10 @@ def _starts_word(token: bytes) -> bool:
     return not (first.isalnum() or first in (b"'", b"-") or first >= b"\x80") or token.startswith(b"<|")
 
 
-def _has_letters(tokenizer: Tokenizer) -> np.ndarray:
-    pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
-    return np.array([piece.startswith(" ") and piece.strip().isalnum() for piece in pieces])
+@lru_cache(maxsize=2)
+def _kinds(tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """Which tokens begin a word or something else, and which are a space and letters; both [V] of bool."""
+    spelled = [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
+    pieces = [token.decode("utf-8", errors="replace") for token in spelled]
+    has_letters = [piece.startswith(" ") and piece.strip().isalnum() for piece in pieces]
+    return np.array([_starts_word(token) for token in spelled]), np.array(has_letters)

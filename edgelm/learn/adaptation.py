@@ -29,6 +29,7 @@ from edgelm.log.change import GATES, WATCH, apply_change, digest, misfit
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, PAIRED, UNLOGGED, Entry
 from edgelm.log.profile import Profile
 from edgelm.matrices.matrix import Operand
+from edgelm.memory.reading import Reading
 from edgelm.model.guard import Guard
 from edgelm.model.hub import Model
 
@@ -185,7 +186,7 @@ class Adaptation:
         """Loads, or the first time compiles, all kernels. Nothing is learned."""
         self.replay.learner.prepare()
         self.replay.memory.predict(np.array(self.model.template.document([1])), 1, np.ones(1))
-        self.replay.memory.mix(self.model.template.document([]), np.ones(self.model.config.vocab_size))
+        self.replay.memory.mix(Reading(self.model.template.document([])), np.ones(self.model.config.vocab_size))
 
     def catch_up(self, on_tokens: OnTokens = lambda _: None, *, aside: bool = False) -> None:
         """Replays what is pending, which is empty afterwards.

@@ -115,7 +115,8 @@ class Trial:
         runtime.session.reset()
         ids = runtime.template.document(runtime.tokenizer.encode(self._reminded(text)))
         sampling = SampleConfig(max_tokens=60)
-        drawn = Reply(runtime.session, runtime.tokenizer, ids, sampling, rng, runtime.mix_reply, (), runtime.template)
+        mix = runtime.new_mix(as_reply=True)
+        drawn = Reply(runtime.session, runtime.tokenizer, ids, sampling, rng, mix, runtime.template)
         return "".join(drawn)
 
 
@@ -255,16 +256,14 @@ def suggest(trial: Trial, text: str, on_tokens: OnTokens, places: int = 400) -> 
 
 
 def _suggested(trial: Trial, words: list[str], places: Sequence[int]) -> dict[str, float]:
-    memory, tokenizer = trial.runtime.adaptation.memory, trial.runtime.model.tokenizer
+    runtime, tokenizer = trial.runtime, trial.runtime.tokenizer
     hits, top, saved, typed = 0, 0, 0, 0
     for place in places:
         wanted = "".join(c for c in words[place] if c.isalnum())
         if not wanted:
             continue
-        ids = trial.runtime.template.document(tokenizer.encode(" ".join(words[max(0, place - 60) : place])))
-        found = suggest_words(trial.runtime.session, tokenizer, ids, 3, memory.mix) if memory else suggest_words(
-            trial.runtime.session, tokenizer, ids, 3
-        )  # fmt: skip
+        ids = runtime.template.document(tokenizer.encode(" ".join(words[max(0, place - 60) : place])))
+        found = suggest_words(runtime.session, tokenizer, ids, 3, runtime.new_mix)
         names = [word for word, _ in found]
         hits += names[:1] == [wanted]
         top += wanted in names

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from edgelm.memory.reading import REACH
 from edgelm.text.template import USUAL, Template
 
-REACHES = (64, 512)
+REACHES = (64, REACH)
 """Tokens of a question and its answer that are looked at: mostly the first number is enough, and this is done for every
 token of an answer."""
 _SHORT_FORMS = {"can't": "can not", "cannot": "can not", "won't": "will not", "n't": " not", "'s": " is", "'re": " are"}

@@ -41,7 +41,7 @@ must be below the size of the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import lru_cache
 
 import numpy as np
 
@@ -50,6 +50,7 @@ from edgelm.kernels.memory import COUNTED, TRUSTS, memory_learn, memory_read, tr
 from edgelm.kernels.recall import RECALL_BUCKETS, WINDOW, recall_learn, recall_read
 from edgelm.memory.answers import Answers
 from edgelm.memory.gates import GUESSES, first_gates
+from edgelm.memory.reading import NEUTRAL, Reading
 from edgelm.memory.recall_arrays import describe_vocabulary, make_store, make_workspace
 from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
@@ -61,21 +62,10 @@ SLOTS = 8
 """Ids that are counted of a context."""
 STORED = 1 << 20
 """Tokens that recall reaches back."""
-NEUTRAL = (0.0, 0.0)
-"""The sums of gains, short and long, where a text begins."""
 LIFT = 60.0
 """By how much a word becomes likelier for being in a sentence of which nothing matches; see ``_lift``."""
 SURE = 0.98
 """Probability of the next id of a corrected answer."""
-
-
-class _Reading(NamedTuple):
-    """The last call of ``mix``: the ids, the distribution before trust, that of the model, and the trust."""
-
-    history: list[int]
-    mixed: Array
-    below: Array
-    trust: tuple[float, float]
 
 
 class FastMemory:
@@ -113,12 +103,11 @@ class FastMemory:
             np.zeros(rows, np.uint16),  # how often the context was seen
         )
         self._store = make_store(stored)
-        spelled = [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
-        self._vocab, self._answers = describe_vocabulary(spelled), Answers(spelled, template)
+        spelled, self._vocab = _vocabulary(tokenizer)
+        self._answers = Answers(spelled, template)
         self._workspace = make_workspace()
         self.gates = first_gates()
         self._learned, self._trust = 0, NEUTRAL  # ids of the present entry learned so far, and the trust after them
-        self._reading: _Reading | None = None
 
     @property
     def nbytes(self) -> int:
@@ -189,16 +178,16 @@ class FastMemory:
         later = [self._sentence(*at) for at in self._covering(given.asked, 2) if at[0] >= given.at]
         return None if any(self._answers.tells(ids, given.words) for ids in later) else given.id
 
-    def mix(self, history: Sequence[int], probabilities: Array, as_reply: bool = False) -> Array:
-        """The distribution of the id after ``history``. Nothing is learned.
+    def mix(self, reading: Reading, probabilities: Array, as_reply: bool = False) -> Array:
+        """The distribution of the id after what was read. Nothing is learned.
 
-        Called with one id more than the last time, as while a reply is written, the call goes on with the gains of that
-        text; otherwise trust begins anew.
+        Called again after one id more, as while a reply is written, the call goes on with the gains of that text;
+        otherwise trust begins anew.
 
         Parameters
         ----------
-        history : sequence of int
-            Read; counts and recall look at the last ``WINDOW`` + 1 ids at most.
+        reading : Reading
+            Counts and recall look at its last ``WINDOW`` + 1 ids at most. The prediction is kept in it.
         probabilities : ndarray [V]
             The model's distribution. Read.
         as_reply : bool
@@ -210,12 +199,10 @@ class FastMemory:
             Sums to 1; the model's own where nothing was learned.
         """
         below = np.array(probabilities, np.float64)
-        ids, last = list(history), self._reading
-        trust = NEUTRAL
-        if last is not None and ids[:-1] == last.history and len(ids) > len(last.history):
-            trust = trust_after(*last.trust, last.mixed[ids[-1]], last.below[ids[-1]])
+        last = reading.followed
+        trust = NEUTRAL if last is None else trust_after(*last[0], *last[1:])
         gates, mixed = self.gates[int(as_reply)], below.copy()
-        recent = np.array(ids[-WINDOW - 1 :], np.int64)
+        recent = np.array(reading.ids[-WINDOW - 1 :], np.int64)
         n_found, known, bucket = recall_read(
             recent, len(recent), bool(as_reply), recall.DEPTH, self._store, self._vocab, self._workspace
         )
@@ -225,12 +212,12 @@ class FastMemory:
         memory_read(recent, len(recent), self._tables, gates, recalled, mixed)
         if guessed and n_found > 0:
             _lift(mixed, found[:n_found], shares[:n_found], float(gates[COUNTED + bucket, 0]))
-        self._reading = _Reading(ids, mixed, below, trust)
+        reading.predicted(mixed, below, trust)
         share = gates[len(gates) - TRUSTS + trust_row(*trust), 0]
         if self.is_empty:
             return below
         known = share * mixed + (1 - share) * below
-        if as_reply and (given := self._given(ids)) is not None:
+        if as_reply and (given := self._given(reading.ids)) is not None:
             known *= 1 - SURE
             known[given] += SURE
         return np.asarray(known)
@@ -312,3 +299,10 @@ def _lift(mixed: Array, found: Array, shares: Array, weight: float) -> None:
     for token, share in zip(found, shares / shares.max(), strict=True):
         mixed[token] *= 1 + LIFT * weight * share
     mixed /= mixed.sum()
+
+
+@lru_cache(maxsize=2)
+def _vocabulary(tokenizer: Tokenizer) -> tuple[list[bytes], tuple[Array, ...]]:
+    """The spelling of each id, and ``describe_vocabulary`` of it: made once, however many memories there are."""
+    spelled = [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocab_size)]
+    return spelled, describe_vocabulary(spelled)

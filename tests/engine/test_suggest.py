@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgelm.engine.generate import Mix
 from edgelm.engine.sampler import log_softmax
 from edgelm.engine.session import ReferenceSession
 from edgelm.engine.suggest import _starts_word, suggest_words
@@ -42,10 +44,17 @@ def test_a_memory_is_asked(model: hub.Model) -> None:
     target = model.tokenizer.encode(" the")
     assert len(target) == 1
 
-    def mix(history: list[int], probabilities: np.ndarray) -> np.ndarray:
-        if len(history) == len(prompt):
-            probabilities = 0.1 * probabilities
-            probabilities[target[0]] += 0.9
-        return probabilities
+    def new_mix() -> Mix:
+        read: list[int] = []
 
-    assert suggest_words(session, model.tokenizer, prompt, 1, mix)[0][0].startswith("the")
+        def mix(ids: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
+            read.extend(ids)
+            assert read[: len(prompt)] == prompt
+            if read == prompt:
+                probabilities = 0.1 * probabilities
+                probabilities[target[0]] += 0.9
+            return probabilities
+
+        return mix
+
+    assert suggest_words(session, model.tokenizer, prompt, 1, new_mix)[0][0].startswith("the")

@@ -15,6 +15,7 @@ from edgelm.learn.documents import remember
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, TEXT
 from edgelm.log.profile import Profile
 from edgelm.memory.fast_memory import FastMemory
+from edgelm.memory.reading import Reading
 from edgelm.model import hub
 
 NEVER = 1 << 40
@@ -158,6 +159,6 @@ def assert_knows_the_whole_log(adaptation: Adaptation) -> None:
                 memory.predict(ids, 1, guess, as_reply), fresh.predict(ids, 1, guess, as_reply)
             )
             np.testing.assert_array_equal(
-                memory.mix(ids[:-1].tolist(), np.full(tokenizer.vocab_size, 1e-3), as_reply),
-                fresh.mix(ids[:-1].tolist(), np.full(tokenizer.vocab_size, 1e-3), as_reply),
+                memory.mix(Reading(ids[:-1].tolist()), np.full(tokenizer.vocab_size, 1e-3), as_reply),
+                fresh.mix(Reading(ids[:-1].tolist()), np.full(tokenizer.vocab_size, 1e-3), as_reply),
             )

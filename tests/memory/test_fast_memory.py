@@ -11,6 +11,7 @@ import edgelm
 from edgelm.kernels.recall import DEPTH, recall_read
 from edgelm.memory.fast_memory import FastMemory
 from edgelm.memory.gates import GATES, GUESSES
+from edgelm.memory.reading import REACH, Reading
 from edgelm.text.template import USUAL
 from edgelm.text.tokenizer import Tokenizer
 
@@ -57,7 +58,7 @@ def test_the_mixture_is_a_distribution_and_predict_agrees_with_it(as_reply: bool
         memory.learn(text(seed, 100), 1, np.full(100, 1 / V))
     ids = text(2, 100)
     for t in range(3, 100, 7):
-        p = memory.mix(ids[:t].tolist(), p0, as_reply)
+        p = memory.mix(Reading(ids[:t].tolist()), p0, as_reply)
         assert p.sum() == pytest.approx(1, abs=1e-12)
         assert (p >= 0).all()
         if as_reply and guesses(memory, ids[:t]):
@@ -69,8 +70,10 @@ def test_the_mixture_is_a_distribution_and_predict_agrees_with_it(as_reply: bool
 
 def test_learning_predicts_with_the_mixture_and_trusts_as_it_does() -> None:
     memory, ids, p0 = fast_memory(), text(0, 120), model()
+    reading = Reading()
     for t in range(1, len(ids)):
-        p = memory.mix(ids[:t].tolist(), p0)
+        reading.advance([int(ids[t - 1])])
+        p = memory.mix(reading, p0)
         assert p.sum() == pytest.approx(1, abs=1e-12)
         assert memory.learn(ids[: t + 1], t, p0[[ids[t]]])[0] == pytest.approx(p[ids[t]], rel=1e-9)
 
@@ -99,7 +102,7 @@ def test_what_was_seen_often_outlives_a_flood_of_what_was_seen_once() -> None:
 
 
 def test_an_empty_memory_changes_nothing() -> None:
-    np.testing.assert_array_equal(fast_memory().mix([0, 3, 4], model()), model())
+    np.testing.assert_array_equal(fast_memory().mix(Reading([0, 3, 4]), model()), model())
     np.testing.assert_array_equal(fast_memory().predict(np.array([0, 3]), 1, model()[:1]), model()[:1])
 
 
@@ -107,8 +110,8 @@ def test_what_was_said_once_is_expected_the_next_time() -> None:
     memory, p0 = fast_memory(), np.full(V, 1 / V)
     said = np.array([0, 7, 8, 9, 10, 11])
     memory.learn(said, 1, p0[said[1:]])
-    assert memory.mix([0, 30, 7, 8, 9, 10], p0).argmax() == 11
-    assert memory.mix([0, 7, 8], p0)[9] > 5 / V
+    assert memory.mix(Reading([0, 30, 7, 8, 9, 10]), p0).argmax() == 11
+    assert memory.mix(Reading([0, 7, 8]), p0)[9] > 5 / V
 
 
 def test_a_text_of_noise_costs_little_more_than_under_the_model_alone() -> None:
@@ -134,11 +137,11 @@ def test_foreign_text_costs_what_it_costs_the_model() -> None:
 def test_prediction_learns_nothing() -> None:
     memory, ids = fast_memory(), text(2, 60)
     memory.learn(ids, 1, np.full(60, 1 / V))
-    before, after, twin = state(memory), memory.mix(ids[:50].tolist(), model()), memory.copy()
+    before, after, twin = state(memory), memory.mix(Reading(ids[:50].tolist()), model()), memory.copy()
     memory.predict(ids, 1, np.full(60, 1 / V))
-    memory.mix(ids[:9].tolist(), model())
+    memory.mix(Reading(ids[:9].tolist()), model())
     assert state(memory) == before
-    np.testing.assert_array_equal(after, memory.mix(ids[:50].tolist(), model()))
+    np.testing.assert_array_equal(after, memory.mix(Reading(ids[:50].tolist()), model()))
     more = text(3, 30)
     twin.learn(more, 1, np.full(30, 1 / V))
     assert state(memory) == before
@@ -171,7 +174,7 @@ def test_a_rebuilt_memory_is_the_same() -> None:
     again.gates[:] = memory.gates
     for cut in (1, 17, 50):
         history = entries[3][:cut].tolist()
-        np.testing.assert_array_equal(memory.mix(history, model()), again.mix(history, model()))
+        np.testing.assert_array_equal(memory.mix(Reading(history), model()), again.mix(Reading(history), model()))
 
 
 def test_the_size_is_bounded_and_old_sentences_drop_out() -> None:
@@ -183,7 +186,7 @@ def test_the_size_is_bounded_and_old_sentences_drop_out() -> None:
         ids = np.concatenate([[0], rng.integers(1, V, 120)])
         p = memory.learn(ids, 1, np.full(120, 1 / V))
         assert np.isfinite(np.log(p)).all()
-        assert memory.mix(text(seed, 40).tolist(), model()).sum() == pytest.approx(1, abs=1e-12)
+        assert memory.mix(Reading(text(seed, 40).tolist()), model()).sum() == pytest.approx(1, abs=1e-12)
     assert memory.nbytes == size
     assert FastMemory(Spelled()).nbytes <= 20e6  # type: ignore[arg-type]
 
@@ -262,7 +265,7 @@ def test_the_question_itself_is_no_answer(told: FastMemory) -> None:
     for _ in range(3):
         tell(memory, "Where does my aunt Petra live?")
     assert best(memory, question("aunt", "Petra"), as_reply=True) == "Lindau"
-    p = memory.mix([0, *TOKENIZER.encode(question("aunt", "Petra"))], np.full(4096, 1 / 4096), as_reply=True)
+    p = memory.mix(Reading([0, *TOKENIZER.encode(question("aunt", "Petra"))]), np.full(4096, 1 / 4096), as_reply=True)
     assert p.argmax() == TOKENIZER.encode(" Lindau")[0]
 
 
@@ -285,7 +288,9 @@ def test_a_correction_holds_and_disturbs_nothing_else(told: FastMemory, said: st
 def test_other_questions_are_left_to_the_model(told: FastMemory) -> None:
     flat = np.full(4096, 1 / 4096)
     for asked in ("What shall I cook tonight?", "How do bridges stay up?", "I live near the sea."):
-        p = told.mix([0, *TOKENIZER.encode(USUAL.user_turn(asked) + USUAL.reply_prompt())], flat, as_reply=True)
+        p = told.mix(
+            Reading([0, *TOKENIZER.encode(USUAL.user_turn(asked) + USUAL.reply_prompt())]), flat, as_reply=True
+        )
         assert p.max() < 0.05
 
 
@@ -297,7 +302,7 @@ def test_a_corrected_answer_is_given_until_something_newer_is_told(told: FastMem
     memory.correct(ids)
     head, flat = TOKENIZER.encode(asked), np.full(4096, 1 / 4096)
     for t in range(1 + len(head), len(ids)):
-        p = memory.mix(ids[:t].tolist(), flat, as_reply=True)
+        p = memory.mix(Reading(ids[:t].tolist()), flat, as_reply=True)
         assert p[ids[t]] > 0.98
         assert p.sum() == pytest.approx(1)
     whole = memory.predict(ids, 1 + len(head), np.full(len(ids) - 1 - len(head), 1e-3), as_reply=True)
@@ -306,10 +311,10 @@ def test_a_corrected_answer_is_given_until_something_newer_is_told(told: FastMem
     assert memory.predict(ids, 1 + len(head), whole * 0 + 1e-3)[0] < 0.9
     for again in ("Where does my aunt Petra live?", "where's my aunt Petra living", "where is my aunt Petra now"):
         tell(memory, again)
-        assert memory.mix(ids[: 1 + len(head)].tolist(), flat, as_reply=True)[ids[1 + len(head)]] > 0.98
+        assert memory.mix(Reading(ids[: 1 + len(head)].tolist()), flat, as_reply=True)[ids[1 + len(head)]] > 0.98
     tell(memory, "My aunt Petra lives in Oulu now.")
     assert best(memory, asked, as_reply=True) == "Oulu"
-    assert memory.mix(ids[: 1 + len(head)].tolist(), flat, as_reply=True)[ids[1 + len(head)]] < 0.9
+    assert memory.mix(Reading(ids[: 1 + len(head)].tolist()), flat, as_reply=True)[ids[1 + len(head)]] < 0.9
 
 
 def test_the_largest_vocabulary_whose_ids_fit_16_bits() -> None:
@@ -322,6 +327,66 @@ def test_the_largest_vocabulary_whose_ids_fit_16_bits() -> None:
     memory, flat = FastMemory(Many(), 1 << 10, 1 << 10), np.full(1 << 16, 2.0**-16)  # type: ignore[arg-type]
     ids = np.array([0, 65535, 40000, 65534, 65535, 40000])
     memory.learn(ids, 1, flat[:5])
-    p = memory.mix([0, 65535, 40000], flat)
+    p = memory.mix(Reading([0, 65535, 40000]), flat)
     assert p.argmax() == 65534 and p.sum() == pytest.approx(1, abs=1e-9)
-    assert memory.mix([0, 40000, 65534], flat).argmax() == 65535
+    assert memory.mix(Reading([0, 40000, 65534]), flat).argmax() == 65535
+
+
+@pytest.mark.parametrize("as_reply", [False, True])
+def test_texts_that_are_read_in_turns_know_nothing_of_each_other(as_reply: bool) -> None:
+    memory, p0 = fast_memory(), model()
+    for seed in range(3):
+        memory.learn(text(seed, 100), 1, np.full(100, 1 / V))
+    texts = [text(seed, 60).tolist() for seed in range(20)]
+
+    def alone(ids: list[int]) -> list[np.ndarray]:
+        reading, found = Reading(), []
+        for token_id in ids:
+            reading.advance([token_id])
+            found.append(memory.mix(reading, p0, as_reply))
+        return found
+
+    expected = [alone(ids) for ids in texts]
+    readings = [Reading() for _ in texts]
+    for t in range(60):
+        for ids, reading, found in zip(texts, readings, expected, strict=True):
+            reading.advance([ids[t]])
+            np.testing.assert_array_equal(memory.mix(reading, p0, as_reply), found[t])
+
+
+def test_trust_begins_anew_where_several_tokens_were_read_at_once() -> None:
+    memory, p0, ids = fast_memory(), model(), text(0, 60).tolist()
+    memory.learn(text(0, 100), 1, np.full(100, 1 / V))
+    reading = Reading()
+    for token_id in ids[:40]:
+        reading.advance([token_id])
+        trusted = memory.mix(reading, p0)
+    np.testing.assert_array_equal(memory.mix(reading, p0), memory.mix(Reading(ids[:40]), p0))
+    assert (trusted != memory.mix(Reading(ids[:40]), p0)).any()
+    reading.advance(ids[40:50])
+    np.testing.assert_array_equal(memory.mix(reading, p0), memory.mix(Reading(ids[:50]), p0))
+
+
+def test_a_reading_keeps_what_is_looked_back_upon() -> None:
+    ids, reading = list(range(5000)), Reading()
+    for start in range(0, 5000, 7):
+        reading.advance(ids[start : start + 7])
+        assert reading.ids[-REACH:] == ids[: start + 7][-REACH:]
+        assert len(reading.ids) <= 2 * REACH
+    assert Reading(ids).ids == ids[-REACH:]
+
+
+def test_a_tokenizer_is_spelled_out_once() -> None:
+    class Counting(Spelled):
+        asked = 0
+
+        def decode_bytes(self, ids: list[int]) -> bytes:
+            self.asked += 1
+            return super().decode_bytes(ids)
+
+    tokenizer = Counting()
+    memories = [FastMemory(tokenizer, 1 << 10, 1 << 10) for _ in range(3)]  # type: ignore[arg-type]
+    for memory in memories:
+        memory.learn(text(0, 50), 1, np.full(50, 1 / V))
+        memory.mix(Reading([0, 3, 4]), model())
+    assert tokenizer.asked == V
