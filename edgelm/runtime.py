@@ -1,8 +1,14 @@
-"""Composition root: model, session and what was learned, one of each in a process."""
+"""Composition root: what belongs to the device, one of each in a process.
+
+That is the model with its one set of matrices, the profile with its log, what was learned, the thread that learns, the
+fast memory and the bank. What belongs to a dialogue is a ``Conversation`` (``edgelm.conversation``), of which an engine
+serves many.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +24,8 @@ from edgelm import ports
 from edgelm.config import LearnConfig, data_dir
 from edgelm.engine.generate import Mix
 from edgelm.engine.opening import open_session, precision_of
-from edgelm.engine.session import OrtSession
+from edgelm.engine.session import Session
+from edgelm.engine.sharing import SharedSession
 from edgelm.errors import InputError
 from edgelm.heat import Heat
 from edgelm.interrupt import held_back
@@ -57,7 +64,7 @@ def models_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class RuntimeOptions:
+class EngineOptions:
     """What the common options of the command line say.
 
     Attributes
@@ -81,12 +88,12 @@ class RuntimeOptions:
     bank: bool = True
 
 
-class Runtime:
-    """A model with a profile, ready to answer and to learn.
+class Engine:
+    """A model with a profile, ready to answer and to learn, in many conversations at a time.
 
     Parameters
     ----------
-    options : RuntimeOptions
+    options : EngineOptions
     learn : LearnConfig
     writable : bool
         Holds the profile for writing; a second process is refused.
@@ -99,7 +106,7 @@ class Runtime:
     idle_seconds : float, optional
         After so long without anything to learn, what was told is consolidated.
     fixed : bool
-        Nothing is learned once ``session`` was asked for, which then may be faster.
+        Nothing is learned once a session was asked for, which then may be faster.
 
     Raises
     ------
@@ -110,7 +117,7 @@ class Runtime:
     """
 
     def __init__(
-        self, options: RuntimeOptions, learn: LearnConfig | None = None, *, writable: bool = False,
+        self, options: EngineOptions, learn: LearnConfig | None = None, *, writable: bool = False,
         max_awake: int | None = None, use_profile: bool = True, any_base: bool = False,
         idle_seconds: float | None = None, fixed: bool = False,
     ) -> None:  # fmt: skip
@@ -128,10 +135,11 @@ class Runtime:
         self.precision = precision_of(self.model)
         self._threads, self._fixed = options.threads, fixed
         if not fixed:
-            self.session  # noqa: B018  before what learning takes
+            self._shared  # noqa: B018  before what learning takes
         self._idle_seconds = idle_seconds
+        self.telling = threading.Lock()
+        """Held while a turn is put into the log and given to the worker, so that turns are learned in their order."""
         self._told: tuple[list[tuple[int, int, str]], Statements | None] = ([], None)
-        self.rng = np.random.default_rng(options.seed or None)
         # The profile comes last: whatever fails, nothing is left held.
         self.profile: Profile | None = None
         if use_profile:
@@ -144,12 +152,25 @@ class Runtime:
             raise
 
     @cached_property
-    def session(self) -> OrtSession:
+    def _shared(self) -> SharedSession:
         """What answers; a fixed one only where nothing of the log waits to be learned."""
         fixed = self._fixed and not self.adaptation.pending
         session = open_session(self.model, self._threads, self.precision, fixed=fixed)
         self.model.release()
-        return session
+        return SharedSession(session)
+
+    def new_session(self) -> Session:
+        """A session for one dialogue: it has its own state, and shares the matrices with all others."""
+        return self._shared.dialogue()
+
+    @cached_property
+    def session(self) -> Session:
+        """The session of what is no conversation: texts that are continued or scored one after the other."""
+        return self.new_session()
+
+    def new_rng(self) -> np.random.Generator:
+        """The randomness of one dialogue, as the seed of the options has it."""
+        return np.random.default_rng(self.options.seed or None)
 
     @property
     def weights(self) -> Weights:
@@ -259,7 +280,7 @@ class Runtime:
         if self.profile is not None:
             self.profile.close()
 
-    def __enter__(self) -> Runtime:
+    def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -335,8 +356,8 @@ def _parse_progress(text: str) -> tuple[str, int, int]:
     return (sha256, int(conversation), int(done)) if conversation.isdigit() and done.isdigit() else ("", 0, 0)
 
 
-def export_model(runtime: Runtime, folder: Path, quantize: str) -> dict[str, Any]:
-    """Writes the runtime's model as a folder for plain onnxruntime; the fields of ``export --json``.
+def export_model(engine: Engine, folder: Path, quantize: str) -> dict[str, Any]:
+    """Writes the engine's model as a folder for plain onnxruntime; the fields of ``export --json``.
 
     ``quantize`` is one of ``edgelm.matrices.quantize.PRECISIONS``.
 
@@ -348,11 +369,11 @@ def export_model(runtime: Runtime, folder: Path, quantize: str) -> dict[str, Any
     from edgelm.matrices.quantize import PRECISIONS
 
     precision = PRECISIONS[quantize]
-    graph = build_graph(runtime.config, runtime.weights, precision)
-    ids = np.array(runtime.template.document(runtime.tokenizer.encode(_SAMPLE)))
-    expected, _, _ = forward(ids, runtime.weights, empty_state(runtime.config), runtime.config)
+    graph = build_graph(engine.config, engine.weights, precision)
+    ids = np.array(engine.template.document(engine.tokenizer.encode(_SAMPLE)))
+    expected, _, _ = forward(ids, engine.weights, empty_state(engine.config), engine.config)
     error = float(np.abs(run_exported(graph, ids) - expected).max())
-    sizes = write_export(folder, runtime.model, graph, precision, error)
+    sizes = write_export(folder, engine.model, graph, precision, error)
     return {"files": sorted(sizes), "bytes": sum(sizes.values()), "max_abs_error": error}
 
 

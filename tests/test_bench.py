@@ -24,7 +24,7 @@ from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model.config import ModelConfig
 from edgelm.model.weights import random_weights, shapes
 from edgelm.ports import cpu_name
-from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.runtime import Engine, EngineOptions
 from tests.tiny import tiny_config
 
 PACKABLE = ModelConfig.flat(
@@ -34,8 +34,8 @@ PACKABLE = ModelConfig.flat(
 
 
 @pytest.fixture
-def runtime(tiny_model: Path, home: Path) -> Runtime:
-    return Runtime(RuntimeOptions(str(tiny_model)))
+def engine(tiny_model: Path, home: Path) -> Engine:
+    return Engine(EngineOptions(str(tiny_model)))
 
 
 def graph(config: ModelConfig, precision: str) -> onnx.GraphProto:
@@ -124,12 +124,12 @@ def test_the_first_step_is_not_counted() -> None:
 
 
 @pytest.mark.jit_only
-def test_measuring_leaves_the_weights_as_they_were(runtime: Runtime) -> None:
-    before = {name: array.copy() for name, array in runtime.weights.items()}
+def test_measuring_leaves_the_weights_as_they_were(engine: Engine) -> None:
+    before = {name: array.copy() for name, array in engine.weights.items()}
     learned: list[int] = []
-    update = runtime.adaptation.replay.learner._update
-    runtime.adaptation.replay.learner._update = lambda losses: (learned.append(len(losses)), update(losses))[1]  # type: ignore[method-assign]
-    speeds = Speeds(runtime, 1e-4, 1)
+    update = engine.adaptation.replay.learner._update
+    engine.adaptation.replay.learner._update = lambda losses: (learned.append(len(losses)), update(losses))[1]  # type: ignore[method-assign]
+    speeds = Speeds(engine, 1e-4, 1)
     assert not learned
     speeds.round()
     speeds.round()
@@ -137,32 +137,32 @@ def test_measuring_leaves_the_weights_as_they_were(runtime: Runtime) -> None:
     assert {len(values) for values in speeds.samples.values()} == {2}
     assert all(0 < value < float("inf") for values in speeds.samples.values() for value in values)
     assert EARLY < speeds.late_position <= LATE
-    for name, array in runtime.weights.items():
+    for name, array in engine.weights.items():
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_an_error_of_the_learning_thread_is_raised(runtime: Runtime) -> None:
-    speeds = Speeds(runtime, 1e-4, 1)
-    runtime.weights["layers.0.ffn.w2"][:] = np.nan
+def test_an_error_of_the_learning_thread_is_raised(engine: Engine) -> None:
+    speeds = Speeds(engine, 1e-4, 1)
+    engine.weights["layers.0.ffn.w2"][:] = np.nan
     with pytest.raises(EdgelmError, match="loss nan"):
         speeds.slices["decode_while_learning"](1e-4)
 
 
-def test_figures_and_what_follows_from_them(runtime: Runtime) -> None:
-    speeds = Speeds(runtime, 1e-4, 1)
+def test_figures_and_what_follows_from_them(engine: Engine) -> None:
+    speeds = Speeds(engine, 1e-4, 1)
     for name in speeds.samples:
         speeds.samples[name] = [100.0, 400.0, 200.0]
     main = speeds.main
-    assert main == runtime.precision
+    assert main == engine.precision
     speeds.samples |= {f"read_rate.{main}": [1e6, 3e6, 2e6], f"narrow.{main}": [1000.0] * 3, "learn": [50.0] * 3}
-    fields = report.speeds(runtime, speeds)
+    fields = report.speeds(engine, speeds)
     assert fields["decode_tokens_per_s"] == fields["forward_tokens_per_s"] == 200
     assert fields["ranges"]["decode_tokens_per_s"] == [100, 400]
     assert fields["learn_over_forward"] == 4
     assert fields["position_ratio"] == 1
     pairs = speeds.pairs_per_token[main]
-    assert 0 < pairs <= runtime.config.max_awake * runtime.config.n_layers
-    assert fields["bytes_per_token"] == bytes_per_token(runtime.config, pairs, VARIANTS[main])
+    assert 0 < pairs <= engine.config.max_awake * engine.config.n_layers
+    assert fields["bytes_per_token"] == bytes_per_token(engine.config, pairs, VARIANTS[main])
     expected = (fields["bytes_per_token"] / 3e6 + 1e-3) * 200
     assert fields["roofline_ratio"] == pytest.approx(expected, abs=1e-4)
     plain, int8, int4, fixed = fields["variants"]
@@ -170,7 +170,7 @@ def test_figures_and_what_follows_from_them(runtime: Runtime) -> None:
     assert fixed["decode_tokens_per_s"] == fields["decode_fixed_tokens_per_s"] == 200
     (chosen,) = (row for row in fields["variants"] if row["name"] == main)
     assert chosen.items() <= {**fields, "name": main}.items()
-    assert int8["bytes_per_token"] == bytes_per_token(runtime.config, speeds.pairs_per_token["int8"], VARIANTS["int8"])
+    assert int8["bytes_per_token"] == bytes_per_token(engine.config, speeds.pairs_per_token["int8"], VARIANTS["int8"])
     assert int4["bytes_per_token"] < int8["bytes_per_token"] < plain["bytes_per_token"]
 
 
@@ -203,9 +203,9 @@ def test_why_a_peer_is_lacking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_a_command_that_fails_says_why(home: Path, tmp_path: Path) -> None:
     with pytest.raises(EdgelmError, match="no model 'nowhere'"):
-        Commands(RuntimeOptions("nowhere"))
+        Commands(EngineOptions("nowhere"))
     (tmp_path / "config.json").write_text("{}")
-    with Commands(RuntimeOptions(str(tmp_path))) as commands:
+    with Commands(EngineOptions(str(tmp_path))) as commands:
         for measure in (commands.first_token_ms, lambda: commands.chat_rss_mb(learn=False)):
             with pytest.raises(EdgelmError, match=r"measured failed: edgelm: .*config\.json"):
                 measure()
@@ -215,7 +215,7 @@ def test_commands_know_pulled_models_and_no_profile(home: Path, tiny_model: Path
     shutil.copytree(tiny_model, home / "models" / "mine")
     (home / "profiles").mkdir()
     (home / "profiles" / "mine.db").write_text("what somebody told")
-    with Commands(RuntimeOptions("mine", "mine")) as commands:
+    with Commands(EngineOptions("mine", "mine")) as commands:
         room = Path(commands._environment["EDGELM_HOME"])
         assert room != home
         assert list(room.iterdir()) == []

@@ -17,7 +17,7 @@ from edgelm.errors import ProfileError
 from edgelm.learn.adaptation import Adaptation
 from edgelm.log.entry import CHAT
 from edgelm.log.profile import Profile
-from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.runtime import Engine, EngineOptions
 from tests.command import ROOT, Result, assert_one_line, run_cli
 
 pytestmark = pytest.mark.jit_only
@@ -101,8 +101,8 @@ def test_a_session_goes_on_after_the_disk_failed(
     def fail(*_: object, **__: object) -> None:
         raise ProfileError("the disk is full")
 
-    with Runtime(RuntimeOptions(str(tiny_model)), writable=True) as runtime:
-        adaptation = runtime.adaptation
+    with Engine(EngineOptions(str(tiny_model)), writable=True) as engine:
+        adaptation = engine.adaptation
         for text in ("The ferry waits in the fog.", "The baker is the first on board."):
             adaptation.learn(adaptation.tell(CHAT, text, conversation=1))
         with monkeypatch.context() as patch:
@@ -120,8 +120,8 @@ def test_a_session_goes_on_after_the_disk_failed(
 
 @pytest.mark.parametrize("comes", [True, False], ids=["later", "never"])
 def test_what_was_told_is_learned_before_what_follows_is_written(home: Path, tiny_model: Path, comes: bool) -> None:
-    with Runtime(RuntimeOptions(str(tiny_model)), writable=True) as runtime:
-        adaptation = runtime.adaptation
+    with Engine(EngineOptions(str(tiny_model)), writable=True) as engine:
+        adaptation = engine.adaptation
         adaptation.learn(adaptation.tell(CHAT, "The ferry waits in the fog.", conversation=1))
         entry = adaptation.tell(CHAT, "The baker is the first on board.", conversation=1)
         adaptation.consolidate()  # as the learning thread may in this very moment
@@ -136,6 +136,6 @@ def test_what_was_told_is_learned_before_what_follows_is_written(home: Path, tin
 
 def _learned(model: Path) -> str:
     """Identifies what the profile has learned, when it is opened anew."""
-    with Runtime(RuntimeOptions(str(model))) as runtime:
-        runtime.adaptation.catch_up()
-        return runtime.adaptation.sha256
+    with Engine(EngineOptions(str(model))) as engine:
+        engine.adaptation.catch_up()
+        return engine.adaptation.sha256

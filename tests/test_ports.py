@@ -20,7 +20,7 @@ from edgelm.errors import DeviceError, InputError, ModelFileError
 from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.model.config import PRESETS
-from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.runtime import Engine, EngineOptions
 from tests.command import run_cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,7 +162,7 @@ def test_memory_is_asked_for_before_weights_are_read(
     monkeypatch.setattr(hub, "load", load)
     monkeypatch.setattr("edgelm.ports.check_memory.__defaults__", (meminfo(tmp_path, 1000),))
     with pytest.raises(DeviceError, match="MB of memory, 1 MB are free"):
-        Runtime(RuntimeOptions(str(tiny_model)))
+        Engine(EngineOptions(str(tiny_model)))
     with pytest.raises(ModelFileError):
         hub.memory_needed(str(tmp_path))
 

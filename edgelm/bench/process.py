@@ -18,7 +18,7 @@ from typing import Any
 from edgelm.config import environment_with_home
 from edgelm.errors import EdgelmError
 from edgelm.model import hub
-from edgelm.runtime import RuntimeOptions, models_dir
+from edgelm.runtime import EngineOptions, models_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = {"torch": ("torch", "torch_peer"), "llama-cpp": ("llama_cpp", "llama_peer")}
@@ -32,7 +32,7 @@ class Commands:
 
     Parameters
     ----------
-    options : RuntimeOptions
+    options : EngineOptions
         ``profile`` counts for nothing: what a person told is not what a machine is measured by.
 
     Raises
@@ -41,7 +41,7 @@ class Commands:
         There is no such model, or a command failed.
     """
 
-    def __init__(self, options: RuntimeOptions) -> None:
+    def __init__(self, options: EngineOptions) -> None:
         # Pulled models stay where they are.
         model = hub.find(options.model, models_dir()).resolve()
         self._options = ["--model", str(model), "--threads", str(options.threads)]

@@ -13,7 +13,7 @@ from edgelm.bench.limit import bytes_per_token
 from edgelm.bench.speed import VARIANTS, Speeds
 from edgelm.kernels import aot
 from edgelm.measure.score import awake_fraction
-from edgelm.runtime import Runtime
+from edgelm.runtime import Engine
 
 MEASURED_ON = ("numpy", "onnxruntime", "numba")
 _RATES = {
@@ -36,13 +36,13 @@ _RATIOS = {
 }
 
 
-def about(runtime: Runtime, threads: int) -> dict[str, Any]:
+def about(engine: Engine, threads: int) -> dict[str, Any]:
     """What is measured, and on what; ``load`` is how much the machine did beside, before it begins."""
     return {
-        "model": runtime.model.name,
-        "parameters": runtime.model.n_parameters,
-        "blocks": runtime.config.max_awake,
-        "precision": runtime.precision,
+        "model": engine.model.name,
+        "parameters": engine.model.n_parameters,
+        "blocks": engine.config.max_awake,
+        "precision": engine.precision,
         "port": ports.detect().name,
         "cpu": ports.cpu_name(),
         "cores": os.cpu_count(),
@@ -62,13 +62,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def speeds(runtime: Runtime, measured: Speeds) -> dict[str, Any]:
+def speeds(engine: Engine, measured: Speeds) -> dict[str, Any]:
     """Medians of the rounds, with the smallest and the largest in ``ranges``, and what follows from them."""
     main = measured.main
     samples = measured.samples | {"decode": measured.samples[f"decode.{main}"]}
     rates = {field: median(samples[name]) for field, name in _RATES.items()}
-    variants = {name: _variant(runtime, measured, name, f"decode.{name}") for name in VARIANTS}
-    variants[_FIXED] = _variant(runtime, measured, main, "decode_fixed") | {"name": _FIXED}
+    variants = {name: _variant(engine, measured, name, f"decode.{name}") for name in VARIANTS}
+    variants[_FIXED] = _variant(engine, measured, main, "decode_fixed") | {"name": _FIXED}
     pairs = measured.pairs_per_token[main]
     position_ratio = [late / early for late, early in zip(samples["decode.late"], samples["decode"], strict=True)]
     overhead_ms = [1e3 / per_s for per_s in samples[f"narrow.{main}"]]
@@ -77,9 +77,9 @@ def speeds(runtime: Runtime, measured: Speeds) -> dict[str, Any]:
         "learn_over_forward": round(rates["forward_tokens_per_s"] / rates["learn_tokens_per_s"], 2),
         "position_ratio": round(median(position_ratio), 4),
         "late_position": measured.late_position,
-        "state_bytes": runtime.session.state_bytes,
-        "awake_fraction": round(awake_fraction(runtime.config, pairs), 4),
-        "blocks_awake": round(pairs / runtime.config.n_layers, 2),
+        "state_bytes": engine.session.state_bytes,
+        "awake_fraction": round(awake_fraction(engine.config, pairs), 4),
+        "blocks_awake": round(pairs / engine.config.n_layers, 2),
     }
     fields |= {name: variants[main][name] for name in _LIMITS}
     ranges = {field: _range(samples[name]) for field, name in _RATES.items()}
@@ -87,12 +87,12 @@ def speeds(runtime: Runtime, measured: Speeds) -> dict[str, Any]:
     return fields | {"variants": list(variants.values()), "ranges": ranges}
 
 
-def _variant(runtime: Runtime, measured: Speeds, name: str, decode_name: str) -> dict[str, Any]:
+def _variant(engine: Engine, measured: Speeds, name: str, decode_name: str) -> dict[str, Any]:
     """A graph's speed against what its bytes and its nodes alone would take.
 
     One thread reads ``bytes_per_token`` at ``bandwidth_gb_s``; a ratio near 1 says that decoding is at that limit.
     """
-    n_bytes = bytes_per_token(runtime.config, measured.pairs_per_token[name], VARIANTS[name])
+    n_bytes = bytes_per_token(engine.config, measured.pairs_per_token[name], VARIANTS[name])
     decode, best = measured.median(decode_name), max(measured.samples[f"read_rate.{name}"])
     overhead = 1 / measured.median(f"narrow.{name}")
     return {

@@ -15,11 +15,11 @@ import numpy as np
 from edgelm.bench.limit import narrow, read_rate, weights_per_token
 from edgelm.bench.timing import rate
 from edgelm.engine.opening import open_session
-from edgelm.engine.session import PREFILL_STEPS, OrtSession, Snapshot
+from edgelm.engine.session import PREFILL_STEPS, OrtSession, Session, Snapshot
 from edgelm.export.step import build_graph
 from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model.weights import random_weights
-from edgelm.runtime import Runtime
+from edgelm.runtime import Engine
 from edgelm.text.general import rehearsal_text
 
 TEXT_TOKENS = 1024
@@ -40,7 +40,7 @@ class Speeds:
 
     Parameters
     ----------
-    runtime : Runtime
+    engine : Engine
         With its learning kernels loaded (``Adaptation.prepare``).
     slice_seconds : float
         How long a figure is measured in each round.
@@ -60,29 +60,29 @@ class Speeds:
         A number a round.
     """
 
-    def __init__(self, runtime: Runtime, slice_seconds: float, threads: int) -> None:
-        self._runtime, self._slice_seconds = runtime, slice_seconds
-        config = runtime.config
-        ids = runtime.template.document(runtime.tokenizer.encode(rehearsal_text()))
+    def __init__(self, engine: Engine, slice_seconds: float, threads: int) -> None:
+        self._engine, self._slice_seconds = engine, slice_seconds
+        config = engine.config
+        ids = engine.template.document(engine.tokenizer.encode(rehearsal_text()))
         self._ids = np.array(ids[: TEXT_TOKENS + 1], np.int64)
-        self._learner = runtime.adaptation.replay.learner
-        self._kept = {name: runtime.weights[name].copy() for name in runtime.adaptation.base}
-        self.main = runtime.precision
+        self._learner = engine.adaptation.replay.learner
+        self._kept = {name: engine.weights[name].copy() for name in engine.adaptation.base}
+        self.main = engine.precision
         sessions = {
-            "float32": OrtSession(build_graph(config), runtime.weights, threads, runtime.guard),
+            "float32": OrtSession(build_graph(config), engine.weights, threads, engine.guard),
             **{
-                name: OrtSession(build_graph(config, runtime.weights, VARIANTS[name]), {}, threads)
+                name: OrtSession(build_graph(config, engine.weights, VARIANTS[name]), {}, threads)
                 for name in ("int8", "int4")
             },
-            self.main: runtime.session,
+            self.main: engine.session,
         }
-        fixed = open_session(runtime.model, threads, self.main, fixed=True)
+        fixed = open_session(engine.model, threads, self.main, fixed=True)
         early = {name: self._read_beginning(session) for name, session in sessions.items()}
         self.pairs_per_token = {name: self._pairs_per_token(session) for name, session in sessions.items()}
-        self.late_position, late = self._read_far(runtime.session, early[self.main])
+        self.late_position, late = self._read_far(engine.session, early[self.main])
         self.slices: dict[str, Slice] = {
             "decode_fixed": partial(self._decode, fixed, early[self.main]),
-            "decode.late": partial(self._decode, runtime.session, late),
+            "decode.late": partial(self._decode, engine.session, late),
             "prefill": self._prefill,
             "learn": self._learn,
             "forward": self._forward,
@@ -113,16 +113,16 @@ class Speeds:
         return statistics.median(self.samples[name])
 
     def _forget(self) -> None:
-        with self._runtime.guard.writing():
+        with self._engine.guard.writing():
             for name, array in self._kept.items():
-                self._runtime.weights[name][:] = array
+                self._engine.weights[name][:] = array
 
-    def _read_beginning(self, session: OrtSession) -> Snapshot:
+    def _read_beginning(self, session: Session) -> Snapshot:
         session.reset()
         session.run(self._ids[:EARLY])
         return session.snapshot()
 
-    def _read_far(self, session: OrtSession, early: Snapshot) -> tuple[int, Snapshot]:
+    def _read_far(self, session: Session, early: Snapshot) -> tuple[int, Snapshot]:
         """Reads the text again and again up to the late position; where that is, and the state there."""
         session.restore(early)
         position, begun = EARLY, time.perf_counter()
@@ -132,15 +132,15 @@ class Speeds:
             position += len(part)
         return position, session.snapshot()
 
-    def _pairs_per_token(self, session: OrtSession) -> float:
+    def _pairs_per_token(self, session: Session) -> float:
         session.reset()
         pairs = 0
         for start in range(0, len(self._ids), PREFILL_STEPS):
             _, a = session.observe(self._ids[start : start + PREFILL_STEPS])
-            pairs += int(np.minimum((a > 0).sum(-1), self._runtime.config.max_awake).sum())
+            pairs += int(np.minimum((a > 0).sum(-1), self._engine.config.max_awake).sum())
         return pairs / len(self._ids)
 
-    def _decode(self, session: OrtSession, state: Snapshot, seconds: float) -> float:
+    def _decode(self, session: Session, state: Snapshot, seconds: float) -> float:
         session.restore(state)
         ids = self._ids % session.vocab_size
 
@@ -152,7 +152,7 @@ class Speeds:
         return rate(step, seconds)
 
     def _prefill(self, seconds: float) -> float:
-        session, ids = self._runtime.session, self._ids[:PREFILL_STEPS]
+        session, ids = self._engine.session, self._ids[:PREFILL_STEPS]
         session.reset()
 
         def step(_: int) -> int:
@@ -204,7 +204,7 @@ class Speeds:
             job = pool.submit(learn)
             begun.wait()
             try:
-                decoded = self._decode(self._runtime.session, state, seconds)
+                decoded = self._decode(self._engine.session, state, seconds)
             finally:
                 stop.set()
             self.samples["learn_while_decoding"].append(job.result())

@@ -13,7 +13,7 @@ from edgelm.bench.speed import Speeds
 from edgelm.bench.timing import ROUNDS
 from edgelm.cli.options import Common, common, progress_bar
 from edgelm.errors import EdgelmError
-from edgelm.runtime import Runtime
+from edgelm.runtime import Engine
 
 _LINES = (
     ("decode", "decode_tokens_per_s", "tokens/s"),
@@ -65,11 +65,11 @@ def bench(blocks: int | None, compare: list[str], gguf: str | None, seconds: flo
 
     It measures the model as it came: no profile is read, and nothing is kept of what is learned meanwhile.
     """
-    options = common.runtime
-    with Runtime(options, max_awake=blocks, use_profile=False) as runtime:
-        fields = report.about(runtime, options.threads) | {"rounds": ROUNDS, "seconds": seconds}
+    options = common.options
+    with Engine(options, max_awake=blocks, use_profile=False) as engine:
+        fields = report.about(engine, options.threads) | {"rounds": ROUNDS, "seconds": seconds}
         common.note("loading the learning kernels (compiled the first time, which takes a while) ...")
-        runtime.adaptation.prepare()
+        engine.adaptation.prepare()
         common.note("starting new processes ...")
         with Commands(options) as commands:
             first_token_ms = commands.first_token_ms()
@@ -77,15 +77,15 @@ def bench(blocks: int | None, compare: list[str], gguf: str | None, seconds: flo
             memory = [commands.chat_rss_mb(learn=learn) for learn in (False, True)]
             started = report.processes(first_token_ms, *memory)
         common.note("reading up to a late position ...")
-        measured = Speeds(runtime, seconds / ROUNDS, options.threads)
+        measured = Speeds(engine, seconds / ROUNDS, options.threads)
         with progress_bar("measuring", ROUNDS, common) as on_round:
             for _ in range(ROUNDS):
                 measured.round()
                 on_round(1)
-        found = report.speeds(runtime, measured)
+        found = report.speeds(engine, measured)
         fields |= found | started | {"ranges": found["ranges"] | started["ranges"]}
         arguments = {
-            "torch": ["--model", str(runtime.model.folder.resolve()), "--blocks", str(runtime.config.max_awake)],
+            "torch": ["--model", str(engine.model.folder.resolve()), "--blocks", str(engine.config.max_awake)],
             "llama-cpp": ["--gguf", str(gguf)] if gguf else [],
         }
     for peer in compare:

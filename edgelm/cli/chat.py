@@ -13,14 +13,14 @@ from dataclasses import replace
 
 import click
 
-from edgelm.chat import Chat, Turn
 from edgelm.cli.options import Common, catch_up, common
 from edgelm.cli.terminal import plain, unfiltered
 from edgelm.config import LearnConfig, SampleConfig
+from edgelm.conversation import Conversation, Turn
 from edgelm.errors import ConfigError, EdgelmError, InputError
 from edgelm.learn.worker import Job
 from edgelm.log.entry import CHAT
-from edgelm.runtime import Runtime
+from edgelm.runtime import Engine
 
 MAX_LINE = 20_000
 IDLE_SECONDS = 20.0
@@ -71,17 +71,17 @@ def chat(
     """
     sampling = SampleConfig(temperature=temperature, max_tokens=max_tokens)
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not common.json
-    options = replace(common.runtime, bank=not no_bank)
+    options = replace(common.options, bank=not no_bank)
     if peer:
         if options.profile != "default":
             raise click.UsageError("--peer names the profile itself: leave --profile out")
         options = replace(options, profile=_profile_of_peer())
-    with Runtime(options, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS, fixed=no_learn) as runtime:
-        talk = Chat(runtime, sampling, learn=not no_learn, system=system, patient=not in_terminal)
+    with Engine(options, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS, fixed=no_learn) as engine:
+        talk = Conversation(engine, sampling, learn=not no_learn, system=system, patient=not in_terminal)
         if in_terminal:
             _in_terminal(talk, common)
         else:
-            catch_up(runtime, common)
+            catch_up(engine, common)
             try:
                 _through_pipe(talk, common, commands=commands)
             finally:
@@ -107,11 +107,11 @@ def _profile_of_peer() -> str:
     return f"uid-{uid}"
 
 
-def _in_terminal(talk: Chat, common: Common) -> None:
+def _in_terminal(talk: Conversation, common: Common) -> None:
     from prompt_toolkit.application import create_app_session
     from prompt_toolkit.output import create_output
 
-    problem = talk.runtime.profile.problem if talk.runtime.profile is not None else ""
+    problem = talk.engine.profile.problem if talk.engine.profile is not None else ""
     if problem:
         common.note(problem, always=True)
     # The prompt moves the cursor; what it shows of the person's words it escapes itself.
@@ -119,7 +119,7 @@ def _in_terminal(talk: Chat, common: Common) -> None:
         _converse(talk, common)
 
 
-def _through_pipe(talk: Chat, common: Common, *, commands: bool) -> None:
+def _through_pipe(talk: Conversation, common: Common, *, commands: bool) -> None:
     for line in _lines():
         if not commands or not line.startswith("/"):
             _answer(talk, line, common)
@@ -151,7 +151,7 @@ def _lines() -> Iterator[str]:
             yield line
 
 
-def _answer(talk: Chat, text: str, common: Common) -> None:
+def _answer(talk: Conversation, text: str, common: Common) -> None:
     if len(text) > MAX_LINE:
         raise InputError(_TOO_LONG)
     learns, word = talk.learn, text.split()[0].lower()
@@ -187,27 +187,27 @@ def status_line(turn: Turn) -> str:
     return f"[{speed} | learned {turn.learned.tokens} tokens: {bits:.0f} bits before, {bits - gained:.0f} now{skipped}]"
 
 
-def _converse(talk: Chat, common: Common) -> None:
+def _converse(talk: Conversation, common: Common) -> None:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
 
-    runtime = talk.runtime
+    engine = talk.engine
 
     def below() -> str:
-        if runtime.worker.is_resting:
+        if engine.worker.is_resting:
             return "the device is hot: learning waits, what you said is kept"
-        return "learning ..." if runtime.worker.is_busy else ""
+        return "learning ..." if engine.worker.is_busy else ""
 
     session: PromptSession[str] = PromptSession(bottom_toolbar=lambda: below() or None)
     click.echo(
-        f"{runtime.model.name}, {runtime.model.n_parameters / 1e6:.1f} M parameters. "
+        f"{engine.model.name}, {engine.model.n_parameters / 1e6:.1f} M parameters. "
         "/help lists the commands, Ctrl+D leaves."
     )
-    ready = runtime.worker.call(lambda _: _make_ready(talk))
+    ready = engine.worker.call(lambda _: _make_ready(talk))
     ready.add_done_callback(lambda _: session.app.invalidate())
     while True:
         # What was said before can be brought back with the arrow keys; what was forgotten cannot.
-        told = (entry.text for entry in runtime.adaptation.entries if entry.kind == CHAT)
+        told = (entry.text for entry in engine.adaptation.entries if entry.kind == CHAT)
         said = [text for text in told if text == plain(text)]
         session.history = session.default_buffer.history = InMemoryHistory(said)
         try:
@@ -230,19 +230,19 @@ def _converse(talk: Chat, common: Common) -> None:
             click.echo("\n(stopped)")
         except EdgelmError as exc:
             click.echo(str(exc), err=True)
-    if runtime.adaptation.has_unconsolidated:
+    if engine.adaptation.has_unconsolidated:
         common.note("keeping what you said (Ctrl+C: next time) ...")
     talk.close()
 
 
-def _make_ready(talk: Chat) -> None:
-    adaptation = talk.runtime.adaptation
+def _make_ready(talk: Conversation) -> None:
+    adaptation = talk.engine.adaptation
     adaptation.catch_up(aside=True)
     if talk.learn:
         adaptation.prepare()
 
 
-def _command(talk: Chat, text: str) -> str | None:
+def _command(talk: Conversation, text: str) -> str | None:
     """Runs a slash command; what it has to say, or None to end the chat."""
     name, _, rest = text.partition(" ")
     if name in _COMMANDS:
@@ -255,13 +255,13 @@ def _after(job: Job, text: str) -> str:
     return text
 
 
-def _removed(talk: Chat, ids: list[int], what: str) -> str:
+def _removed(talk: Conversation, ids: list[int], what: str) -> str:
     text = f"Forgot {what}: {len(ids)} {'entry' if len(ids) == 1 else 'entries'} of the log."
-    still = talk.runtime.profile.still_in() if talk.runtime.profile else ""
+    still = talk.engine.profile.still_in() if talk.engine.profile else ""
     return f"{text} The words stay in {still} while another program reads it." if still else text
 
 
-def _why(talk: Chat) -> str:
+def _why(talk: Conversation) -> str:
     from edgelm.measure.influence import influences_on_reply
 
     lines = talk.sources()
@@ -272,29 +272,29 @@ def _why(talk: Chat) -> str:
     return "\n".join(lines) or "Nothing that you said moved this answer; it is the model's own."
 
 
-def _reset(talk: Chat) -> str:
+def _reset(talk: Conversation) -> str:
     talk.reset()
     return "A new conversation; what was learned stays."
 
 
-def _save(talk: Chat) -> str:
-    runtime = talk.runtime
-    runtime.worker.call(lambda _: runtime.adaptation.write_checkpoint()).result()
-    return f"The profile has {runtime.profile.n_bytes if runtime.profile else 0:,} bytes."
+def _save(talk: Conversation) -> str:
+    engine = talk.engine
+    engine.worker.call(lambda _: engine.adaptation.write_checkpoint()).result()
+    return f"The profile has {engine.profile.n_bytes if engine.profile else 0:,} bytes."
 
 
-def _stats(talk: Chat) -> str:
+def _stats(talk: Conversation) -> str:
     learned = [turn.learned for turn in talk.turns if turn.learned]
     gained, here = sum(item.bits_gained for item in learned), sum(item.tokens for item in learned)
-    entries = [entry for entry in talk.runtime.adaptation.entries if entry.text]
-    total = sum(len(talk.runtime.tokenizer.encode(entry.text)) for entry in entries)
+    entries = [entry for entry in talk.engine.adaptation.entries if entry.text]
+    total = sum(len(talk.engine.tokenizer.encode(entry.text)) for entry in entries)
     return (
         f"This chat: {here} tokens learned, {gained:.0f} bits gained. "
         f"The profile: {len(entries)} entries, {total:,} tokens."
     )
 
 
-def _set(talk: Chat, words: str) -> str:
+def _set(talk: Conversation, words: str) -> str:
     name, _, value = words.partition(" ")
     kinds = {"temperature": float, "top_p": float, "repetition_penalty": float, "max_tokens": int}
     if name not in kinds:
@@ -306,7 +306,7 @@ def _set(talk: Chat, words: str) -> str:
     return f"{name} is {value}."
 
 
-_COMMANDS: dict[str, Callable[[Chat, str], str | None]] = {
+_COMMANDS: dict[str, Callable[[Conversation, str], str | None]] = {
     "/help": lambda talk, rest: HELP,
     "/good": lambda talk, rest: _after(talk.approve(), "Learned that answer."),
     "/fix": lambda talk, rest: _after(talk.correct(rest), "Learned your answer."),

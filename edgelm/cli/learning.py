@@ -11,7 +11,7 @@ import click
 from edgelm.cli.options import Common, catch_up, common, progress_bar
 from edgelm.config import LearnConfig
 from edgelm.measure.score import Score, progressive_score, score_text
-from edgelm.runtime import Runtime
+from edgelm.runtime import Engine
 from edgelm.text.files import TextFile, read_paths
 from edgelm.text.general import general_text
 from edgelm.text.secrets import without_secrets
@@ -48,23 +48,23 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
     learnable, secrets_skipped = without_secrets(text.text)
     if secrets_skipped:
         common.note(f"{secrets_skipped} lines look like secrets and are not learned", always=True)
-    with Runtime(common.runtime, writable=True) as runtime:
+    with Engine(common.options, writable=True) as engine:
 
         def bits(text: str) -> float | None:
             if not text.strip():
                 return None
-            memory = runtime.adaptation.memory
-            score = score_text(runtime.session, runtime.tokenizer, runtime.config, text, memory)
+            memory = engine.adaptation.memory
+            score = score_text(engine.session, engine.tokenizer, engine.config, text, memory)
             return round(score.bits_per_byte, 4)
 
-        catch_up(runtime, common)
+        catch_up(engine, common)
         before, general_before = bits(held_out), bits(general_text())
         common.note("loading the learning kernels (compiled the first time, which takes a while) ...")
-        runtime.adaptation.prepare()
-        total = len(runtime.tokenizer.encode_document_lines(learnable))
+        engine.adaptation.prepare()
+        total = len(engine.tokenizer.encode_document_lines(learnable))
         begun = time.perf_counter()
         with progress_bar("learning", total, common) as on_tokens:
-            tokens = runtime.adapt(learnable, on_tokens, keep_text=not no_log)
+            tokens = engine.adapt(learnable, on_tokens, keep_text=not no_log)
         seconds = time.perf_counter() - begun
         fields = {
             "tokens": tokens,
@@ -74,7 +74,7 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
             "bits_per_byte_after": bits(held_out),
             "general_before": general_before,
             "general_after": bits(general_text()),
-            "profile_bytes": runtime.profile.n_bytes if runtime.profile else 0,
+            "profile_bytes": engine.profile.n_bytes if engine.profile else 0,
             "secrets_skipped": secrets_skipped,
         }
     held = f"held-out part {before} -> {fields['bits_per_byte_after']} bits per byte, " if held_out else ""
@@ -103,20 +103,20 @@ def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, suite: str
     if not paths:
         raise click.UsageError("Missing argument 'PATH...'")
     texts = read_paths(paths, sys.stdin.buffer, common.insist)
-    with Runtime(common.runtime, max_awake=blocks, fixed=not learn) as runtime:
-        total = sum(len(runtime.tokenizer.encode_document_lines(item.text)) for item in texts)
-        catch_up(runtime, common)
+    with Engine(common.options, max_awake=blocks, fixed=not learn) as engine:
+        total = sum(len(engine.tokenizer.encode_document_lines(item.text)) for item in texts)
+        catch_up(engine, common)
         if learn:
-            runtime.adaptation.prepare()
+            engine.adaptation.prepare()
         begun = time.perf_counter()
         scores = []
         with progress_bar("scoring", total, common) as on_tokens:
             for item in texts:
                 if learn:
-                    scores.append(progressive_score(runtime.adaptation.replay, item.text, on_tokens))
+                    scores.append(progressive_score(engine.adaptation.replay, item.text, on_tokens))
                 else:
-                    session, memory = runtime.session, runtime.adaptation.memory
-                    scores.append(score_text(session, runtime.tokenizer, runtime.config, item.text, memory, on_tokens))
+                    session, memory = engine.session, engine.adaptation.memory
+                    scores.append(score_text(session, engine.tokenizer, engine.config, item.text, memory, on_tokens))
         seconds = time.perf_counter() - begun
     score = sum(scores[1:], scores[0])
     rows = [{"path": item.name, **_fields(part)} for item, part in zip(texts, scores, strict=True)]
@@ -139,7 +139,7 @@ def _evaluate_suite(suite: str, paths: tuple[str, ...], common: Common) -> None:
     from edgelm.measure import suites
     from edgelm.measure.facts import made_up, read_facts
 
-    options, begun = common.runtime, time.perf_counter()
+    options, begun = common.options, time.perf_counter()
     with progress_bar("learning", 0, common) as on_tokens:
 
         def run(data: Any) -> dict[str, Any]:
@@ -170,14 +170,14 @@ def _evaluate_talk(suite: str, paths: tuple[str, ...], common: Common) -> None:
     with progress_bar("asking", 0, common) as on_tokens:
         if suite == "recall":
             facts = [fact for item in texts for fact in read_told(item.text, item.name)]
-            fields = recall(common.runtime, facts or bundled_facts(), on_tokens)
+            fields = recall(common.options, facts or bundled_facts(), on_tokens)
         else:
             pairs = [pair for item in texts for pair in read_pairs(item.text, item.name)]
             if not pairs:
                 raise click.UsageError("--suite point needs remarks with their replies: give a PATH")
-            with Runtime(common.runtime, use_profile=False, fixed=True) as runtime:
+            with Engine(common.options, use_profile=False, fixed=True) as engine:
                 fields = on_the_point(
-                    runtime.session, runtime.tokenizer, pairs, common.runtime.seed or 1, on_tokens, runtime.template
+                    engine.session, engine.tokenizer, pairs, common.options.seed or 1, on_tokens, engine.template
                 )
     fields = {"suite": suite, **fields, "seconds": round(time.perf_counter() - begun, 1)}
     lines = [f"{name:32s} {value}" for name, value in fields.items() if name != "misses"]

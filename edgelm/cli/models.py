@@ -33,11 +33,11 @@ from edgelm.runtime import models_dir
 def export(folder: Path, quantize: str, merge_profile: bool, common: Common) -> None:
     """Write the model into DIR as ONNX, loadable by plain onnxruntime."""
     from edgelm.cli.options import catch_up
-    from edgelm.runtime import Runtime, export_model
+    from edgelm.runtime import Engine, export_model
 
-    with Runtime(common.runtime, use_profile=merge_profile) as runtime:
-        catch_up(runtime, common)
-        fields = export_model(runtime, folder, quantize)
+    with Engine(common.options, use_profile=merge_profile) as engine:
+        catch_up(engine, common)
+        fields = export_model(engine, folder, quantize)
     size, error = f"{fields['bytes']:,} bytes", f"logits within {fields['max_abs_error']:.2g}"
     common.emit(fields, f"{folder}: {', '.join(fields['files'])}; {size}, {error}")
 
@@ -74,7 +74,7 @@ def list_(common: Common) -> None:
 @common
 def show(name: str | None, common: Common) -> None:
     """Shape, size, training and files of a model, and its card."""
-    folder = hub.find(name or common.runtime.model, models_dir())
+    folder = hub.find(name or common.options.model, models_dir())
     fields = store.details(folder, models_dir())
     table = {key: value for key, value in fields.items() if key not in ("shape", "files")} | fields["shape"]
     lines = [f"{key:16s} {value}" for key, value in table.items()]
@@ -90,8 +90,8 @@ def show(name: str | None, common: Common) -> None:
 @common
 def verify(names: tuple[str, ...], common: Common) -> None:
     """Check digests, tensors, tokenizer and graph, of all models here or of those named."""
-    if common.runtime.model is not None:
-        names = names or (common.runtime.model,)
+    if common.options.model is not None:
+        names = names or (common.options.model,)
     rows = []
     for name in names or store.folders(models_dir()):
         try:
@@ -148,14 +148,14 @@ def info(common: Common) -> None:
     from edgelm.engine.opening import precision_of
     from edgelm.kernels import aot
 
-    model, port = hub.load(common.runtime.model, models_dir()), ports.detect()
-    folder, name = data_dir() / "profiles", common.runtime.profile
+    model, port = hub.load(common.options.model, models_dir()), ports.detect()
+    folder, name = data_dir() / "profiles", common.options.profile
     fields = {
         "version": __version__,
         "model": model.name,
         "parameters": model.n_parameters,
         "port": port.name,
-        "threads": common.runtime.threads,
+        "threads": common.options.threads,
         "memory_mb": port.memory_mb,
         "kernels": aot.in_use(),
         "precision": precision_of(model),

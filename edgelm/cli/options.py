@@ -14,14 +14,14 @@ import click
 
 from edgelm import ports
 from edgelm.cli.terminal import remark, unfiltered
-from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.runtime import Engine, EngineOptions
 
 
 @dataclass(frozen=True)
 class Common:
-    """The common options; ``runtime`` goes to the library."""
+    """The common options; ``options`` goes to the library."""
 
-    runtime: RuntimeOptions
+    options: EngineOptions
     json: bool
     verbose: bool
 
@@ -52,7 +52,7 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(
         *, model: str | None, profile: str, threads: int | None, seed: int, as_json: bool, verbose: bool, **kwargs: Any
     ) -> None:
-        options = RuntimeOptions(model, profile, threads or ports.detect().threads, seed)
+        options = EngineOptions(model, profile, threads or ports.detect().threads, seed)
         function(common=Common(options, as_json, verbose), **kwargs)
 
     return wrapper
@@ -75,13 +75,13 @@ def progress_bar(label: str, total: int, common: Common) -> Iterator[Callable[[i
         yield lambda n_tokens: bar.advance(task, n_tokens)
 
 
-def catch_up(runtime: Runtime, common: Common) -> None:
+def catch_up(engine: Engine, common: Common) -> None:
     """Replays what the log holds and the weights do not yet, as after a crash."""
-    adaptation = runtime.adaptation
-    if runtime.profile is not None and runtime.profile.problem:
-        common.note(runtime.profile.problem, always=True)
+    adaptation = engine.adaptation
+    if engine.profile is not None and engine.profile.problem:
+        common.note(engine.profile.problem, always=True)
     if not adaptation.pending:
         return
-    total = sum(len(runtime.tokenizer.encode(entry.text)) for entry in adaptation.pending)
+    total = sum(len(engine.tokenizer.encode(entry.text)) for entry in adaptation.pending)
     with progress_bar("replaying what was learned", total, common) as on_tokens:
         adaptation.catch_up(on_tokens)

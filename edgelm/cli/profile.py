@@ -16,7 +16,7 @@ from edgelm.log.folder import check_name, files_of
 from edgelm.log.privacy import CLIP, DELTA
 from edgelm.log.profile import Profile
 from edgelm.model import hub
-from edgelm.runtime import LEAST_TOKENS, Runtime, models_dir, profiles_dir
+from edgelm.runtime import LEAST_TOKENS, Engine, models_dir, profiles_dir
 
 
 @click.group()
@@ -39,20 +39,20 @@ def list_(common: Common) -> None:
 @common
 def show(common: Common) -> None:
     """What a profile holds."""
-    with Runtime(common.runtime) as runtime:
-        catch_up(runtime, common)
-        entries = runtime.adaptation.entries
+    with Engine(common.options) as engine:
+        catch_up(engine, common)
+        entries = engine.adaptation.entries
         fields = {
-            "name": common.runtime.profile,
-            "model": runtime.model.name,
+            "name": common.options.profile,
+            "model": engine.model.name,
             "entries": len(entries),
             "said": sum(entry.kind == CHAT for entry in entries),
             "read": sum(entry.kind == TEXT for entry in entries),
             "characters": sum(len(entry.text) for entry in entries),
             "last_entry": entries[-1].id if entries else None,
-            "bytes": runtime.profile.n_bytes if runtime.profile else 0,
-            "path": str(runtime.profile.path) if runtime.profile else "",
-            "weights_sha256": runtime.adaptation.sha256,
+            "bytes": engine.profile.n_bytes if engine.profile else 0,
+            "path": str(engine.profile.path) if engine.profile else "",
+            "weights_sha256": engine.adaptation.sha256,
         }
     common.emit(fields, "\n".join(f"{name:15s} {value}" for name, value in fields.items()))
 
@@ -77,8 +77,8 @@ def log(count: int | None, common: Common) -> None:
 
 def _open(common: Common) -> Profile:
     """The log alone, of whatever model: no weights are needed to read it."""
-    model = hub.load(common.runtime.model, models_dir())
-    return Profile(profiles_dir(), common.runtime.profile, model, writable=False, any_base=True)
+    model = hub.load(common.options.model, models_dir())
+    return Profile(profiles_dir(), common.options.profile, model, writable=False, any_base=True)
 
 
 @profile.command()
@@ -86,11 +86,11 @@ def _open(common: Common) -> Profile:
 @common
 def rollback(entry_id: int, common: Common) -> None:
     """Take back everything learned after entry ID (0: everything)."""
-    with Runtime(common.runtime, writable=True) as runtime:
-        entries = runtime.adaptation.entries
+    with Engine(common.options, writable=True) as engine:
+        entries = engine.adaptation.entries
         if entry_id and entry_id not in {entry.id for entry in entries}:
             raise ProfileError(f"the log has no entry {entry_id}; see `edgelm profile log`")
-        _remove(runtime, [entry.id for entry in entries if entry.id > entry_id], common)
+        _remove(engine, [entry.id for entry in entries if entry.id > entry_id], common)
 
 
 @profile.command()
@@ -101,44 +101,44 @@ def forget(entry_ids: tuple[int, ...], match: str | None, common: Common) -> Non
     """Forget entries: as if they had never been said."""
     if not entry_ids and not (match and match.strip()):
         raise click.UsageError("give the IDs of entries, or --match TEXT")
-    with Runtime(common.runtime, writable=True) as runtime:
+    with Engine(common.options, writable=True) as engine:
         ids = set(entry_ids)
         if match:
             wanted = match.strip().casefold()
-            ids |= {entry.id for entry in runtime.adaptation.entries if wanted in entry.text.casefold()}
-        _remove(runtime, sorted(ids), common)
+            ids |= {entry.id for entry in engine.adaptation.entries if wanted in entry.text.casefold()}
+        _remove(engine, sorted(ids), common)
 
 
-def _remove(runtime: Runtime, ids: list[int], common: Common) -> None:
-    removed = runtime.adaptation.remove(ids) if ids else []
-    _replay(runtime, common)
-    fields = {"removed": len(removed), "entries": removed, "weights_sha256": runtime.adaptation.sha256}
+def _remove(engine: Engine, ids: list[int], common: Common) -> None:
+    removed = engine.adaptation.remove(ids) if ids else []
+    _replay(engine, common)
+    fields = {"removed": len(removed), "entries": removed, "weights_sha256": engine.adaptation.sha256}
     text = f"{len(removed)} {'entry' if len(removed) == 1 else 'entries'} removed"
-    if runtime.profile is not None and (journal := runtime.profile.still_in()):
+    if engine.profile is not None and (journal := engine.profile.still_in()):
         fields["still_in"] = journal
         text += " from the log; another program reads it, and until it ends and the profile is next opened "
         text += f"to learn, the words stay in {journal}"
     common.emit(fields, text)
 
 
-def _replay(runtime: Runtime, common: Common) -> None:
+def _replay(engine: Engine, common: Common) -> None:
     """The weights after what is left of the log, kept if they took a while to compute."""
-    catch_up(runtime, common)
-    runtime.adaptation.write_replayed_checkpoint(LEAST_TOKENS)
+    catch_up(engine, common)
+    engine.adaptation.write_replayed_checkpoint(LEAST_TOKENS)
 
 
 @profile.command()
 @common
 def rebase(common: Common) -> None:
     """Move a profile to this model: its log is learned anew."""
-    with Runtime(common.runtime, writable=True, any_base=True) as runtime:
-        assert runtime.profile is not None
-        before = runtime.profile.base_name
-        runtime.adaptation.rebase()
-        _replay(runtime, common)
+    with Engine(common.options, writable=True, any_base=True) as engine:
+        assert engine.profile is not None
+        before = engine.profile.base_name
+        engine.adaptation.rebase()
+        _replay(engine, common)
         fields = {
-            "from": before, "to": runtime.model.name, "entries": len(runtime.adaptation.entries),
-            "weights_sha256": runtime.adaptation.sha256,
+            "from": before, "to": engine.model.name, "entries": len(engine.adaptation.entries),
+            "weights_sha256": engine.adaptation.sha256,
         }  # fmt: skip
     common.emit(fields, f"{fields['entries']} entries moved from {before} to {fields['to']}")
 
@@ -155,9 +155,9 @@ def export(file: Path, private: float | None, common: Common) -> None:
     that the file is (EPSILON, 1e-6)-differentially private for the profile as a whole; an EPSILON so small that no
     useful model would be left is refused.
     """
-    with Runtime(common.runtime) as runtime:
-        catch_up(runtime, common)
-        fields = _export(runtime, file, private)
+    with Engine(common.options) as engine:
+        catch_up(engine, common)
+        fields = _export(engine, file, private)
     tried, said, base = (fields[name] for name in ("sentences", "completed", "completed_by_base"))
     text = f"{file}: {fields['bytes']:,} bytes. Words can be read back from weights: of {tried} sentences of the log "
     text += f"it completes {said} word for word, the base model {base}"
@@ -166,12 +166,12 @@ def export(file: Path, private: float | None, common: Common) -> None:
     common.emit(fields, text)
 
 
-def _export(runtime: Runtime, file: Path, epsilon: float | None) -> dict[str, Any]:
+def _export(engine: Engine, file: Path, epsilon: float | None) -> dict[str, Any]:
     from edgelm.measure import exposure
 
-    changes = runtime.learned_change(epsilon)
-    exposed = exposure.compare(runtime.model.folder, changes, runtime.adaptation.entries)
-    n_bytes = write_change(runtime.adaptation, file, changes)
+    changes = engine.learned_change(epsilon)
+    exposed = exposure.compare(engine.model.folder, changes, engine.adaptation.entries)
+    n_bytes = write_change(engine.adaptation, file, changes)
     privacy = {} if epsilon is None else {"epsilon": epsilon, "delta": DELTA, "clip": CLIP}
     return {"path": str(file), "bytes": n_bytes, **exposed, **privacy}
 
@@ -181,18 +181,18 @@ def _export(runtime: Runtime, file: Path, epsilon: float | None) -> dict[str, An
 @common
 def import_(file: Path, common: Common) -> None:
     """Begin an empty profile with a change that was exported, or with a copy of a profile's .db file."""
-    with Runtime(common.runtime, writable=True) as runtime:
-        assert runtime.profile is not None
+    with Engine(common.options, writable=True) as engine:
+        assert engine.profile is not None
         try:
-            import_file(runtime.adaptation, file)
-            _replay(runtime, common)
+            import_file(engine.adaptation, file)
+            _replay(engine, common)
         except BaseException:
             # What was there before, or has come since, is somebody's: nothing goes that was not made under this lock.
-            if runtime.profile.is_new:
-                runtime.profile.discard()
+            if engine.profile.is_new:
+                engine.profile.discard()
             raise
-        fields = {"entries": len(runtime.adaptation.entries), "weights_sha256": runtime.adaptation.sha256}
-    common.emit(fields, f"profile {common.runtime.profile!r}: {fields['entries']} entries")
+        fields = {"entries": len(engine.adaptation.entries), "weights_sha256": engine.adaptation.sha256}
+    common.emit(fields, f"profile {common.options.profile!r}: {fields['entries']} entries")
 
 
 @profile.command()
@@ -200,7 +200,7 @@ def import_(file: Path, common: Common) -> None:
 @common
 def delete(yes: bool, common: Common) -> None:
     """Remove a profile and everything that was learned."""
-    name = common.runtime.profile
+    name = common.options.profile
     check_name(name)
     if not (profiles_dir() / f"{name}.db").exists():
         raise ProfileError(f"there is no profile {name!r}; see `edgelm profile list`")

@@ -10,7 +10,7 @@ from edgelm.engine.generate import Generation
 from edgelm.engine.suggest import suggest_words
 from edgelm.errors import InputError
 from edgelm.measure.score import rank_continuations
-from edgelm.runtime import Runtime
+from edgelm.runtime import Engine
 
 
 @click.command()
@@ -21,11 +21,11 @@ from edgelm.runtime import Runtime
 def complete(text: str, n_tokens: int, temperature: float, common: Common) -> None:
     """Continue TEXT."""
     sampling = SampleConfig(temperature=temperature, max_tokens=n_tokens)
-    with Runtime(common.runtime, fixed=True) as runtime:
-        catch_up(runtime, common)
-        tokenizer, pieces = runtime.tokenizer, []
-        ids, decoder = runtime.template.document(tokenizer.encode(text)), tokenizer.stream()
-        for token in Generation(runtime.session, ids, sampling, runtime.rng, runtime.new_mix()):
+    with Engine(common.options, fixed=True) as engine:
+        catch_up(engine, common)
+        tokenizer, pieces = engine.tokenizer, []
+        ids, decoder = engine.template.document(tokenizer.encode(text)), tokenizer.stream()
+        for token in Generation(engine.session, ids, sampling, engine.new_rng(), engine.new_mix()):
             pieces.append(decoder.feed(token.id))
             if not common.json:
                 click.echo(pieces[-1], nl=False)
@@ -39,10 +39,10 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
 @common
 def suggest(text: str, n_words: int, common: Common) -> None:
     """The likeliest next words after TEXT, with their probabilities."""
-    with Runtime(common.runtime, fixed=True) as runtime:
-        catch_up(runtime, common)
-        ids = runtime.template.document(runtime.tokenizer.encode(text.rstrip()))
-        words = suggest_words(runtime.session, runtime.tokenizer, ids, n_words, runtime.new_mix)
+    with Engine(common.options, fixed=True) as engine:
+        catch_up(engine, common)
+        ids = engine.template.document(engine.tokenizer.encode(text.rstrip()))
+        words = suggest_words(engine.session, engine.tokenizer, ids, n_words, engine.new_mix)
     rows = [{"word": word, "probability": round(probability, 6)} for word, probability in words]
     common.emit({"suggestions": rows}, "\n".join(f"{row['probability']:8.4f}  {row['word']}" for row in rows))
 
@@ -56,13 +56,13 @@ def choose(prompt: str, candidates: tuple[str, ...], as_reply: bool, common: Com
     """Rank the given continuations of PROMPT by total log-probability."""
     if not all(candidate.strip() for candidate in candidates):
         raise InputError("a candidate (-c) is empty; give each some text")
-    with Runtime(common.runtime, fixed=True) as runtime:
-        catch_up(runtime, common)
+    with Engine(common.options, fixed=True) as engine:
+        catch_up(engine, common)
         if as_reply:
-            template = runtime.template
+            template = engine.template
             asked = template.user_turn(prompt) + template.reply_prompt()
             before, texts = (
-                runtime.reminder(asked) + asked,
+                engine.reminder(asked) + asked,
                 [template.answer(template.clean(text)) for text in candidates],
             )
         else:
@@ -70,10 +70,10 @@ def choose(prompt: str, candidates: tuple[str, ...], as_reply: bool, common: Com
             # A word begins with its space: "the" + "cat" and "the " + "cat" mean the same.
             spaced = bool(before) and (prompt != before or prompt[-1:].isalnum())
             texts = [f" {text.lstrip()}" if spaced and text[:1].isalnum() else text for text in candidates]
-        ids = runtime.template.document(runtime.tokenizer.encode(before))
+        ids = engine.template.document(engine.tokenizer.encode(before))
         names = dict(zip(texts, candidates, strict=True))
         ranking = rank_continuations(
-            runtime.session, runtime.tokenizer, ids, texts, runtime.adaptation.memory, as_reply=as_reply
+            engine.session, engine.tokenizer, ids, texts, engine.adaptation.memory, as_reply=as_reply
         )
     rows = [{"text": names[text], "log_probability": round(value, 6)} for text, value in ranking]
     common.emit({"ranking": rows}, "\n".join(f"{row['log_probability']:10.3f}  {row['text']}" for row in rows))

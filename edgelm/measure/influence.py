@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgelm.chat import Chat
+from edgelm.conversation import Conversation
 from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.documents import remember
 from edgelm.learn.learner import Learner
@@ -38,7 +38,7 @@ class Influence:
         return self.bits_slow + self.bits_fast
 
 
-def influences_on_reply(chat: Chat) -> list[Influence]:
+def influences_on_reply(chat: Conversation) -> list[Influence]:
     """The influence of likely entries on the last reply of a conversation, greatest first.
 
     The learning thread computes it, after all that it was asked for before.
@@ -49,8 +49,8 @@ def influences_on_reply(chat: Chat) -> list[Influence]:
         Nothing was answered yet.
     """
     before, reply = chat.last_exchange()
-    adaptation = chat.runtime.adaptation
-    found: list[Influence] = chat.runtime.worker.call(lambda _: influences(adaptation, before, reply)).result()
+    adaptation = chat.engine.adaptation
+    found: list[Influence] = chat.engine.worker.call(lambda _: influences(adaptation, before, reply)).result()
     return found
 
 

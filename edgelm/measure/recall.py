@@ -11,13 +11,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from edgelm.chat import Chat
 from edgelm.config import SampleConfig
+from edgelm.conversation import Conversation
 from edgelm.errors import InputError
 from edgelm.measure.facts import everyday_prompts
 from edgelm.memory.answering import ALSO, NOT_TOLD, UNSURE
 from edgelm.memory.statements import told_in
-from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.runtime import Engine, EngineOptions
 from edgelm.text.person import second_person
 
 BETWEEN = 2
@@ -71,7 +71,7 @@ def holds(answer: str, word: str) -> bool:
 
 
 def recall(
-    options: RuntimeOptions, facts: Sequence[ToldFact], on_told: Callable[[int], None] = lambda n: None
+    options: EngineOptions, facts: Sequence[ToldFact], on_told: Callable[[int], None] = lambda n: None
 ) -> dict[str, Any]:
     """Tells ``facts`` in one chat with small talk between, ends it, and asks for each in a new conversation.
 
@@ -82,8 +82,8 @@ def recall(
     with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
         options = replace(options, profiles=Path(folder), profile="recall", seed=options.seed or 1)
         sampling = SampleConfig()
-        with Runtime(options, writable=True) as runtime:
-            talk = Chat(runtime, sampling, learn=True)
+        with Engine(options, writable=True) as engine:
+            talk = Conversation(engine, sampling, learn=True)
             for i, fact in enumerate(facts):
                 _answer(talk, fact.told)
                 if i % BETWEEN == BETWEEN - 1:
@@ -91,9 +91,9 @@ def recall(
                 on_told(1)
             talk.close()
         rows = []
-        with Runtime(options, fixed=True) as runtime:
-            runtime.adaptation.catch_up()
-            talk = Chat(runtime, sampling, learn=False)
+        with Engine(options, fixed=True) as engine:
+            engine.adaptation.catch_up()
+            talk = Conversation(engine, sampling, learn=False)
             for fact in facts:
                 talk.reset()
                 rows.append((fact, _answer(talk, fact.asked)))
@@ -124,5 +124,5 @@ def is_said_back(answer: str, told: Collection[str]) -> bool:
     )
 
 
-def _answer(talk: Chat, text: str) -> str:
+def _answer(talk: Conversation, text: str) -> str:
     return "".join(talk.turn(text))

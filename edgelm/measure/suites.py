@@ -21,7 +21,7 @@ from edgelm.log.entry import CHAT, TEXT
 from edgelm.log.folder import files_of
 from edgelm.measure.facts import Fact, everyday_prompts
 from edgelm.measure.score import rank_continuations, score_text
-from edgelm.runtime import Runtime, RuntimeOptions, profiles_dir
+from edgelm.runtime import Engine, EngineOptions, profiles_dir
 from edgelm.text.files import pieces
 from edgelm.text.general import general_text
 
@@ -35,21 +35,21 @@ OnTokens = Callable[[int], None]
 class Trial:
     """A throw-away copy of a profile, opened and closed as processes do.
 
-    What is measured is what a process has: ``Runtime`` makes model, profile, session and adaptation.
+    What is measured is what a process has: ``Engine`` makes model, profile, session and adaptation.
 
     Parameters
     ----------
-    options : RuntimeOptions
+    options : EngineOptions
         Model and profile; the profile need not exist, and is never written.
     config : LearnConfig
 
     Attributes
     ----------
-    runtime : Runtime
+    engine : Engine
         Over the copy. It computes with one thread whatever the options say, and without the bank of exchanges.
     """
 
-    def __init__(self, options: RuntimeOptions, config: LearnConfig) -> None:
+    def __init__(self, options: EngineOptions, config: LearnConfig) -> None:
         self._config = config
         self._folder = tempfile.TemporaryDirectory(prefix="edgelm-")
         for path in files_of(options.profiles or profiles_dir(), options.profile):
@@ -58,26 +58,26 @@ class Trial:
         self._open()
 
     def _open(self) -> None:
-        self.runtime = Runtime(self._options, self._config, writable=True)
-        self.runtime.adaptation.catch_up()
+        self.engine = Engine(self._options, self._config, writable=True)
+        self.engine.adaptation.catch_up()
 
     def restart(self) -> None:
         """What the end of a process and the start of another leave."""
-        self.runtime.adaptation.consolidate()
-        self.runtime.adaptation.write_checkpoint()
-        self.runtime.close()
+        self.engine.adaptation.consolidate()
+        self.engine.adaptation.write_checkpoint()
+        self.engine.close()
         self._open()
 
     def __enter__(self) -> Trial:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.runtime.close()
+        self.engine.close()
         self._folder.cleanup()
 
     def tell(self, kind: str, text: str, on_tokens: OnTokens = lambda _: None) -> None:
         """Learns one entry."""
-        adaptation = self.runtime.adaptation
+        adaptation = self.engine.adaptation
         adaptation.learn(adaptation.tell(kind, text, conversation=1), on_tokens=on_tokens)
 
     def learn_text(self, text: str, on_tokens: OnTokens) -> None:
@@ -87,36 +87,34 @@ class Trial:
 
     def bits_per_byte(self, text: str) -> float:
         """Static score of a text with both memories."""
-        runtime = self.runtime
-        return score_text(
-            runtime.session, runtime.tokenizer, runtime.config, text, runtime.adaptation.memory
-        ).bits_per_byte
+        engine = self.engine
+        return score_text(engine.session, engine.tokenizer, engine.config, text, engine.adaptation.memory).bits_per_byte
 
     def best(self, before: str, candidates: Sequence[str], *, as_reply: bool) -> str:
         """The likeliest candidate, as ``choose`` finds it."""
-        runtime = self.runtime
+        engine = self.engine
         if as_reply:
-            texts, before = [runtime.template.answer(text) for text in candidates], self._reminded(before)
+            texts, before = [engine.template.answer(text) for text in candidates], self._reminded(before)
         else:
             texts = [f" {text}" for text in candidates]
-        ids = runtime.template.document(runtime.tokenizer.encode(before))
-        memory = runtime.adaptation.memory
-        ranking = rank_continuations(runtime.session, runtime.tokenizer, ids, texts, memory, as_reply=as_reply)
+        ids = engine.template.document(engine.tokenizer.encode(before))
+        memory = engine.adaptation.memory
+        ranking = rank_continuations(engine.session, engine.tokenizer, ids, texts, memory, as_reply=as_reply)
         return ranking[0][0].strip()
 
     def _reminded(self, text: str) -> str:
-        template = self.runtime.template
+        template = self.engine.template
         asked = template.user_turn(text) + template.reply_prompt()
-        return self.runtime.reminder(asked) + asked
+        return self.engine.reminder(asked) + asked
 
     def answer(self, text: str, rng: np.random.Generator) -> str:
         """An answer to the first words of a new conversation."""
-        runtime = self.runtime
-        runtime.session.reset()
-        ids = runtime.template.document(runtime.tokenizer.encode(self._reminded(text)))
+        engine = self.engine
+        engine.session.reset()
+        ids = engine.template.document(engine.tokenizer.encode(self._reminded(text)))
         sampling = SampleConfig(max_tokens=60)
-        mix = runtime.new_mix(as_reply=True)
-        drawn = Reply(runtime.session, runtime.tokenizer, ids, sampling, rng, mix, runtime.template)
+        mix = engine.new_mix(as_reply=True)
+        drawn = Reply(engine.session, engine.tokenizer, ids, sampling, rng, mix, engine.template)
         return "".join(drawn)
 
 
@@ -198,15 +196,15 @@ def forgetting(trial: Trial, text: str, on_tokens: OnTokens) -> dict[str, Any]:
         if learned >= NARROW_TOKENS:
             break
         trial.tell(TEXT, piece, on_tokens)
-        learned += len(trial.runtime.model.tokenizer.encode(piece))
+        learned += len(trial.engine.model.tokenizer.encode(piece))
     trial.restart()
     after = trial.bits_per_byte(general_text())
     rng, segment = np.random.default_rng(0), LearnConfig().segment
     tripped = None
     for number in range(0, NOISE_SEGMENTS, 8):
-        ids = rng.integers(1, trial.runtime.model.config.vocab_size, 8 * segment)
-        trial.tell(TEXT, trial.runtime.model.tokenizer.decode([int(i) for i in ids]))
-        if trial.runtime.adaptation.entries[-1].note:
+        ids = rng.integers(1, trial.engine.model.config.vocab_size, 8 * segment)
+        trial.tell(TEXT, trial.engine.model.tokenizer.decode([int(i) for i in ids]))
+        if trial.engine.adaptation.entries[-1].note:
             tripped = number + 8
             break
     trial.restart()
@@ -256,14 +254,14 @@ def suggest(trial: Trial, text: str, on_tokens: OnTokens, places: int = 400) -> 
 
 
 def _suggested(trial: Trial, words: list[str], places: Sequence[int]) -> dict[str, float]:
-    runtime, tokenizer = trial.runtime, trial.runtime.tokenizer
+    engine, tokenizer = trial.engine, trial.engine.tokenizer
     hits, top, saved, typed = 0, 0, 0, 0
     for place in places:
         wanted = "".join(c for c in words[place] if c.isalnum())
         if not wanted:
             continue
-        ids = runtime.template.document(tokenizer.encode(" ".join(words[max(0, place - 60) : place])))
-        found = suggest_words(runtime.session, tokenizer, ids, 3, runtime.new_mix)
+        ids = engine.template.document(tokenizer.encode(" ".join(words[max(0, place - 60) : place])))
+        found = suggest_words(engine.session, tokenizer, ids, 3, engine.new_mix)
         names = [word for word, _ in found]
         hits += names[:1] == [wanted]
         top += wanted in names

@@ -145,8 +145,8 @@ def test_a_full_disk(cli: Cli, learned: Path, monkeypatch: pytest.MonkeyPatch) -
 
 HOLD = """
 import sys
-from edgelm.runtime import Runtime, RuntimeOptions
-with Runtime(RuntimeOptions(model=sys.argv[1]), writable=True):
+from edgelm.runtime import Engine, EngineOptions
+with Engine(EngineOptions(model=sys.argv[1]), writable=True):
     print("held", flush=True)
     sys.stdin.read()
 """

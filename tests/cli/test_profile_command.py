@@ -18,7 +18,7 @@ from edgelm.log import database
 from edgelm.log.entry import CHAT
 from edgelm.log.profile import Profile
 from edgelm.model import hub
-from edgelm.runtime import Runtime
+from edgelm.runtime import Engine
 from tests.cli.conftest import Cli
 from tests.command import assert_one_line, run_cli
 from tests.model_folder import contents, write_tiny_model
@@ -284,14 +284,14 @@ def test_imports_that_are_refused(cli: Cli, say: Say, profile: Ask, home: Path, 
 def test_a_failed_import_takes_nothing_that_somebody_else_made(
     cli: Cli, profile: Ask, home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(*args: Any, **kwargs: Any) -> Runtime:
+    def late(*args: Any, **kwargs: Any) -> Engine:
         # Another process is quicker: it makes the profile after this one was asked for it.
         with closing(Profile(home / "profiles", "new", hub.load(str(tiny_model)), writable=True)) as other:
             other.append(CHAT, "I was here.", time=0)
-        return Runtime(*args, **kwargs)
+        return Engine(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "Runtime", late)
+        patch.setattr(commands, "Engine", late)
         line = assert_one_line(cli("profile", "import", tmp_path / "none", "--profile", "new"))
     assert "is not empty; import into a new one" in line
     assert [row["text"] for row in profile("log", "--profile", "new")] == ["I was here."]

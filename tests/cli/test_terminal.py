@@ -12,10 +12,11 @@ import subprocess
 import sys
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,16 +26,17 @@ from prompt_toolkit.history import DummyHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from edgelm.chat import Chat, Turn
 from edgelm.cli.chat import _converse
 from edgelm.cli.options import Common
 from edgelm.cli.terminal import Filtered, filter_streams, plain, remark, unfiltered
 from edgelm.config import SampleConfig
-from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.conversation import Conversation, Turn
+from edgelm.engine.generate import Mix
+from edgelm.runtime import Engine, EngineOptions
 from tests.cli.conftest import Cli
 from tests.command import assert_one_line
 
-Talk = Callable[[str], tuple[Chat, str]]
+Talk = Callable[[str], tuple[Conversation, str]]
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = (
     "\x1b]0;owned\x07\x1b[31mred\x9b2J\x9d52;c;aGk=\x9c"
@@ -46,22 +48,22 @@ EVIL = (
 @pytest.fixture
 def talk(tiny_model: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Talk]:
     """Types keys into a chat that learns; gives the chat and what it printed."""
-    runtimes: list[Runtime] = []
+    engines: list[Engine] = []
 
-    def run(keys: str) -> tuple[Chat, str]:
-        options = RuntimeOptions(str(tiny_model), seed=1)
-        for runtime in runtimes:
-            runtime.close()
-        runtimes.append(Runtime(options, writable=True))
-        chat = Chat(runtimes[-1], SampleConfig(max_tokens=5), learn=True)
+    def run(keys: str) -> tuple[Conversation, str]:
+        options = EngineOptions(str(tiny_model), seed=1)
+        for engine in engines:
+            engine.close()
+        engines.append(Engine(options, writable=True))
+        chat = Conversation(engines[-1], SampleConfig(max_tokens=5), learn=True)
         with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
             pipe.send_text(keys)
             _converse(chat, Common(options, json=False, verbose=True))
         return chat, "".join(capsys.readouterr())
 
     yield run
-    for runtime in runtimes:
-        runtime.close()
+    for engine in engines:
+        engine.close()
 
 
 def test_a_turn_says_what_it_taught(talk: Talk) -> None:
@@ -99,13 +101,13 @@ def test_taking_back(talk: Talk) -> None:
     ):
         assert words in printed
     assert "#" in printed or "Nothing that you said moved this answer" in printed
-    assert [entry.text for entry in chat.runtime.adaptation.entries if entry.text] == []
+    assert [entry.text for entry in chat.engine.adaptation.entries if entry.text] == []
 
 
 def test_a_line_that_goes_on(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    turn = Chat.turn
-    monkeypatch.setattr(Chat, "turn", lambda chat, text: said.append(text) or turn(chat, text))
+    turn = Conversation.turn
+    monkeypatch.setattr(Conversation, "turn", lambda chat, text: said.append(text) or turn(chat, text))
     talk("The baker comes \\\nwith rolls\n/quit\n")
     assert said == ["The baker comes \nwith rolls"]
 
@@ -120,15 +122,20 @@ def test_interruption_at_the_prompt_ends_the_command(talk: Talk) -> None:
 
 
 def test_interruption_stops_an_answer_and_the_chat_goes_on(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    mix, calls = Runtime.mix_reply, []
+    new_mix, calls = Engine.new_mix, []
 
-    def interrupted(runtime: Runtime, *args: object) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return mix(runtime, *args)  # type: ignore[arg-type]
+    def interrupted(engine: Engine, before: Sequence[int] = (), *, as_reply: bool = False) -> Mix:
+        mix = new_mix(engine, before, as_reply=as_reply)
 
-    monkeypatch.setattr(Runtime, "mix_reply", interrupted)
+        def wrapped(ids: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return mix(ids, probabilities)
+
+        return wrapped
+
+    monkeypatch.setattr(Engine, "new_mix", interrupted)
     chat, printed = talk("One\nTwo\n/quit\n")
     assert "(stopped)" in printed
     assert [turn.learned is not None for turn in chat.turns] == [True, True]
@@ -193,9 +200,9 @@ def test_what_an_encoding_lacks_is_escaped_too(encoding: str, monkeypatch: pytes
         lambda: sys.stderr.writelines([EVIL]),
         lambda: traceback.print_exception(ValueError(EVIL)),
         lambda: remark(EVIL),
-        lambda: Common(RuntimeOptions(), json=False, verbose=True).emit({}, EVIL),
-        lambda: Common(RuntimeOptions(), json=True, verbose=True).emit({"text": EVIL}, ""),
-        lambda: Common(RuntimeOptions(), json=True, verbose=True).note(EVIL),
+        lambda: Common(EngineOptions(), json=False, verbose=True).emit({}, EVIL),
+        lambda: Common(EngineOptions(), json=True, verbose=True).emit({"text": EVIL}, ""),
+        lambda: Common(EngineOptions(), json=True, verbose=True).note(EVIL),
     ],
 )
 def test_whatever_prints_goes_through_the_filter(
@@ -228,11 +235,11 @@ def test_log_names_and_errors_do_not_reach_the_terminal_as_they_are(cli: Cli, tm
 
 
 def test_an_answer_is_filtered_piece_by_piece_and_kept_as_it_was(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def turn(chat: Chat, text: str) -> Iterator[str]:
+    def turn(chat: Conversation, text: str) -> Iterator[str]:
         chat.turns.append(Turn(1, text, EVIL))
         yield from EVIL
 
-    monkeypatch.setattr(Chat, "turn", turn)
+    monkeypatch.setattr(Conversation, "turn", turn)
     spoken = cli("chat", input="Hello\n")
     assert (spoken.code, spoken.stdout) == (0, plain(EVIL) + "\n")
     written = cli("chat", "--json", input="Hello\n")

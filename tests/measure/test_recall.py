@@ -9,7 +9,7 @@ import pytest
 
 from edgelm.errors import InputError
 from edgelm.measure.recall import asserts, bundled_facts, holds, is_said_back, read_told, recall
-from edgelm.runtime import RuntimeOptions
+from edgelm.runtime import EngineOptions
 
 FACTS = [
     {"told": "My dog is called Biscuit.", "asked": "What is my dog called?", "word": "Biscuit"},
@@ -21,7 +21,7 @@ FACTS = [
 @pytest.mark.jit_only
 def test_what_is_written_counts(tiny_model: Path, home: Path) -> None:
     facts = read_told("\n".join(map(json.dumps, FACTS)), "facts")
-    found = recall(RuntimeOptions(str(tiny_model)), facts)
+    found = recall(EngineOptions(str(tiny_model)), facts)
     counts = {key: value for key, value in found.items() if key != "misses"}
     assert counts == {"right": 2, "wrong": 0, "beside": 1, "asked": 3}
     assert [miss["asked"] for miss in found["misses"]] == [FACTS[2]["asked"]]

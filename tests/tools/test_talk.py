@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.runtime import Engine, EngineOptions
 from tools.measure.talk import PROMPTS, ask, repeats
 from tools.pretrain.clean import Filter
 from tools.pretrain.everyday import Phrases, compose
@@ -29,9 +29,9 @@ def test_prompts_are_forty_and_not_trained_on() -> None:
 
 def test_each_prompt_is_asked_in_a_chat_of_its_own() -> None:
     for bank in (True, False):
-        with Runtime(RuntimeOptions(bank=bank), use_profile=False, fixed=True) as runtime:
-            together = ask(runtime, ["hello", "my name is Zoe", "thank you"], seed=1)
-            alone = [ask(runtime, [prompt], seed=1)[0] for prompt, _ in together]
+        with Engine(EngineOptions(bank=bank), use_profile=False, fixed=True) as engine:
+            together = ask(engine, ["hello", "my name is Zoe", "thank you"], seed=1)
+            alone = [ask(engine, [prompt], seed=1)[0] for prompt, _ in together]
         assert together == alone
         assert all(answer for _, answer in together)
 

@@ -172,10 +172,10 @@ def tiny_model(name: str | None, seed: int = 0) -> Iterator[str]:
 
 def preload(model: hub.Model) -> None:
     """Imports what the commands import, loads the kernels, and makes pieces and checkpoints small."""
-    import edgelm.chat
     import edgelm.cli.chat
     import edgelm.cli.learning
     import edgelm.cli.profile
+    import edgelm.conversation
     import edgelm.runtime
     from edgelm.text.files import pieces
 
@@ -198,11 +198,11 @@ def preload(model: hub.Model) -> None:
 
 def set_least_tokens(n_tokens: int) -> None:
     """So little is replayed rather than written to a checkpoint."""
-    import edgelm.chat
     import edgelm.cli.profile
+    import edgelm.conversation
     import edgelm.runtime
 
-    for module in (edgelm.chat, edgelm.cli.profile, edgelm.runtime):
+    for module in (edgelm.conversation, edgelm.cli.profile, edgelm.runtime):
         module.LEAST_TOKENS = n_tokens
 
 

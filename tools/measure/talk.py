@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelm.chat import Chat
 from edgelm.config import SampleConfig
-from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.conversation import Conversation
+from edgelm.runtime import Engine, EngineOptions
 
 PROMPTS = Path(__file__).with_name("prompts.txt")
 
@@ -30,12 +30,12 @@ def repeats(text: str, run: int = 4) -> bool:
     return len(set(runs)) < len(runs)
 
 
-def ask(runtime: Runtime, prompts: list[str], seed: int) -> list[tuple[str, str]]:
+def ask(engine: Engine, prompts: list[str], seed: int) -> list[tuple[str, str]]:
     """Each prompt with the answer in a new chat, a generator of the same seed for each."""
-    talk, rows = Chat(runtime, SampleConfig(), learn=False), []
+    talk, rows = Conversation(engine, SampleConfig(), learn=False), []
     for prompt in prompts:
         talk.reset()
-        runtime.rng = np.random.default_rng(seed)
+        talk.rng = np.random.default_rng(seed)
         rows.append((prompt, "".join(talk.turn(prompt))))
     return rows
 
@@ -49,8 +49,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     prompts = args.prompts.read_text(encoding="utf-8").splitlines()
-    with Runtime(RuntimeOptions(args.model, bank=not args.no_bank), use_profile=False, fixed=True) as runtime:
-        rows = ask(runtime, prompts, args.seed)
+    with Engine(EngineOptions(args.model, bank=not args.no_bank), use_profile=False, fixed=True) as engine:
+        rows = ask(engine, prompts, args.seed)
     if args.json:
         print(json.dumps([{"prompt": prompt, "answer": answer, "loop": repeats(answer)} for prompt, answer in rows]))
         return

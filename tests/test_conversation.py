@@ -7,41 +7,43 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 
-from edgelm.chat import Chat
 from edgelm.config import SampleConfig
+from edgelm.conversation import Conversation
+from edgelm.engine.generate import Ended
 from edgelm.errors import InputError
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, Entry
 from edgelm.log.profile import Profile
 from edgelm.measure.influence import influences_on_reply
-from edgelm.runtime import Runtime, RuntimeOptions
+from edgelm.runtime import Engine, EngineOptions
 from tests.model_folder import contents
 
-Open = Callable[..., Chat]
+Open = Callable[..., Conversation]
 
 
 @pytest.fixture
 def open_(tiny_model: Path, home: Path) -> Iterator[Open]:
     """``open_("mine")``: a chat that learns; an earlier one with the same profile is closed."""
-    runtimes: dict[str, Runtime] = {}
+    engines: dict[str, Engine] = {}
 
-    def run(profile: str = "default", *, learn: bool = True, patient: bool = True, max_tokens: int = 6) -> Chat:
-        if profile in runtimes:
-            runtimes[profile].close()
-        options = RuntimeOptions(str(tiny_model), profile=profile, seed=1)
-        runtimes[profile] = Runtime(options, writable=learn)
-        runtimes[profile].adaptation.catch_up()
-        return Chat(runtimes[profile], SampleConfig(max_tokens=max_tokens), learn=learn, patient=patient)
+    def run(profile: str = "default", *, learn: bool = True, patient: bool = True, max_tokens: int = 6) -> Conversation:
+        if profile in engines:
+            engines[profile].close()
+        options = EngineOptions(str(tiny_model), profile=profile, seed=1)
+        engines[profile] = Engine(options, writable=learn)
+        engines[profile].adaptation.catch_up()
+        return Conversation(engines[profile], SampleConfig(max_tokens=max_tokens), learn=learn, patient=patient)
 
     yield run
-    for runtime in runtimes.values():
-        runtime.close()
+    for engine in engines.values():
+        engine.close()
 
 
-def _say(chat: Chat, *texts: str) -> str:
+def _say(chat: Conversation, *texts: str) -> str:
     """The last answer."""
     answer = ""
     for text in texts:
@@ -49,12 +51,12 @@ def _say(chat: Chat, *texts: str) -> str:
     return answer
 
 
-def _told(chat: Chat) -> list[tuple[str, str]]:
-    return [(entry.kind, entry.text) for entry in chat.runtime.adaptation.entries if entry.text]
+def _told(chat: Conversation) -> list[tuple[str, str]]:
+    return [(entry.kind, entry.text) for entry in chat.engine.adaptation.entries if entry.text]
 
 
-def _entries(chat: Chat) -> list[Entry]:
-    return chat.runtime.adaptation.entries
+def _entries(chat: Conversation) -> list[Entry]:
+    return chat.engine.adaptation.entries
 
 
 def test_what_waits_in_the_log_is_seen_by_a_session_that_was_to_be_fixed(
@@ -62,20 +64,18 @@ def test_what_waits_in_the_log_is_seen_by_a_session_that_was_to_be_fixed(
 ) -> None:
     monkeypatch.setenv("EDGELM_GRAPH", "int8")
     chat = open_()
-    chat.runtime.adaptation.tell(
-        CHAT, "The ferry waits in the fog, and a baker brings warm rolls. " * 5, conversation=1
-    )
-    chat.runtime.close()
-    options, ids = RuntimeOptions(str(tiny_model)), np.arange(9)
+    chat.engine.adaptation.tell(CHAT, "The ferry waits in the fog, and a baker brings warm rolls. " * 5, conversation=1)
+    chat.engine.close()
+    options, ids = EngineOptions(str(tiny_model)), np.arange(9)
     found = []
     for is_first in (True, False):
-        with Runtime(options, fixed=True) as runtime:
-            assert len(runtime.adaptation.pending) == 1
+        with Engine(options, fixed=True) as engine:
+            assert len(engine.adaptation.pending) == 1
             if is_first:
-                before = runtime.session.run(ids).copy()
-            runtime.adaptation.catch_up()
-            runtime.session.reset()
-            found.append(runtime.session.run(ids))
+                before = engine.session.run(ids).copy()
+            engine.adaptation.catch_up()
+            engine.session.reset()
+            found.append(engine.session.run(ids))
     assert (before != found[0]).any()
     assert np.abs(found[1] - found[0]).mean() < np.abs(before - found[0]).mean()
 
@@ -103,8 +103,8 @@ def test_an_interrupt_while_a_turn_is_written_down(open_: Open, place: str, monk
     chat.close()
     assert _told(chat) == [(CHAT, "Hello"), (CHAT, "Are you there?")]
     assert _entries(chat)[-1].kind == CHECKPOINT, "what was written down is learned, and the session ended"
-    sha256 = chat.runtime.adaptation.sha256
-    assert open_().runtime.adaptation.sha256 == sha256
+    sha256 = chat.engine.adaptation.sha256
+    assert open_().engine.adaptation.sha256 == sha256
 
 
 def test_a_turn_is_in_the_log_before_it_is_answered(open_: Open) -> None:
@@ -126,9 +126,9 @@ def test_the_end_consolidates_and_rounds(open_: Open) -> None:
     _say(chat, "One", "Two")
     chat.close()
     assert [entry.kind for entry in _entries(chat)] == [CHAT, CHAT, CONSOLIDATION, CHECKPOINT]
-    sha256 = chat.runtime.adaptation.sha256
+    sha256 = chat.engine.adaptation.sha256
     again = open_()
-    assert again.runtime.adaptation.sha256 == sha256
+    assert again.engine.adaptation.sha256 == sha256
     again.close()  # nothing was said
     assert len(_entries(again)) == 4
 
@@ -141,18 +141,18 @@ def test_the_same_words_give_the_same_weights_patient_or_not(open_: Open) -> Non
         _say(chat, "One", "Two", "Three")
         assert chat.undo() == [3]
         _say(chat, "Four")  # is told while the rest is replayed
-        chat.runtime.worker.call(lambda _: None).result()
-        assert not chat.runtime.adaptation.pending
-        found.append((_told(chat), chat.runtime.adaptation.sha256))
+        chat.engine.worker.call(lambda _: None).result()
+        assert not chat.engine.adaptation.pending
+        found.append((_told(chat), chat.engine.adaptation.sha256))
     assert found[0] == found[1]
 
 
 def test_a_good_answer_is_learned(open_: Open) -> None:
     chat = open_()
     answer = _say(chat, "Hello", "Good morning")
-    before = chat.runtime.adaptation.sha256
+    before = chat.engine.adaptation.sha256
     chat.approve().result()
-    assert chat.runtime.adaptation.sha256 != before
+    assert chat.engine.adaptation.sha256 != before
     entry = _entries(chat)[-1]
     assert (entry.kind, entry.text, entry.parent) == (GOOD, answer, 2)
     assert entry.conversation == _entries(chat)[0].conversation
@@ -170,9 +170,9 @@ def test_an_approved_answer_that_holds_a_secret_is_not_learned(open_: Open) -> N
 def test_a_correction_takes_the_place_of_the_answer(open_: Open) -> None:
     chat = open_()
     _say(chat, "What is my boat called?")
-    before = chat.runtime.adaptation.sha256
+    before = chat.engine.adaptation.sha256
     chat.correct("  It is called Heron. ").result()
-    assert chat.runtime.adaptation.sha256 != before
+    assert chat.engine.adaptation.sha256 != before
     entry = _entries(chat)[-1]
     assert (entry.kind, entry.text, entry.parent) == (FIX, "It is called Heron.", 1)
     assert chat.turns[-1].reply == "It is called Heron."
@@ -215,11 +215,11 @@ def test_undo_takes_a_turn_back(open_: Open) -> None:
     chat.approve().result()
     chat.correct("Another answer").result()
     assert chat.undo() == [2, 3, 4]
-    assert chat.runtime.adaptation.sha256 == other.runtime.adaptation.sha256
+    assert chat.engine.adaptation.sha256 == other.engine.adaptation.sha256
     # The conversation goes on where it was before, and so does what is learned from it.
     _say(chat, "Third")
     _say(other, "Third")
-    assert chat.runtime.adaptation.sha256 == other.runtime.adaptation.sha256
+    assert chat.engine.adaptation.sha256 == other.engine.adaptation.sha256
     assert chat.undo() == [5]
     assert chat.undo() == [1]
     with pytest.raises(InputError, match="nothing was said yet"):
@@ -239,7 +239,7 @@ def test_forget_reaches_all_conversations(open_: Open, home: Path) -> None:
             _say(talk, "Where is the wolverine now?")
         _say(talk, "Good night")
     assert chat.forget(" Wolverine ") == [2, 3]
-    assert chat.runtime.adaptation.sha256 == other.runtime.adaptation.sha256
+    assert chat.engine.adaptation.sha256 == other.engine.adaptation.sha256
     assert not any(b"olverine" in blob.lower() for blob in contents(home).values())
     assert all("olverine" not in turn.text.lower() + turn.reply.lower() for turn in chat.turns)
     assert chat.forget("wolverine") == []
@@ -251,7 +251,7 @@ def test_the_conversation_forgets_it_too(open_: Open) -> None:
     chat = open_()
     _say(chat, "Hello", "A wolverine sleeps.", "What sleeps?")
     chat.forget("wolverine")
-    read = chat.runtime.tokenizer.decode_bytes(chat._unread).decode(errors="replace")
+    read = chat.engine.tokenizer.decode_bytes(chat._unread).decode(errors="replace")
     assert "Hello" in read
     assert "What sleeps?" in read
     assert "wolverine" not in read
@@ -275,7 +275,9 @@ def test_a_new_conversation(open_: Open) -> None:
         chat.approve()
     _say(chat, "Two")
     assert [entry.conversation for entry in _entries(chat)] == [1, 2]
-    assert open_().conversation == 3
+    chat = open_()
+    _say(chat, "Three")
+    assert _entries(chat)[-1].conversation == 3
 
 
 @pytest.mark.jit_only
@@ -285,7 +287,7 @@ def test_which_words_moved_an_answer(open_: Open) -> None:
         influences_on_reply(chat)
     _say(chat, "The harbour sleeps.", "My boat is called Heron.", "What is my boat called?")
     chat.correct("Your boat is called Heron.").result()
-    before = chat.runtime.adaptation.sha256
+    before = chat.engine.adaptation.sha256
     found = influences_on_reply(chat)
     assert {item.entry.id for item in found} == {1, 2, 3, 4}
     assert [item.bits for item in found] == sorted((item.bits for item in found), reverse=True)
@@ -293,7 +295,7 @@ def test_which_words_moved_an_answer(open_: Open) -> None:
     assert found[0].entry.kind == FIX
     assert found[0].bits > found[-1].bits
     assert all(item.bits == item.bits_slow + item.bits_fast for item in found)
-    assert chat.runtime.adaptation.sha256 == before
+    assert chat.engine.adaptation.sha256 == before
 
 
 def test_a_chat_that_does_not_learn(open_: Open, home: Path) -> None:
@@ -315,3 +317,85 @@ def test_an_answer_that_was_cut_off(open_: Open) -> None:
     assert _told(chat) == [(CHAT, "Hello")]
     chat.approve().result()
     assert _told(chat)[-1] == (GOOD, piece)
+
+
+def _engine_that_learned(tiny_model: Path, profile: str = "default") -> Engine:
+    """An engine whose fast memory knows something; nothing more is learned by itself."""
+    engine = Engine(EngineOptions(str(tiny_model), profile, seed=3, bank=False), writable=True)
+    for text in ("The ferry leaves the island at seven.", "The baker brings warm rolls in a basket."):
+        engine.adaptation.learn(engine.adaptation.tell(CHAT, text, conversation=1))
+    assert engine.adaptation.memory is not None
+    return engine
+
+
+SUBJECTS = ("ferry", "baker", "captain", "harbour", "basket")
+
+
+def _turns(number: int) -> list[str]:
+    return [f"{SUBJECTS[number % 5]} {number}", f"morning {number * 7 % 13}, {SUBJECTS[number % 3]}"]
+
+
+def _answers(conversations: list[Conversation], order: str) -> list[list[str]]:
+    """The answers of each, turn after turn: one conversation after the other, or interleaved by turn or by piece."""
+    answers: list[list[str]] = [[] for _ in conversations]
+    if order == "alone":
+        for number, conversation in enumerate(conversations):
+            answers[number] = ["".join(conversation.turn(text)) for text in _turns(number)]
+        return answers
+    for turn in range(2):
+        pieces = [conversation.turn(_turns(number)[turn]) for number, conversation in enumerate(conversations)]
+        if order == "turns":
+            for number, generator in enumerate(pieces):
+                answers[number].append("".join(generator))
+            continue
+        said = [""] * len(pieces)
+        running = dict(enumerate(pieces))
+        while running:
+            for number in list(running):
+                piece = next(running[number], None)
+                if piece is None:
+                    del running[number]
+                else:
+                    said[number] += piece
+        for number, text in enumerate(said):
+            answers[number].append(text)
+    return answers
+
+
+def test_a_hundred_interleaved_conversations_answer_as_one_after_another(tiny_model: Path, home: Path) -> None:
+    sampling = SampleConfig(max_tokens=5)
+    with _engine_that_learned(tiny_model) as engine:
+        found = {}
+        for order in ("alone", "turns", "pieces"):
+            conversations = [Conversation(engine, sampling, learn=False) for _ in range(100)]
+            for number, conversation in enumerate(conversations):
+                conversation.rng = np.random.default_rng(number)
+            found[order] = _answers(conversations, order)
+            assert {turn.ended for c in conversations for turn in c.turns} <= {*Ended}
+    assert found["alone"] == found["turns"] == found["pieces"]
+    assert len({text for answers in found["alone"] for text in answers}) > 50
+
+
+def test_conversations_that_are_told_something_while_learning_is_paused(
+    tiny_model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgelm.conversation.SEGMENT_SECONDS", 0)
+    found = []
+    for order in ("alone", "turns", "pieces"):
+        goes_on = Event()
+        with _engine_that_learned(tiny_model, order) as engine:
+            paused = engine.worker.call(lambda _, goes_on=goes_on: goes_on.wait(60))  # type: ignore[misc]
+            conversations = [
+                Conversation(engine, SampleConfig(max_tokens=4), learn=True, patient=False) for _ in range(12)
+            ]
+            found.append(_answers(conversations, order))
+            told = [t for c in conversations for t in c.turns]
+            numbers = {entry.id: entry.conversation for entry in engine.adaptation.entries}
+            assert len({frozenset(numbers[i] for t in c.turns for i in t.entry_ids) for c in conversations}) == 12
+            assert all(turn.learning is not None and not turn.learning.done() for turn in told)
+            assert sum(entry.kind == CHAT for entry in engine.adaptation.entries) == 2 + len(told)
+            goes_on.set()
+            paused.result()
+            for turn in told:
+                assert turn.learning is not None and turn.learning.result() is not None
+    assert found[0] == found[1] == found[2]

@@ -14,7 +14,7 @@ from edgelm.interrupt import held_back
 from edgelm.learn.worker import Job
 from edgelm.log.entry import CHAT, FIX, GOOD
 from edgelm.memory.answering import COOL, DRAWN, ENOUGH, MODEL_ALONE, POOR, Plan, nothing_to_say, reply_worth
-from edgelm.runtime import LEAST_TOKENS, Runtime
+from edgelm.runtime import LEAST_TOKENS, Engine
 from edgelm.text.secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -62,12 +62,15 @@ class Turn:
         }
 
 
-class Chat:
-    """A conversation that learns from what the person writes.
+class Conversation:
+    """A dialogue: its state, its turns and what they put into the log, its template and its randomness.
+
+    It learns from what the person writes, if it shall. All that it shares with other conversations belongs to the
+    engine; in what order conversations take their turns changes none of their answers, but for what they teach.
 
     Parameters
     ----------
-    runtime : Runtime
+    engine : Engine
     sampling : SampleConfig
     learn : bool
     system : str
@@ -78,18 +81,18 @@ class Chat:
     """
 
     def __init__(
-        self, runtime: Runtime, sampling: SampleConfig, *, learn: bool, system: str = "", patient: bool = True
+        self, engine: Engine, sampling: SampleConfig, *, learn: bool, system: str = "", patient: bool = True
     ) -> None:
-        self.runtime, self.sampling, self.learn = runtime, sampling, learn
-        self.system, self.patient, self.template = system, patient, runtime.template
+        self.engine, self.sampling, self.learn = engine, sampling, learn
+        self.session, self.rng = engine.new_session(), engine.new_rng()
+        self.system, self.patient, self.template = system, patient, engine.template
         self.turns: list[Turn] = []
-        runtime.bank_being_made  # noqa: B018  while the person writes the first turn
+        engine.bank_being_made  # noqa: B018  while the person writes the first turn
         self.reset()
 
     def reset(self) -> None:
         """Begins a new conversation; what was learned stays."""
-        profile = self.runtime.profile
-        self.conversation = profile.conversation() if profile else 0
+        self._number: int | None = None  # in the log; given when something is told, so that no two have the same
         self._said: list[Turn] = []
         self._read_again()
 
@@ -100,8 +103,8 @@ class Chat:
             self.template.user_turn(t.text) + (self.template.assistant_turn(t.reply) if t.reply else "")
             for t in self._said
         )
-        self.runtime.session.reset()
-        self._unread = self.template.document(self.runtime.tokenizer.encode(opening + "".join(said)))
+        self.session.reset()
+        self._unread = self.template.document(self.engine.tokenizer.encode(opening + "".join(said)))
 
     def turn(self, text: str) -> Generator[str, None, None]:
         """Makes the person's ``text`` durable, learns it, and yields the answer in pieces.
@@ -109,7 +112,7 @@ class Chat:
         The last element of ``turns`` tells how it went. Closing the generator ends the answer; nothing
         learned is lost.
         """
-        runtime, turn = self.runtime, Turn(len(self.turns) + 1, text)
+        engine, turn = self.engine, Turn(len(self.turns) + 1, text)
         kept, turn.secrets_skipped = without_secrets(text) if self.learn else ("", 0)
         if kept.strip():
             turn.learning = self._tell(turn, CHAT, kept)
@@ -120,13 +123,13 @@ class Chat:
         self.turns.append(turn)
         self._said.append(turn)
         asked, begun = self.template.user_turn(text) + self.template.reply_prompt(), time.perf_counter()
-        corrected = runtime.is_corrected(asked)
+        corrected = engine.is_corrected(asked)
         if not corrected:
-            turn.plan = runtime.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
+            turn.plan = engine.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
         if turn.plan.text is not None:
             turn.reply = turn.plan.text
-            said = runtime.tokenizer.encode(self.template.assistant_turn(turn.reply))
-            self._unread = [*self._unread, *runtime.tokenizer.encode(self.template.user_turn(text)), *said]
+            said = engine.tokenizer.encode(self.template.assistant_turn(turn.reply))
+            self._unread = [*self._unread, *engine.tokenizer.encode(self.template.user_turn(text)), *said]
             turn.tokens, turn.seconds = len(said), time.perf_counter() - begun
             yield turn.reply
             return
@@ -134,16 +137,16 @@ class Chat:
 
     def _generate(self, turn: Turn, asked: str, *, corrected: bool) -> Generator[str, None, None]:
         """The model's own answer: as it comes, or, with the bank, the best of a few."""
-        runtime = self.runtime
+        engine = self.engine
         read = "".join(
             self.template.user_turn(e.said) + self.template.assistant_turn(e.reply) for e in turn.plan.exchanges
         )
-        reminded = runtime.reminder(asked, [t.text for t in self._said])
-        ids = [*self._unread, *runtime.tokenizer.encode(read + reminded + asked)]
+        reminded = engine.reminder(asked, [t.text for t in self._said])
+        ids = [*self._unread, *engine.tokenizer.encode(read + reminded + asked)]
         begun = time.perf_counter()
         pieces: list[str] = []
         finished = False
-        chooses = runtime.options.bank and not corrected
+        chooses = engine.options.bank and not corrected
         try:
             if chooses:
                 pieces.append(self._best(turn, ids))
@@ -165,46 +168,43 @@ class Chat:
                 self._read_again()
             elif not chooses and not finished:
                 # A cut answer is closed by a line end, as a whole one is.
-                self._unread = runtime.tokenizer.encode(self.template.turn_end)
+                self._unread = engine.tokenizer.encode(self.template.turn_end)
 
     def _draw(self, sampling: SampleConfig, ids: Sequence[int], before: Sequence[int] = ()) -> Reply:
         """A reply of the model, in pieces."""
-        runtime = self.runtime
-        return Reply(
-            runtime.session,
-            runtime.tokenizer,
-            ids,
-            sampling,
-            runtime.rng,
-            runtime.new_mix(before, as_reply=True),
-            self.template,
-        )
+        mix = self.engine.new_mix(before, as_reply=True)
+        return Reply(self.session, self.engine.tokenizer, ids, sampling, self.rng, mix, self.template)
 
     def _best(self, turn: Turn, ids: Sequence[int]) -> str:
         """Of the replies that the model and the bank have, the one that fits best."""
-        runtime, sampling = self.runtime, self.sampling
+        engine, sampling = self.engine, self.sampling
 
         def draw(number: int, prompt: Sequence[int], before: Sequence[int]) -> tuple[str, float]:
             cooled = replace(sampling, temperature=sampling.temperature * (COOL if number == 0 else 1))
             drawn = self._draw(cooled, prompt, before)
-            text = "".join(drawn)
-            turn.tokens += len(drawn.tokens)
-            return text, reply_worth(runtime.meaning, turn.text, text, drawn.mean_log_probability)
+            try:
+                text = "".join(drawn)
+            finally:
+                turn.tokens += len(drawn.tokens)
+            return text, reply_worth(engine.meaning, turn.text, text, drawn.mean_log_probability)
 
-        others = [(text, reply_worth(runtime.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others]
+        others = [(text, reply_worth(engine.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others]
         most = 1 if sampling.temperature == 0 else DRAWN
-        text, worth = best_reply(draw, runtime.session, ids, enough=ENOUGH, others=others, most=most)
+        text, worth = best_reply(draw, self.session, ids, enough=ENOUGH, others=others, most=most)
         if worth < POOR:
             text = nothing_to_say(turn.text, learns=self.learn)
-        self._unread = [ids[-1], *runtime.tokenizer.encode(self.template.answer(text))]
+        self._unread = [ids[-1], *engine.tokenizer.encode(self.template.answer(text))]
         return text
 
     def _tell(self, turn: Turn, kind: str, text: str, parent: int | None = None) -> Job:
         # What is in the log is learned, whenever the person has had enough.
-        with held_back():
-            entry = self.runtime.adaptation.tell(kind, text, conversation=self.conversation, parent=parent)
+        engine = self.engine
+        with held_back(), engine.telling:
+            if self._number is None:
+                self._number = engine.profile.conversation() if engine.profile else 0
+            entry = engine.adaptation.tell(kind, text, conversation=self._number, parent=parent)
             turn.entry_ids.append(entry.id)
-            return self.runtime.worker.learn(entry, report=kind == CHAT)
+            return engine.worker.learn(entry, report=kind == CHAT)
 
     def _last(self) -> Turn:
         self._must_learn()
@@ -249,7 +249,7 @@ class Chat:
         if not match.strip():
             raise InputError("say which words to forget: /forget WORDS")
         wanted = match.strip().casefold()
-        ids = [entry.id for entry in self.runtime.adaptation.entries if wanted in entry.text.casefold()]
+        ids = [entry.id for entry in self.engine.adaptation.entries if wanted in entry.text.casefold()]
         removed = self._remove(ids) if ids else []
         known = [wanted in t.text.casefold() or bool(set(t.entry_ids) & set(removed)) for t in self._said]
         if any(known):
@@ -264,7 +264,7 @@ class Chat:
         return removed
 
     def _remove(self, ids: list[int]) -> list[int]:
-        adaptation, worker = self.runtime.adaptation, self.runtime.worker
+        adaptation, worker = self.engine.adaptation, self.engine.worker
         try:
             removed: list[int] = worker.call(lambda _: adaptation.remove(ids)).result()
         finally:
@@ -298,7 +298,7 @@ class Chat:
         """Ends the session: consolidates what was told, and keeps the weights."""
         if not self.learn:
             return
-        adaptation, worker = self.runtime.adaptation, self.runtime.worker
+        adaptation, worker = self.engine.adaptation, self.engine.worker
         try:
             worker.call(lambda _: adaptation.consolidate()).result()
         finally:

@@ -1,0 +1,120 @@
+"""One session, and so one set of matrices, for many dialogues."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from edgelm.engine.session import Session, Snapshot
+
+Array = np.ndarray
+
+
+class SharedSession:
+    """A session that dialogues use in turns, each from its own state.
+
+    The state of a dialogue stays in the session until another one runs; only then is it copied out, so that a single
+    dialogue pays nothing. Dialogues may run in several threads: a lock is held while one of them runs.
+
+    Parameters
+    ----------
+    session : Session
+        Whoever shares it runs it no more but through ``dialogue``.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._holder: weakref.ref[DialogueSession] | None = None
+
+    def dialogue(self) -> DialogueSession:
+        """A session of its own, from an empty state."""
+        return DialogueSession(self)
+
+    def reset(self, dialogue: DialogueSession) -> None:
+        """Empties the state of a dialogue, wherever it is."""
+        with self._lock:
+            if self._holder is not None and self._holder() is dialogue:
+                self._session.reset()
+            dialogue.put_aside(None)
+
+    @contextmanager
+    def held_by(self, dialogue: DialogueSession) -> Iterator[Session]:
+        """The session in the state of a dialogue; what becomes of the state is kept for it."""
+        with self._lock:
+            holder = None if self._holder is None else self._holder()
+            if holder is not dialogue:
+                if holder is not None:
+                    holder.put_aside(self._session.snapshot())
+                # Until the dialogue's state is in the session, nobody holds it: an interrupt may come in between.
+                self._holder = None
+                state = dialogue.state
+                if state is None:
+                    self._session.reset()
+                else:
+                    self._session.restore(state)
+                self._holder = weakref.ref(dialogue)
+                dialogue.put_aside(None)
+            yield self._session
+
+
+class DialogueSession(Session):
+    """What one dialogue sees of a shared session: a session with a state of its own.
+
+    Parameters
+    ----------
+    shared : SharedSession
+
+    Attributes
+    ----------
+    state : Snapshot or None
+        The state while another dialogue runs; None where it is empty, or in the session.
+    """
+
+    def __init__(self, shared: SharedSession) -> None:
+        self._shared = shared
+        self.state: Snapshot | None = None
+
+    def put_aside(self, state: Snapshot | None) -> None:
+        """Keeps the state, which the shared session is about to lose, or drops that which it has got."""
+        self.state = state
+
+    @property
+    def vocab_size(self) -> int:
+        """V, logits of a position."""
+        return self._shared._session.vocab_size
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state, whatever the position."""
+        return self._shared._session.state_bytes
+
+    def run(self, ids: Array, first_logit: int | None = None) -> Array:
+        """Feeds ids [T]; returns logits [N,V] of the positions from ``first_logit`` (default: the last)."""
+        with self._shared.held_by(self) as session:
+            logits = session.run(ids, first_logit)
+            # Those of a single token would be overwritten by the next run, of whatever dialogue.
+            return logits.copy() if len(ids) == 1 else logits
+
+    def observe(self, ids: Array) -> tuple[Array, Array]:
+        """Feeds ids [T]; returns all logits [T,V] and the router's activations [L,T,M], before the cap."""
+        with self._shared.held_by(self) as session:
+            return session.observe(ids)
+
+    def reset(self) -> None:
+        """Forgets everything that was fed."""
+        self._shared.reset(self)
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the state."""
+        with self._shared.held_by(self) as session:
+            return session.snapshot()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Returns to a state that ``snapshot`` gave."""
+        with self._shared.held_by(self) as session:
+            session.restore(snapshot)
