@@ -30,6 +30,7 @@ from edgelm.errors import InputError
 from edgelm.heat import Heat
 from edgelm.interrupt import held_back
 from edgelm.learn.adaptation import Adaptation
+from edgelm.learn.events import OnEvent, Reporter
 from edgelm.learn.transfer import export_change
 from edgelm.learn.worker import Worker
 from edgelm.log.entry import CHAT, PAIRED, TEXT
@@ -122,6 +123,7 @@ class Engine:
         idle_seconds: float | None = None, fixed: bool = False,
     ) -> None:  # fmt: skip
         self.options = options
+        self._reporter = Reporter()
         needed = hub.memory_needed(options.model, models_dir())
         ports.check_memory(needed, options.model or hub.DEFAULT, ports.detect())
         self.model = hub.load(options.model, models_dir())
@@ -146,10 +148,23 @@ class Engine:
             folder = options.profiles or profiles_dir()
             self.profile = Profile(folder, options.profile, self.model, writable=writable, any_base=any_base)
         try:
-            self.adaptation = Adaptation(self.model, self.profile, learn or LearnConfig(), time.time)
+            self.adaptation = Adaptation(self.model, self.profile, learn or LearnConfig(), time.time, self._reporter)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def on_event(self) -> OnEvent:
+        """What is told of segments learned, checks of the guardrail, consolidations and entries forgotten.
+
+        See ``edgelm.learn.events``. It is called in the thread that learns, and must not raise.
+        """
+        return self._reporter.listener
+
+    @on_event.setter
+    def on_event(self, listener: OnEvent) -> None:
+        """Tells another, and the one before no more."""
+        self._reporter.listener = listener
 
     @cached_property
     def _shared(self) -> SharedSession:

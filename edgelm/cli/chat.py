@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import click
 
+from edgelm.cli.events import noting
 from edgelm.cli.options import Common, catch_up, common
 from edgelm.cli.terminal import plain, unfiltered
 from edgelm.config import LearnConfig, SampleConfig
@@ -77,6 +78,7 @@ def chat(
             raise click.UsageError("--peer names the profile itself: leave --profile out")
         options = replace(options, profile=_profile_of_peer())
     with Engine(options, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS, fixed=no_learn) as engine:
+        engine.on_event = noting(common, wanted=not in_terminal)
         talk = Conversation(engine, sampling, learn=not no_learn, system=system, patient=not in_terminal)
         if in_terminal:
             _in_terminal(talk, common)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgelm.cli.events import noting
 from edgelm.cli.options import Common, catch_up, common, progress_bar
 from edgelm.config import LearnConfig
 from edgelm.measure.score import Score, progressive_score, score_text
@@ -49,6 +50,8 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
     if secrets_skipped:
         common.note(f"{secrets_skipped} lines look like secrets and are not learned", always=True)
     with Engine(common.options, writable=True) as engine:
+        # Where a bar is drawn, remarks would tear it.
+        engine.on_event = noting(common, wanted=common.json or not sys.stderr.isatty())
 
         def bits(text: str) -> float | None:
             if not text.strip():

@@ -25,6 +25,7 @@ import numpy as np
 from edgelm.config import LearnConfig
 from edgelm.errors import ProfileError
 from edgelm.interrupt import held_back
+from edgelm.learn.events import Forgotten, OnEvent, ignore
 from edgelm.log.change import GATES, WATCH, apply_change, digest, misfit
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, PAIRED, UNLOGGED, Entry
 from edgelm.log.profile import Profile
@@ -56,6 +57,8 @@ class Adaptation:
     config : LearnConfig
     clock : callable
         Returns seconds since 1970, the time of an entry.
+    on_event : callable
+        Told of what happens to weights and memory (``edgelm.learn.events``).
 
     Attributes
     ----------
@@ -68,7 +71,11 @@ class Adaptation:
         The profile's weights are damaged and cannot be replayed, or do not fit the model.
     """
 
-    def __init__(self, model: Model, profile: Profile | None, config: LearnConfig, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, model: Model, profile: Profile | None, config: LearnConfig, clock: Callable[[], float],
+        on_event: OnEvent = ignore,
+    ) -> None:  # fmt: skip
+        self._on_event = on_event
         self.model, self.profile, self.config, self.guard = model, profile, config, model.guard
         self.clock = clock
         self._order = threading.Lock()
@@ -174,7 +181,9 @@ class Adaptation:
                 # One that was broken off may be complete without what was forgotten since.
                 complete = entry.amount is None or entry.amount >= self.config.rounds * len(recent)
                 recent = [] if complete else recent
-        return Replay(self.model, weights, self.base, memory, self.config, guard, recent=recent, watch=self._watch)
+        replay = Replay(self.model, weights, self.base, memory, self.config, guard, recent=recent, watch=self._watch)
+        replay.on_event = self._on_event
+        return replay
 
     def before(self, entry: Entry) -> str:
         """The words that an answer answers; empty for an entry that is no answer."""
@@ -339,13 +348,15 @@ class Adaptation:
             There is no such entry, or something learned later cannot be replayed.
         """
         assert self.profile is not None
-        known = len(self.entries)
+        known = [entry.id for entry in self.entries]
         try:
             return self.profile.remove(ids)
         finally:
             # What is out of the log leaves the weights too, even if some file could not be tidied.
-            if len(self.entries) != known:
+            if len(self.entries) != len(known):
                 self.load_checkpoint()
+                left = {entry.id for entry in self.entries}
+                self._on_event(Forgotten(tuple(i for i in known if i not in left)))
 
     def rebase(self) -> None:
         """Makes the profile one of this model, whatever model it was learned on; ``catch_up`` is to follow."""

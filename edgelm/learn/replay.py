@@ -27,6 +27,7 @@ import numpy as np
 from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
 from edgelm.learn.documents import entry_ids
+from edgelm.learn.events import Consolidated, GuardrailChecked, OnEvent, SegmentLearned, ignore
 from edgelm.learn.guardrail import Guardrail
 from edgelm.learn.learner import Learner, OnSegment
 from edgelm.log.change import GATES, WATCH, apply_change, digest, pack_change
@@ -85,6 +86,8 @@ class Replay:
 
     Attributes
     ----------
+    on_event : callable
+        Told of segments, checks and consolidations (``edgelm.learn.events``); nobody is, until it is set.
     recent : list of (Entry, str)
         What the next consolidation repeats.
     changed_since_checkpoint : bool
@@ -100,6 +103,7 @@ class Replay:
         self.model, self.base, self.memory, self.config = model, base, memory, config
         self.adapted: Weights = {name: np.asarray(weights[name]) for name in base}
         self._guard = guard
+        self.on_event: OnEvent = ignore
         self.learner = Learner(model.config, weights, base, model.grad_rms, config, guard)
         self.guardrail = Guardrail(model.config, model.tokenizer, weights, base, config)
         self._rehearsal = document_ids(model.tokenizer.encode_document_lines(rehearsal_text()))
@@ -179,6 +183,7 @@ class Replay:
         rng = np.random.default_rng(list(hashlib.sha256(words.encode()).digest()))
         for step in range(config.rounds * len(told)):
             if step == amount or (amount is None and should_stop()):
+                self.on_event(Consolidated(len(told), step, complete=False))
                 return step
             i = step % len(told)
             if step >= len(told) and learner.score(told[i]).mean() <= held[i]:
@@ -188,6 +193,7 @@ class Replay:
                 sample = self._rehearsal[int(rng.integers(len(self._rehearsal)))]
                 self._learn_weights(np.array(sample[: config.segment + 1]))
         self.recent = []
+        self.on_event(Consolidated(len(told), config.rounds * len(told), complete=True))
         return None
 
     def round_to_checkpoint(self) -> Weights:
@@ -286,6 +292,8 @@ class Replay:
             nonlocal done
             after_segment(start, losses)
             done += len(losses)
+            awake = int(np.count_nonzero(self.learner.network.awake))
+            self.on_event(SegmentLearned(len(losses), float(losses.mean()), awake))
             self._segments += 1
             if self._segments >= self.config.gate_segments:
                 self._check()
@@ -295,6 +303,7 @@ class Replay:
             return self.learner.learn(ids, count).astype(np.float64)
         except DivergenceError as exc:
             self._restore_good_point(str(exc))
+            self.on_event(GuardrailChecked(float("inf"), "restored"))
             uniform = np.full(len(ids) - 1, np.log(self.model.config.vocab_size))
             if done < len(uniform):
                 after_segment(done, uniform[done:])
@@ -317,14 +326,17 @@ class Replay:
             if not excess < limit:
                 self._restore_good_point(f"general text became {excess:.1%} worse")
                 self._shrink_change(limit)
+                self.on_event(GuardrailChecked(float(excess), "restored"))
                 return
         # Excerpts differ, so what pulls the weights towards the base is an average over the last few checks.
         self._mean_excess += (excess - self._mean_excess) / 2
-        if self._mean_excess > draw:
+        too_much = self._mean_excess > draw
+        if too_much:
             kept = np.float32(max(0.5, (draw / self._mean_excess) ** 0.5))
             self._pull_to_base(1 - kept)
             self._mean_excess *= float(kept) ** 2
         self._save_good_point()
+        self.on_event(GuardrailChecked(float(excess), "pulled" if too_much else "kept"))
 
     def _pull_to_base(self, share: np.float32) -> None:
         """Moves the weights this share of the way to the base, in place."""

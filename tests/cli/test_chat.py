@@ -148,3 +148,11 @@ def test_all_commands_through_a_pipe(cli: Cli) -> None:
 def test_a_peer_is_at_the_end_of_a_socket_alone(cli: Cli, args: list[str], home: Path) -> None:
     assert "--peer" in assert_one_line(cli("chat", *args, input="Hello\n"), code=len(args) // 2 + 1)
     assert not home.exists()
+
+
+def test_what_happens_to_the_weights_is_told_to_whoever_asks(cli: Cli) -> None:
+    args = ["chat", "--max-tokens", "4", "--seed", "1"]
+    told = cli(*args, "--verbose", "--json", input="The ferry waits in the fog.\n")
+    assert "learned a segment: " in told.stderr and "repeated what was told: 1 entries" in told.stderr
+    assert len(told.json_lines) == 1
+    assert "segment" not in cli(*args, input="The baker brings rolls.\n").stderr
