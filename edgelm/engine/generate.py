@@ -119,9 +119,10 @@ class Reply(Iterator[str]):
 
     Parameters
     ----------
-    session, prompt_ids, config, rng, mix
-        As of ``Generation``.
+    session : Session
     tokenizer : Tokenizer
+    prompt_ids, config, rng, mix
+        As of ``Generation``.
     template : Template
 
     Attributes
