@@ -40,7 +40,7 @@ def test_a_row_for_each_head_of_each_layer(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_log_of_a_run_holds_them(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
-    from tools.pretrain.train import Log
+    from tools.pretrain.log import Log
 
     trainer = make_trainer(tmp_path)
     with Log(trainer) as log:

@@ -33,8 +33,9 @@ from edgelm.model.packing import pack
 from tools.pretrain.cores import make_shards
 from tools.pretrain.corpus import read_mixture
 from tools.pretrain.data import TOKEN_BYTES, Streams, StreamsAhead
+from tools.pretrain.log import Log
 from tools.pretrain.parallel import Group
-from tools.pretrain.train import Log, Plan, Trainer
+from tools.pretrain.train import Plan, Trainer
 
 PART_BYTES = 15_000_000
 """A file of weights is no larger."""
@@ -153,7 +154,7 @@ def main() -> None:
         torch.set_float32_matmul_precision("high")
     trainer = make_trainer(args.preset, args.seconds, args)
     if not train(trainer, args):
-        left = args.seconds - trainer.seconds
+        left = max(1.0, args.seconds - trainer.seconds)  # a run of no length would never be over
         trainer.streams.close()
         del trainer
         torch._dynamo.reset()
