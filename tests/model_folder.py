@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from edgelm.model.config import ModelConfig
 from edgelm.model.hub import FILES, write_model
 from edgelm.model.packing import pack
 from edgelm.model.weights import random_weights, shapes
+from tests.tiny import tiny_config
 from tools.pretrain.tokenizer import train
 
 TEXT = """\
@@ -32,12 +32,12 @@ good neighbour: it is loud at night, but it never borrows anything.
 
 
 def write_tiny_model(
-    folder: Path, seed: int = 0, name: str = "tiny", vocab_size: int = 300, block_size: int = 32
+    folder: Path, seed: int = 0, name: str = "tiny", vocab_size: int = 300, block_size: int = 32, mixer: str = "mcsd_g"
 ) -> Path:
     """Writes a model with random weights and a tokenizer of its own; returns its folder."""
     tokenizer = train(iter([TEXT]), vocab_size)
-    config = ModelConfig.flat(
-        vocab_size=len(json.loads(tokenizer)["model"]["vocab"]), d_model=32, n_layers=2, n_heads=2, key_dim=8,
+    config = tiny_config(
+        mixer, vocab_size=len(json.loads(tokenizer)["model"]["vocab"]), d_model=32, n_layers=2, n_heads=2, key_dim=8,
         value_dim=8, slope_dim=16, n_channels=4, n_blocks=4, block_size=block_size, max_awake=2, shared_size=32,
     )  # fmt: skip
     weights = random_weights(config, np.random.default_rng(seed))

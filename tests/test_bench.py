@@ -25,7 +25,7 @@ from edgelm.model.config import ModelConfig
 from edgelm.model.weights import random_weights, shapes
 from edgelm.ports import cpu_name
 from edgelm.runtime import Engine, EngineOptions
-from tests.tiny import tiny_config
+from tests.tiny import MIXERS, tiny_config
 
 PACKABLE = ModelConfig.flat(
     vocab_size=100, d_model=32, n_layers=2, n_heads=2, key_dim=4, value_dim=16, slope_dim=32, n_channels=4,
@@ -66,7 +66,7 @@ def test_fewer_blocks_are_fewer_bytes() -> None:
     assert sizes[0] < sizes[1] < sizes[2]
 
 
-@pytest.mark.parametrize("config", [PACKABLE, tiny_config("mcsd_g"), tiny_config("mcsd")])
+@pytest.mark.parametrize("config", [PACKABLE, *map(tiny_config, MIXERS)])
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_weight_bytes_are_those_of_the_graph(config: ModelConfig, precision: str) -> None:
     found: Counter[str] = Counter()
@@ -85,7 +85,7 @@ def test_weight_bytes_are_those_of_the_graph(config: ModelConfig, precision: str
     assert weight_bytes(config) == {name: 4 * int(np.prod(declared[name])) for name in shapes(config)}
 
 
-@pytest.mark.parametrize("config", [PACKABLE, tiny_config("mcsd_g"), tiny_config("mcsd")])
+@pytest.mark.parametrize("config", [PACKABLE, *map(tiny_config, MIXERS)])
 @pytest.mark.parametrize("precision", ["none", "int8", "int4"])
 def test_the_narrow_graph_has_the_same_nodes(config: ModelConfig, precision: str) -> None:
     tiny = narrow(config, PRECISIONS[precision])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
+from edgelm.cells.retention.paper import Retention
 from edgelm.model.config import ModelConfig
 from edgelm.model.weights import Weights, random_weights
 
-MIXERS = ("mcsd_g", "mcsd")
+MIXERS = ("mcsd_g", "mcsd", "retention")
 
 
 def tiny_config(mixer: str = "mcsd_g", **changes: Any) -> ModelConfig:
@@ -20,7 +22,12 @@ def tiny_config(mixer: str = "mcsd_g", **changes: Any) -> ModelConfig:
     }  # fmt: skip
     if mixer == "mcsd":  # its channels share the features of both sections and the width
         sizes |= {"slope_dim": 4, "n_channels": 4}
-    return ModelConfig.flat(**{**sizes, "mixer": mixer, **changes})
+    sizes |= changes
+    if mixer != "retention":
+        return ModelConfig.flat(**sizes, mixer=mixer)
+    config = ModelConfig.flat(**sizes)
+    heads = {name: sizes[name] for name in ("n_heads", "key_dim", "value_dim")}
+    return dataclasses.replace(config, mixer=Retention(config.d_model, config.norm_eps, **heads))
 
 
 def random_model(

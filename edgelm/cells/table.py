@@ -9,8 +9,9 @@ from edgelm.cells.block_ffn.paper import BlockFfn
 from edgelm.cells.cell import Cell
 from edgelm.cells.gated_delta.paper import GatedDelta
 from edgelm.cells.published.paper import Published
+from edgelm.cells.retention.paper import Retention
 
-CELLS: dict[str, type[Cell]] = {kind.KIND: kind for kind in (GatedDelta, Published, BlockFfn)}
+CELLS: dict[str, type[Cell]] = {kind.KIND: kind for kind in (GatedDelta, Published, Retention, BlockFfn)}
 
 
 def passes_of(cell: Cell) -> ModuleType:

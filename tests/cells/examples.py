@@ -10,12 +10,14 @@ from edgelm.cells.table import CELLS
 SIZES: dict[str, dict[str, Any]] = {
     "gated_delta": {"n_heads": 2, "key_dim": 3, "value_dim": 4, "slope_dim": 6, "n_channels": 3},
     "published": {"n_heads": 2, "value_dim": 4, "slope_dim": 4, "n_channels": 4},
+    "retention": {"n_heads": 3, "key_dim": 5, "value_dim": 7},
     "block_ffn": {"n_blocks": 5, "block_size": 3, "max_awake": 2, "shared_size": 5},
 }
 """Sizes of a part of width 12: odd, where they may be odd."""
 EVEN: dict[str, dict[str, Any]] = {
     "gated_delta": {"n_heads": 2, "key_dim": 16, "value_dim": 16, "slope_dim": 32, "n_channels": 4},
     "published": {"n_heads": 2, "value_dim": 16, "slope_dim": 32, "n_channels": 4},
+    "retention": {"n_heads": 2, "key_dim": 16, "value_dim": 32},
     "block_ffn": {"n_blocks": 5, "block_size": 32, "max_awake": 2, "shared_size": 32},
 }
 """Sizes of a part of width 64 whose matrices divide into runs of 32."""

@@ -21,7 +21,7 @@ DENSE = ("embed", ".w_in", ".w_out", ".router", ".w1", ".w2", ".shared_w1", ".sh
 """Matrices whose gradients are computed when wanted."""
 
 
-@pytest.mark.parametrize(("mixer", "seed"), [("mcsd_g", 10), ("mcsd", 9)])
+@pytest.mark.parametrize(("mixer", "seed"), [("mcsd_g", 10), ("mcsd", 9), ("retention", 7)])
 def test_every_element_of_every_gradient(mixer: str, seed: int) -> None:
     config, weights = random_model(mixer, seed, np.float64)
     before, inputs, targets = (random_ids(config, n, i) for i, n in enumerate((5, STEPS, STEPS), 1))

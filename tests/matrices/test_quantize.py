@@ -132,7 +132,7 @@ def test_a_graph_computes_with_what_it_holds(
 ) -> None:
     monkeypatch.setattr(weighted, "ACCURACY_LEVEL", 1)
     precision = Precision(matrices, embed)
-    config, weights = random_model(mixer, **EVEN)
+    config, weights = random_model(mixer, 5, **EVEN)
     ids = random_ids(config, 60)
     graph = build_graph(config, weights, precision)
     expected = OrtSession(build_graph(config), _as_computed(weights, precision)).run(ids, 0)

@@ -159,7 +159,7 @@ def test_integers_of_any_file(name: str) -> None:
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("max_awake", [2, 5])
 def test_int8_graph_is_close_to_the_reference(mixer: str, max_awake: int) -> None:
-    config, weights = random_model(mixer, **EVEN, max_awake=max_awake)
+    config, weights = random_model(mixer, 5, **EVEN, max_awake=max_awake)
     weights = unpack(pack(weights))
     ids = random_ids(config, 60)
     expected, _, _ = forward(ids, weights, empty_state(config), config)

@@ -217,20 +217,20 @@ def test_tool_trains_scores_and_continues(
         encoding="utf-8",
     )
     options += ["--pairs", str(pairs)]
-    for variants in (["transformer"], ["transformer", "mcsd-g"]):
+    for variants in (["transformer"], ["transformer", "mcsd-g", "retention"]):
         arguments = [shards, tokenizer_file, tmp_path / "out", text, *options, "--seeds", "0", "--variants", *variants]
         monkeypatch.setattr(sys, "argv", ["run", *map(str, arguments)])
         with kept_signals():
             tool.main()
     rows = tool.read_rows(tmp_path / "out")
-    assert [row["variant"] for row in rows] == ["transformer", "mcsd-g"]
+    assert [row["variant"] for row in rows] == ["transformer", "mcsd-g", "retention"]
     assert all(0 < row["texts"]["text"] < 9 and 0 <= row["first_of_20"] <= 1 for row in rows)
-    assert rows[0]["keys"] is None and 1 <= rows[1]["keys"]["key_rank"] <= 8
+    assert rows[0]["keys"] is rows[2]["keys"] is None and 1 <= rows[1]["keys"]["key_rank"] <= 8
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["run", "--table", str(tmp_path / "out")])
     tool.main()
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 4
+    assert len(printed) == 5
     best = min(rows, key=lambda row: row["bits_per_byte"])
     assert VARIANTS[best["variant"]].title in printed[2]
     assert json.loads((tmp_path / "out" / "rows.jsonl").read_text().splitlines()[0])["seed"] == 0

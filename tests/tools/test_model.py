@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgelm.cells.retention.paper import Retention  # noqa: E402
 from edgelm.model import reference  # noqa: E402
 from edgelm.model.config import PRESETS, ModelConfig  # noqa: E402
 from edgelm.model.state import State, empty_state, part_of, shared_part  # noqa: E402
@@ -23,6 +25,7 @@ TINY = {
     "gated_delta": ModelConfig.flat(23, 12, 2, 2, 3, 4, 6, 5, 3, 2, 5, n_channels=3),
     "published": ModelConfig.flat(23, 12, 2, 2, 3, 4, 4, 5, 3, 2, 5, n_channels=4, mixer="mcsd"),
 }
+TINY["retention"] = dataclasses.replace(TINY["gated_delta"], mixer=Retention(12, 1e-5, 2, 3, 4))
 STEPS = 70
 
 pytestmark = [
@@ -78,7 +81,7 @@ def state_of_layer(state: State, layer: int) -> dict[str, np.ndarray]:
     own, counts = part_of(state, f"layers.{layer}.mixer."), shared_part(state)
     sums = [own.pop(name) for name in counts]
     norms = [np.broadcast_to(count, array.shape) for count, array in zip(counts.values(), sums, strict=True)]
-    joined = {"slope": sums, "norm": norms}
+    joined = {"slope": sums, "norm": norms} if counts else {}
     return {name: array[0] for name, array in own.items()} | {
         name: np.concatenate([array.reshape(-1) for array in arrays]) for name, arrays in joined.items()
     }
@@ -98,14 +101,15 @@ def test_parameters_are_those_of_the_table(config: ModelConfig) -> None:
 
 def test_logits_and_states_equal_the_reference(config: ModelConfig) -> None:
     made, weights = twin(config)
+    judge = {name: array.astype(np.float64) for name, array in weights.items()}
     ids = rows_of_documents(config)
     logits, states = all_logits(made), segments(made, ids)[1]
     for row, row_ids in enumerate(ids):
         expected = []
         for document in np.split(row_ids, np.flatnonzero(row_ids == DOC_ID)):
-            state = empty_state(config)
+            state = empty_state(config, np.float64)
             if len(document):
-                part, state, _ = reference.forward(document, weights, state, config)
+                part, state, _ = reference.forward(document, judge, state, config)
                 expected.append(part)
         assert_close(logits[row], np.concatenate(expected), 1e-5)
         for layer, after in enumerate(states):

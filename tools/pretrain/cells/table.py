@@ -8,11 +8,13 @@ from edgelm.cells.block_ffn.paper import BlockFfn
 from edgelm.cells.cell import Cell
 from edgelm.cells.gated_delta.paper import GatedDelta
 from edgelm.cells.published.paper import Published
-from tools.pretrain.cells import block_ffn, gated_delta, published
+from edgelm.cells.retention.paper import Retention
+from tools.pretrain.cells import block_ffn, gated_delta, published, retention
 
 TWINS: dict[str, type[nn.Module]] = {
     GatedDelta.KIND: gated_delta.Twin,
     Published.KIND: published.Twin,
+    Retention.KIND: retention.Twin,
     BlockFfn.KIND: block_ffn.Twin,
 }
 

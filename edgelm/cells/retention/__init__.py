@@ -1,0 +1,1 @@
+"""Multi-scale retention: a matrix memory per head that fades at a fixed rate."""
