@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
-from edgelm.model.hub import FILES, write_model
+from edgelm.model import tensorfile
+from edgelm.model.hub import FILES, WEIGHTS, write_model
 from edgelm.model.packing import pack
 from edgelm.model.weights import random_weights, shapes
 from tests.tiny import tiny_config
@@ -45,10 +46,28 @@ def write_tiny_model(
     weights["embed"] *= np.float32(0.2)
     files = {
         "tokenizer.json": tokenizer.encode(),
-        "weights.safetensors": save(pack(weights)),
+        "weights.safetensors": tensorfile.to_bytes(pack(weights)),
         "learning.safetensors": save({tensor: np.ones(1, np.float32) for tensor in shapes(config)}),
     }
     write_model(folder, name, config, files, {})
+    return folder
+
+
+def make_format_1(folder: Path) -> Path:
+    """Makes a model folder what the first format of model files would have it, in place; returns it."""
+    tensors = load((folder / WEIGHTS).read_bytes())
+    names = [name for name in tensors if not name.startswith(tensorfile.PADDING)]
+    old = {name: tensors[name] for name in names}
+    for name in names:
+        plain, _, part = name.rpartition(".")
+        if part in ("q", "scale") and plain + ".zero" not in tensors:
+            old[name] = (old[name] ^ np.uint8(128)).view(np.int8) if part == "q" else old[name].astype(np.float16)
+    (folder / WEIGHTS).write_bytes(save(old))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
+    flat = {key: value for key, value in config.items() if key not in ("mixer", "ffn")}
+    flat |= config["mixer"] | config["ffn"] | {"mixer": "mcsd_g"}
+    edit_manifest(folder, format=1, config={key: value for key, value in flat.items() if key != "kind"})
+    sign(folder)
     return folder
 
 

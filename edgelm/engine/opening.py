@@ -51,12 +51,14 @@ def open_session(model: Model, threads: int = 1, precision: str | None = None, *
         model.answers_in_float32 = True
         return OrtSession(build_graph(config), model.weights, threads, model.guard)
     blocks, frozen = IntegerBlocks(model), _frozen(model)
+    # The float32 of the others is there for whoever learns, once somebody does.
+    names = [name for name in adaptable_names(config) if name + ".q" not in blocks.arrays]
     if not fixed:
         graph = build_graph(config, None, PRECISIONS["int8"], frozen)
-        return OrtSession(graph, model.adaptable | blocks.arrays, threads, model.guard, frozen, blocks.refresh)
+        learned = {name: model.learning(name) for name in names}
+        return OrtSession(graph, learned | blocks.arrays, threads, model.guard, frozen, blocks.refresh)
     blocks.refresh()
-    learned = {name: model.now(name) for name in adaptable_names(model.config) if name + ".q" not in blocks.arrays}
-    frozen |= learned | blocks.arrays
+    frozen |= {name: model.now(name) for name in names} | blocks.arrays
     return OrtSession(build_graph(config, None, PRECISIONS["int8"], frozen), {}, threads, frozen=frozen)
 
 
@@ -93,12 +95,11 @@ class IntegerBlocks:
         self._seen = np.zeros_like(model.guard.versions)
         self._names = block_names(model.config)
         self.arrays: Weights = {}
-        for name in self._names:
-            if not tensors(model.config)[name].divides:
-                continue
-            # Not a view of what the file gave: it is changed here.
-            q, scale = integers(model.packed, name, blocks=True)
-            self.arrays |= {name + ".q": q.copy(), name + ".scale": scale}
+        divided = [name for name in self._names if tensors(model.config)[name].divides]
+        packed = model.private(divided)
+        for name in divided:
+            q, scale = integers(packed, name, blocks=True)
+            self.arrays |= {name + ".q": q, name + ".scale": scale}
 
     def refresh(self) -> None:
         """Makes the integers of all blocks that were written since the last call; the guard is to be held."""
@@ -110,7 +111,7 @@ class IntegerBlocks:
         from edgelm.kernels.integers import quantize_blocks
 
         for name, used in zip(self._names, stale, strict=True):
-            weight, q, scale = self._model.adaptable[name], self.arrays[name + ".q"], self.arrays[name + ".scale"]
+            weight, q, scale = self._model.learning(name), self.arrays[name + ".q"], self.arrays[name + ".scale"]
             n = len(weight)
             quantize_blocks(weight.reshape(n, -1, BLOCK), used, q.reshape(n, -1, BLOCK), scale.reshape(n, -1))
         np.copyto(self._seen, versions)

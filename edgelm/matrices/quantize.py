@@ -112,12 +112,6 @@ def to_int8(array: Array) -> tuple[Array, Array]:
     return q.reshape(array.shape), scale
 
 
-def from_int8(q: Array, scale: Array) -> Array:
-    """The inverse of ``to_int8``, float32."""
-    runs = q.reshape(*scale.shape, BLOCK).astype(np.float32) * scale.astype(np.float32)[..., None]
-    return runs.reshape(q.shape)
-
-
 def _ternary(runs: Array) -> tuple[Array, Array]:
     """q 1 .. 3 around 2, and scales.
 

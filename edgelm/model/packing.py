@@ -1,18 +1,19 @@
 """The tensors of a model file: matrices as small integers, the rest float32.
 
-int8: ``NAME.q`` and ``NAME.scale``; int4: also ``NAME.zero``. The axis that a product sums over comes last, and runs
-of 32 numbers along it share a scale (``edgelm/matrices/quantize.py``).
+int8: ``NAME.q``, uint8 around 128, and ``NAME.scale``, float32, as whoever computes reads them; int4: also
+``NAME.zero``, and scales of float16. The axis that a product sums over comes last, and runs of 32 numbers along it
+share a scale (``edgelm/matrices/quantize.py``). In files of format 1 int8 was signed and its scales were float16.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from edgelm.errors import ModelFileError
 from edgelm.matrices.matrix import Int8, Operand
-from edgelm.matrices.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, from_int8, quantize, to_int8
+from edgelm.matrices.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, quantize, to_int8
 from edgelm.model.config import ModelConfig
 from edgelm.model.weights import Weights, is_quantizable, shapes, sums_over_first
 
@@ -29,7 +30,7 @@ def pack(weights: Weights, precision: Precision = PRECISIONS["int8"]) -> Weights
             continue
         array = np.ascontiguousarray(array.T) if sums_over_first(name) else array
         if kind == "int8":
-            packed[name + ".q"], packed[name + ".scale"] = to_int8(array)
+            packed[name + ".q"], packed[name + ".scale"] = _around_128(*to_int8(array))
         else:
             integers = quantize(array, kind)
             assert integers.zero_point is not None, kind
@@ -38,16 +39,38 @@ def pack(weights: Weights, precision: Precision = PRECISIONS["int8"]) -> Weights
     return packed
 
 
-def shift(packed: Weights) -> None:
-    """Makes the int8 of a model file uint8 around 128, as ONNX Runtime's operators read them, in place."""
-    for name, array in packed.items():
+def _around_128(q: Array, scale: Array) -> tuple[Array, Array]:
+    return q.view(np.uint8) ^ np.uint8(128), scale.astype(np.float32)
+
+
+class Shifted(Mapping[str, Array]):
+    """The tensors of a file of format 1 as those of today: int8 is made uint8 around 128, its scales float32.
+
+    Parameters
+    ----------
+    packed : Mapping
+        The tensors of the file.
+    """
+
+    def __init__(self, packed: Mapping[str, Array]) -> None:
+        self._packed = packed
+
+    def __getitem__(self, name: str) -> Array:
+        array = self._packed[name]
         if array.dtype == np.int8:
-            packed[name] = array.view(np.uint8)
-            packed[name] ^= np.uint8(128)
+            return array.view(np.uint8) ^ np.uint8(128)
+        is_narrow = array.dtype == np.float16 and name.removesuffix(".scale") + ".zero" not in self._packed
+        return array.astype(np.float32) if is_narrow else array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
 
-def unpack(packed: Weights) -> Weights:
-    """float32 tensors of a model file, packed or not, shifted or not."""
+def unpack(packed: Mapping[str, Array]) -> Weights:
+    """float32 tensors of a model file, packed or not."""
     plain = (name.removesuffix(".q") for name in packed if not name.endswith((".scale", ".zero")))
     return {name: unpack_one(packed, name) for name in plain}
 
@@ -65,11 +88,11 @@ def _rows(packed: Mapping[str, Array], name: str) -> Array:
     q, scale, zero_point = packed[name + ".q"], packed[name + ".scale"], packed.get(name + ".zero")
     if zero_point is not None:
         return dequantize(Packed(4, q, scale, zero_point))
-    return from_int8(q if q.dtype == np.int8 else (q ^ np.uint8(128)).view(np.int8), scale)
+    return np.asarray(Int8(q, scale))
 
 
 def integers(packed: Mapping[str, Array], name: str, *, blocks: bool) -> tuple[Array, Array]:
-    """A matrix of a model file as the integers that ONNX Runtime's operators read; of a shifted one a view.
+    """A matrix of a model file as the integers that ONNX Runtime's operators read; of int8 a view.
 
     ``blocks``: it is one of neuron blocks, which one operator takes together.
 
@@ -81,24 +104,27 @@ def integers(packed: Mapping[str, Array], name: str, *, blocks: bool) -> tuple[A
     """
     if name + ".q" in packed and name + ".zero" not in packed:
         q, scale = packed[name + ".q"], packed[name + ".scale"]
-        q = q if q.dtype == np.uint8 else q.view(np.uint8) ^ np.uint8(128)
     else:
         turned = name in packed and sums_over_first(name)
         rows = packed[name] if name in packed else _rows(packed, name)
-        q, scale = to_int8(np.ascontiguousarray(rows.T) if turned else rows)
-        q = q.view(np.uint8) ^ np.uint8(128)
-    return (q if blocks else q.reshape(*scale.shape, BLOCK)), scale.astype(np.float32)
+        q, scale = _around_128(*to_int8(np.ascontiguousarray(rows.T) if turned else rows))
+    return (q if blocks else q.reshape(*scale.shape, BLOCK)), scale
 
 
 def operand(packed: Mapping[str, Array], name: str) -> Operand:
-    """One tensor of a model file for learning: as integers where it is int8, of its own memory; else float32."""
+    """One tensor of a model file for learning: as integers where it is int8, of ``packed``'s memory; else float32."""
     if name + ".q" not in packed or name + ".zero" in packed:
         return unpack_one(packed, name)
-    q, scale = packed[name + ".q"], packed[name + ".scale"]
-    return Int8(q.copy() if q.dtype == np.uint8 else q.view(np.uint8) ^ np.uint8(128), scale.astype(np.float32))
+    return Int8(packed[name + ".q"], packed[name + ".scale"])
 
 
-def check_packed(packed: Weights, config: ModelConfig, source: str) -> None:
+INT8_KINDS = {1: ("int8", "float16"), 2: ("uint8", "float32")}
+"""By the format of a file: what holds the numbers and the scales of an int8 matrix."""
+_LARGEST_SCALE = 65504.0
+"""Of float16, in which an exported graph keeps them."""
+
+
+def check_packed(packed: Mapping[str, Array], config: ModelConfig, source: str, file_format: int = 2) -> None:
     """Raises ``ModelFileError`` unless these are the tensors of a model file for ``config``, all finite."""
     expected = shapes(config)
     found = {name.removesuffix(".q") for name in packed if not name.endswith((".scale", ".zero"))}
@@ -116,20 +142,24 @@ def check_packed(packed: Weights, config: ModelConfig, source: str) -> None:
             if numbers.shape != shape:
                 raise ModelFileError(f"{source}: {name} is {numbers.shape}, expected {shape}; get the model again")
         else:
-            _check_parts(packed, name, shape, source)
+            _check_parts(packed, name, shape, source, INT8_KINDS[file_format])
             numbers = packed[name + ".scale"]
-        if not np.isfinite(numbers).all():
+        largest = float(np.abs(numbers).max(initial=0))  # NaN and infinity show in it
+        if not largest < np.inf:
             raise ModelFileError(f"{source}: {name} holds values that are not finite; get the model again")
-        if name in packed and is_quantizable(name) and np.abs(numbers).max() > 127 * 65504.0:
+        if is_quantizable(name) and largest > (127 * _LARGEST_SCALE if name in packed else _LARGEST_SCALE):
             raise ModelFileError(f"{source}: {name} holds values too large for integers; get the model again")
 
 
-def _check_parts(packed: Weights, name: str, shape: tuple[int, ...], source: str) -> None:
+def _check_parts(
+    packed: Mapping[str, Array], name: str, shape: tuple[int, ...], source: str, int8: tuple[str, str]
+) -> None:
     """Raises ``ModelFileError`` unless numbers, scales and zero points of a packed matrix fit each other."""
     shape = shape[::-1] if sums_over_first(name) else shape
     runs = (*shape[:-1], shape[-1] // BLOCK)
-    parts: dict[str, tuple[str, tuple[int, ...]]] = {".q": ("int8", shape), ".scale": ("float16", runs)}
+    parts: dict[str, tuple[str, tuple[int, ...]]] = {".q": (int8[0], shape), ".scale": (int8[1], runs)}
     if name + ".zero" in packed:
+        parts[".scale"] = ("float16", runs)
         parts[".q"] = ("uint8", (*runs, BLOCK // 2))
         parts[".zero"] = ("uint8", (*runs[:-1], -(-runs[-1] // 2)))
     for end, (dtype, size) in parts.items():

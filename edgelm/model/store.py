@@ -22,6 +22,7 @@ from typing import Any
 from edgelm.errors import ModelFileError
 from edgelm.model import hub, tensorfile
 from edgelm.model.archive import LARGEST, MAX_BYTES, NAMES, check_sizes, chunks_of, save, unpack
+from edgelm.model.conversion import convert
 from edgelm.model.state import state_bytes
 from edgelm.model.weights import count_parameters
 
@@ -119,6 +120,8 @@ class Source:
 def pull(source: Source, pulled: Path, check: Check, name: str | None = None) -> tuple[Path, bool]:
     """Puts a model into the folder ``pulled``, in one step and only if nothing is wrong with it.
 
+    One in an older file format is converted to that of today, and stays the model that it is.
+
     Parameters
     ----------
     source : Source
@@ -143,16 +146,7 @@ def pull(source: Source, pulled: Path, check: Check, name: str | None = None) ->
     if name is not None:
         check_name(name)
     with _room(pulled) as room:
-        staged = room / "model"
-        staged.mkdir()
-        try:
-            _bring(source, room, staged)
-            check_sizes(staged)
-            problems = check(staged)
-        except ModelFileError as exc:
-            problems = [str(exc)]
-        if problems:
-            raise ModelFileError(f"{source.place}: {problems[0].replace(f'{staged}{os.sep}', '')}")
+        staged = _staged(source, room, check)
         manifest = hub.read_manifest(staged)
         name = name or manifest.name
         check_name(name)
@@ -166,6 +160,24 @@ def pull(source: Source, pulled: Path, check: Check, name: str | None = None) ->
         os.replace(staged, target)
         tensorfile.sync_folder(pulled)
     return target, True
+
+
+def _staged(source: Source, room: Path, check: Check) -> Path:
+    """The folder in which the model lies, checked and in the file format of today."""
+    staged, converted = room / "model", room / "converted"
+    staged.mkdir()
+    try:
+        _bring(source, room, staged)
+        check_sizes(staged)
+        problems = check(staged)
+    except ModelFileError as exc:
+        problems = [str(exc)]
+    if problems:
+        raise ModelFileError(f"{source.place}: {problems[0].replace(f'{staged}{os.sep}', '')}")
+    if hub.read_manifest(staged).file_format == hub.FORMAT:
+        return staged
+    convert(staged, converted)
+    return converted
 
 
 @contextmanager
@@ -285,7 +297,8 @@ def _check_same(target: Path, manifest: hub.Manifest) -> None:
         raise ModelFileError(f"a model of this name is here but damaged: {exc}; {advice}") from None
     if problems:
         raise ModelFileError(f"a model of this name is here but damaged: {problems[0]}; {advice}")
-    if (here.sha256, here.digests) != (manifest.sha256, manifest.digests):
+    # The weights are named by the identity, whatever the format of their file is.
+    if here.sha256 != manifest.sha256 or here.digest(hub.SCALES) != manifest.digest(hub.SCALES):
         raise ModelFileError(f"another model is called {target.name!r} here; {advice}")
 
 

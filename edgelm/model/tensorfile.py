@@ -1,7 +1,7 @@
 """Safetensors in and out: checked when read, complete or absent when written.
 
-They are read here, not by the library, which maps the file (one that is cut short while it is used would end the
-process) and takes headers of 100 MB.
+They are read here, not by the library, which takes headers of 100 MB and maps a file without looking at its digest.
+``edgelm.model.mapped`` maps those that were made for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -24,14 +24,44 @@ import numpy as np
 from edgelm.errors import ModelFileError
 
 _KINDS = {"float64": "F64", "float32": "F32", "float16": "F16", "int32": "I32", "int8": "I8", "uint8": "U8"}
-_DTYPES = {kind: np.dtype(name) for name, kind in _KINDS.items()}
+_DTYPES = {kind: np.dtype(name) for name, kind in _KINDS.items()} | {"BF16": np.dtype(np.uint16)}
+"""What the bytes of a kind are read as; the upper half of a float32 (BF16) is widened to one then."""
+ALIGNMENT = 64
+"""Bytes of a cache line, at whose multiples the tensors of a model begin, so that they can be used where they lie."""
+PADDING = "padding."
+"""How the names begin of what fills up to the next multiple: safetensors knows no gaps."""
 MAX_HEADER = 2 << 20
 """Most bytes of the names, kinds and places of the tensors; more would say nothing about any model."""
 _MAX_DIMENSIONS, _MAX_NUMBERS = 8, 1 << 40
 
 
 @dataclass(frozen=True)
-class _Head:
+class Place:
+    """Where a tensor lies.
+
+    Attributes
+    ----------
+    kind : str
+        Of its numbers, as safetensors names it.
+    shape : tuple of int
+    size : int
+        Bytes.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    size: int
+
+    def numbers(self, blob: np.ndarray) -> np.ndarray:
+        """The tensor of its bytes: a view; of BF16 a copy in float32."""
+        array = blob.view(_DTYPES[self.kind]).reshape(self.shape)
+        if self.kind != "BF16":
+            return array
+        return np.left_shift(array, 16, dtype=np.uint32).view(np.float32)
+
+
+@dataclass(frozen=True)
+class Head:
     """What stands before the tensors.
 
     Attributes
@@ -39,12 +69,12 @@ class _Head:
     blob : bytes
         All of it.
     places : dict
-        Kind, shape and bytes of each tensor, in their order; they lie one behind the other.
+        Of each tensor, in their order; they lie one behind the other.
     metadata : dict
     """
 
     blob: bytes
-    places: dict[str, tuple[np.dtype, tuple[int, ...], int]]
+    places: dict[str, Place]
     metadata: dict[str, str]
 
 
@@ -62,17 +92,17 @@ def read(path: Path, sha256: str | None = None) -> tuple[dict[str, np.ndarray], 
     ModelFileError
         The file is missing, truncated, another one, or no safetensors file.
     """
-    with _open(path) as file:
-        head = _read_head(file, path)
+    with open_file(path) as file:
+        head = read_head(file.read, os.fstat(file.fileno()).st_size, path)
         digest, tensors = hashlib.sha256(head.blob), {}
         # Tensor by tensor: the file in one piece would stay in memory beside them, given back or not.
-        for name, (dtype, shape, size) in head.places.items():
-            blob = _read_bytes(file, path, size)
+        for name, place in head.places.items():
+            blob = _read_bytes(file, path, place.size)
             if sha256 is not None:
                 digest.update(blob.data)
-            tensors[name] = blob.view(dtype).reshape(shape)
+            tensors[name] = place.numbers(blob)
     if sha256 not in (None, digest.hexdigest()):
-        raise _altered(path)
+        raise altered(path)
     return tensors, head.metadata
 
 
@@ -95,23 +125,23 @@ class TensorFile(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, path: Path, sha256: str | None = None) -> None:
-        self._path, self._file, self._lock = path, _open(path), threading.Lock()
+        self._path, self._file, self._lock = path, open_file(path), threading.Lock()
         weakref.finalize(self, self._file.close)
         if sha256 is not None and hashlib.file_digest(self._file, "sha256").hexdigest() != sha256:
-            raise _altered(path)
+            raise altered(path)
         self._file.seek(0)
-        head = _read_head(self._file, path)
+        head = read_head(self._file.read, os.fstat(self._file.fileno()).st_size, path)
         self._places, at = {}, len(head.blob)
         for name, place in head.places.items():
-            self._places[name] = (at, *place)
-            at += place[-1]
+            self._places[name] = (at, place)
+            at += place.size
 
     def __getitem__(self, name: str) -> np.ndarray:
-        at, dtype, shape, size = self._places[name]
+        at, place = self._places[name]
         with self._lock:
             self._file.seek(at)
-            blob = _read_bytes(self._file, self._path, size)
-        return blob.view(dtype).reshape(shape)
+            blob = _read_bytes(self._file, self._path, place.size)
+        return place.numbers(blob)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -120,7 +150,13 @@ class TensorFile(Mapping[str, np.ndarray]):
         return len(self._places)
 
 
-def _open(path: Path) -> BufferedReader:
+def kind_of(array: np.ndarray) -> str:
+    """How safetensors names what an array's numbers are."""
+    return _KINDS[array.dtype.name]
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Opens it to be read; raises ``ModelFileError`` if it cannot."""
     try:
         return path.open("rb")
     except FileNotFoundError:
@@ -129,36 +165,43 @@ def _open(path: Path) -> BufferedReader:
         raise ModelFileError(f"{path}: cannot be read ({exc.strerror})") from None
 
 
-def _altered(path: Path) -> ModelFileError:
+def altered(path: Path) -> ModelFileError:
+    """What is raised of a file whose SHA-256 is another."""
     return ModelFileError(f"{path}: altered or truncated (its SHA-256 is another); get it again")
 
 
-def _read_head(file: BufferedReader, path: Path) -> _Head:
-    """Reads up to the first tensor; the places of all fill the file, neither more nor less."""
+def read_head(read: Callable[[int], bytes], n_bytes: int | None, path: Path) -> Head:
+    """Reads up to the first tensor; the places of all fill the ``n_bytes`` of a file (None: no matter which).
+
+    Raises
+    ------
+    ModelFileError
+        It is no head of a safetensors file, or not of this one.
+    """
     try:
-        size = int.from_bytes(prefix := file.read(8), "little")
+        size = int.from_bytes(prefix := read(8), "little")
         if len(prefix) < 8 or size > MAX_HEADER:
             raise ValueError(f"its header has {size:,} bytes")
-        blob = file.read(size)
+        blob = read(size)
         header = json.loads(blob)
         metadata = header.pop("__metadata__", None) or {}
         if not all(isinstance(value, str) for value in metadata.values()):
             raise ValueError("its metadata are no texts")
         places, at = {}, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], _DTYPES[entry["dtype"]]
+            (begin, end), shape, kind = entry["data_offsets"], entry["shape"], entry["dtype"]
             if len(shape) > _MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
                 raise ValueError(f"{name!r} has no shape")
             if math.prod(n or 1 for n in shape) >= _MAX_NUMBERS:  # more than numpy counts, though there be none
                 raise ValueError(f"{name!r} has too many numbers")
-            if begin != at or end - begin != math.prod(shape) * dtype.itemsize:
+            if begin != at or end - begin != math.prod(shape) * _DTYPES[kind].itemsize:
                 raise ValueError(f"{name!r} is not where it must be")
-            places[name], at = (dtype, tuple(shape), end - begin), end
-        if os.fstat(file.fileno()).st_size != 8 + size + at:
+            places[name], at = Place(kind, tuple(shape), end - begin), end
+        if n_bytes not in (None, 8 + size + at):
             raise ValueError("it ends too early or too late")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise ModelFileError(f"{path}: damaged or not a safetensors file of edgelm ({str(exc)[:200]})") from None
-    return _Head(prefix + blob, places, metadata)
+    return Head(prefix + blob, places, metadata)
 
 
 def _read_bytes(file: BufferedReader, path: Path, size: int) -> np.ndarray:
@@ -181,17 +224,37 @@ def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] |
         The folder cannot be written or the disk is full; the old file is untouched.
     """
     # The library would make two copies of all of it first, on a device where that is a tenth of what is free.
+    _write(path, _blobs(tensors, metadata, 8))
+
+
+def to_bytes(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
+    """A file of a model: each tensor begins at a multiple of ``ALIGNMENT``."""
+    return b"".join(_blobs(tensors, metadata, ALIGNMENT))
+
+
+def _blobs(
+    tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None, alignment: int
+) -> Iterator[bytes | memoryview]:
+    """The parts of a file, one after the other."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    blobs: list[Any] = []
     end = 0
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)  # so that each begins at a multiple of it
-    for name, array in ordered:
+    # So that each begins at a multiple of its numbers' size, 8 at most, and padding is needed by few.
+    odd = [name for name, array in tensors.items() if array.nbytes % alignment and alignment > 8]
+    for name, array in sorted(tensors.items(), key=lambda item: (item[0] in odd, -item[1].itemsize)):
+        if (gap := -end % alignment) and alignment > 8:
+            header[f"{PADDING}{end}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [end, end + gap]}
+            blobs.append(bytes(gap))
+            end += gap
         begin, end = end, end + array.nbytes
         kind = _KINDS[array.dtype.name]
         header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [begin, end]}
+        blobs.append(array)
     head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    arrays = (np.ascontiguousarray(array).data for _, array in ordered)
-    _write(path, (len(head).to_bytes(8, "little"), head, *arrays))
+    head += b" " * (-(8 + len(head)) % alignment)
+    yield len(head).to_bytes(8, "little")
+    yield head
+    yield from (blob if isinstance(blob, bytes) else np.ascontiguousarray(blob).data for blob in blobs)
 
 
 def _write(path: Path, blobs: Iterable[bytes | memoryview]) -> None:

@@ -197,7 +197,7 @@ def test_pull_what_is_signed_but_wrong(cli: Cli, home: Path, tiny_model: Path, t
     other = write_tiny_model(tmp_path / "other", block_size=64)
     shutil.copy(other / "weights.safetensors", folder)
     sign(folder)
-    assert "w1.q is int8 (4, 64, 32), expected" in assert_one_line(cli("models", "pull", folder, model=None))
+    assert "w1.q is uint8 (4, 64, 32), expected" in assert_one_line(cli("models", "pull", folder, model=None))
     assert not home.exists()
 
 

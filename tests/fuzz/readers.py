@@ -27,11 +27,14 @@ from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model import hub, tensorfile
 from edgelm.model.archive import NAMES, unpack
 from edgelm.model.config import ModelConfig
+from edgelm.model.conversion import convert
+from edgelm.model.mapped import MappedFile
 from edgelm.model.packing import integers, operand, pack, unpack_one
 from edgelm.model.weights import adaptable_names, random_weights, shapes, sums_over_first, tensors
 from edgelm.text.tokenizer import DOC_LINE, Tokenizer, read_spec
 from tests.fuzz import mutations as m
 from tests.model.archives import HOSTILE
+from tests.model_folder import make_format_1
 
 MOST_CHARACTERS = 2000
 """Of what an error says."""
@@ -132,7 +135,7 @@ def _parts(tensors: dict[str, np.ndarray]) -> list[tuple[str, str, list[int], by
 
 
 def tensor_files(room: Room) -> Reader:
-    """``tensorfile.read`` and ``TensorFile``, which must agree."""
+    """``tensorfile.read``, ``TensorFile`` and ``MappedFile``, which must agree."""
 
     def read(blob: bytes) -> None:
         path = room.write("tensors", blob)
@@ -140,7 +143,11 @@ def tensor_files(room: Room) -> Reader:
         again = tensorfile.TensorFile(path)
         assert list(again) == list(tensors)
         assert all(isinstance(text, str) for pair in metadata.items() for text in pair)
-        assert sum(array.nbytes for array in tensors.values()) < len(blob)
+        assert sum(array.nbytes for array in tensors.values()) < 2 * len(blob)  # BF16 is widened
+        mapped = MappedFile(path, hashlib.sha256(blob).hexdigest())
+        assert list(mapped) == [name for name in tensors if not name.startswith(tensorfile.PADDING)]
+        for name, array in mapped.items():
+            assert array.tobytes() == tensors[name].tobytes() and array.dtype == tensors[name].dtype
         for name, array in tensors.items():
             assert array.tobytes() == again[name].tobytes()
             assert (array.shape, array.dtype) == (again[name].shape, again[name].dtype)
@@ -285,7 +292,10 @@ def model_folders(room: Room) -> Reader:
         _check_model(model)
 
     seeds = [_join([room.blob(name) if name != hub.WEIGHTS else packed for name in PARTS]) for packed in room.packs]
-    return Reader([*map(_signed, seeds)], _mutate_folder, read, ModelFileError, 30)
+    old = make_format_1(Path(shutil.copytree(room.model_folder, room.folder / "old")))
+    convert(old, room.folder / "converted")
+    old_seeds = [_join([(room.folder / at / name).read_bytes() for name in PARTS]) for at in ("old", "converted")]
+    return Reader([*map(_signed, seeds + old_seeds)], _mutate_folder, read, ModelFileError, 30)
 
 
 def _check_model(model: hub.Model) -> None:

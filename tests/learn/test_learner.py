@@ -16,7 +16,7 @@ from edgelm.learn.learner import Learner, measure_grad_rms
 from edgelm.matrices.matrix import Int8
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
-from edgelm.model.packing import operand, pack, shift, unpack
+from edgelm.model.packing import operand, pack, unpack
 from edgelm.model.reference import forward
 from edgelm.model.state import empty_state
 from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
@@ -77,7 +77,6 @@ def test_learning_from_integers_is_learning_from_what_they_mean(mixer: str) -> N
     changes = WIDE | {"slope_dim": 64} if mixer == "mcsd" else WIDE
     config, weights = random_model(mixer, **changes)
     packed, names = pack(weights), adaptable_names(config)
-    shift(packed)
     integers = {name: operand(packed, name) for name in shapes(config)}
     floats = unpack(packed)
     kept = {name.rsplit(".")[-1] for name, tensor in integers.items() if isinstance(tensor, Int8)}

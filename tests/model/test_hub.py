@@ -13,11 +13,11 @@ from safetensors.numpy import load, save
 
 from edgelm.errors import ModelFileError
 from edgelm.model import hub
-from edgelm.model.packing import unpack_one
-from edgelm.model.tensorfile import TensorFile
+from edgelm.model.mapped import MappedFile
+from edgelm.model.packing import Shifted, unpack_one
 from edgelm.model.weights import count_parameters, shapes
 from edgelm.text.template import USUAL, Template
-from tests.model_folder import contents, edit_manifest, sign, write_tiny_model
+from tests.model_folder import contents, edit_manifest, make_format_1, sign, write_tiny_model
 
 
 @pytest.fixture
@@ -39,17 +39,19 @@ def test_a_model_is_whole(tiny_model: Path) -> None:
     assert model.tokenizer.vocab_size == model.config.vocab_size
     assert model.n_parameters == count_parameters(model.config)
     assert {name: array.shape for name, array in model.weights.items()} == shapes(model.config)
-    assert all(array.dtype == np.float32 and array.flags.writeable for array in model.weights.values())
+    assert all(array.dtype == np.float32 for array in model.weights.values())
+    assert all(array.flags.writeable for array in model.adaptable.values())
     assert len(model.sha256) == 64
 
 
 def test_what_was_released_is_read_again(folder: Path) -> None:
+    make_format_1(folder)
     model = hub.load(str(folder))
     before = {
         name: unpack_one(model.packed, name).copy() for name in shapes(model.config) if name not in model.adaptable
     }
     model.release()
-    assert isinstance(model.packed, TensorFile)
+    assert isinstance(model.packed, Shifted)
     assert all((model.weights[name] == array).all() for name, array in before.items())
     assert all(model.weights[name] is array for name, array in model.adaptable.items())
     model = hub.load(str(folder))
@@ -57,11 +59,57 @@ def test_what_was_released_is_read_again(folder: Path) -> None:
     write_tiny_model(folder, seed=1)
     with pytest.raises(ModelFileError, match="was exchanged while it was in use"):
         model.weights  # noqa: B018
+    make_format_1(folder)
     other = hub.load(str(folder))
     other.release()
     (folder / hub.WEIGHTS).write_bytes((folder / hub.WEIGHTS).read_bytes()[:-1])
     with pytest.raises(ModelFileError, match="was exchanged"):
         other.packed  # noqa: B018
+
+
+def test_what_is_mapped_stays_when_another_model_is_written_in_its_place(folder: Path) -> None:
+    model = hub.load(str(folder))
+    before = {name: model.now(name).copy() for name in shapes(model.config)}
+    write_tiny_model(folder, seed=1)
+    model.release()
+    assert isinstance(model.packed, MappedFile)
+    assert all((model.weights[name] == array).all() for name, array in before.items())
+    assert not np.array_equal(hub.load(str(folder)).now("embed"), before["embed"])
+
+
+@pytest.mark.parametrize("file_format", hub.FORMATS)
+def test_nothing_is_copied_that_nobody_writes(folder: Path, file_format: int) -> None:
+    if file_format == 1:
+        make_format_1(folder)
+    model = hub.load(str(folder))
+    frozen = [name for name in model.operands if name not in model.adaptable]
+    for name in frozen:
+        tensor = model.operands[name]
+        if hasattr(tensor, "scale"):
+            assert np.shares_memory(tensor.q, model.packed[name + ".q"])
+            assert np.shares_memory(tensor.scale, model.packed[name + ".scale"])
+        else:
+            assert np.shares_memory(tensor, model.packed[name])
+    base = model.base()
+    assert np.shares_memory(base["layers.0.ffn.w2"].q, model.packed["layers.0.ffn.w2.q"])
+    for array in model.adaptable.values():
+        array += 1
+    for name, tensor in base.items():
+        np.testing.assert_array_equal(np.asarray(tensor) + 1, model.now(name))
+        np.testing.assert_array_equal(np.asarray(tensor), unpack_one(hub.load(str(folder)).packed, name))
+
+
+@pytest.mark.parametrize("file_format", hub.FORMATS)
+def test_what_is_private_is_nobody_elses(folder: Path, file_format: int) -> None:
+    if file_format == 1:
+        make_format_1(folder)
+    model, name = hub.load(str(folder)), "layers.0.ffn.w2"
+    before = model.packed[name + ".q"].copy()
+    first, second = model.private([name]), model.private([name])
+    first[name + ".q"][:] = 7
+    assert (first[name + ".q"] == 7).all()
+    for other in (second, model.packed, hub.load(str(folder)).packed):
+        np.testing.assert_array_equal(other[name + ".q"], before)
 
 
 def test_the_hash_names_weights_tokenizer_and_sizes(tiny_model: Path, folder: Path, tmp_path: Path) -> None:
@@ -98,10 +146,12 @@ def test_every_file_is_verified(folder: Path, file: str) -> None:
         hub.load(str(folder))
 
 
-@pytest.mark.parametrize("blob", [b"", b"{", b"\xff", b"[" * 100_000, b"{}", b"[]", b"3", b'{"format": 2}', b"null"])
+@pytest.mark.parametrize(
+    "blob", [b"", b"{", b"\xff", b"[" * 100_000, b"{}", b"[]", b"3", b'{"format": 3}', b'{"format": true}', b"null"]
+)
 def test_a_foreign_manifest(folder: Path, blob: bytes) -> None:
     (folder / "config.json").write_bytes(blob)
-    with pytest.raises(ModelFileError, match=r"not readable as JSON|model format .*, this edgelm reads 1"):
+    with pytest.raises(ModelFileError, match=r"not readable as JSON|model format .*, this edgelm reads 1 and 2"):
         hub.load(str(folder))
 
 
@@ -174,9 +224,9 @@ def test_tensors_that_do_not_fit_though_signed(folder: Path) -> None:
     path = folder / "weights.safetensors"
     whole = path.read_bytes()
     cases = {
-        r"embed.scale is missing, expected float16 \(300, 1\)": lambda t: t.pop("embed.scale"),
-        r"embed.scale is float16 \(299, 1\)": lambda t: t.update({"embed.scale": t["embed.scale"][:-1]}),
-        r"embed.q is int8 \(300, 31\)": lambda t: t.update({"embed.q": t["embed.q"][:, 1:].copy()}),
+        r"embed.scale is missing, expected float32 \(300, 1\)": lambda t: t.pop("embed.scale"),
+        r"embed.scale is float32 \(299, 1\)": lambda t: t.update({"embed.scale": t["embed.scale"][:-1]}),
+        r"embed.q is uint8 \(300, 31\)": lambda t: t.update({"embed.q": t["embed.q"][:, 1:].copy()}),
         "lacks 'final_norm'": lambda t: t.pop("final_norm"),
         "final_norm is float64": lambda t: t.update(final_norm=t["final_norm"].astype(np.float64)),
         "not finite": lambda t: t.update(final_norm=t["final_norm"] * np.inf),

@@ -18,7 +18,7 @@ from edgelm.errors import ModelFileError
 from edgelm.model import hub, store
 from edgelm.model.store import Source, folders, pull
 from tests.model.archives import members_of, pack
-from tests.model_folder import contents, edit_manifest, write_tiny_model
+from tests.model_folder import contents, edit_manifest, make_format_1, write_tiny_model
 
 Answer = tuple[Path, bool]
 
@@ -90,6 +90,23 @@ def test_the_digest_of_a_folder_is_that_of_its_manifest(tiny_model: Path, pulled
     with pytest.raises(ModelFileError, match=r"the SHA-256 of its config\.json"):
         _pull(tiny_model, pulled, sha256="12")
     assert _pull(tiny_model, pulled, sha256=digest)[1]
+
+
+def test_a_model_of_an_older_format_is_converted_and_stays_itself(
+    tiny_model: Path, pulled: Path, tmp_path: Path
+) -> None:
+    old = make_format_1(Path(shutil.copytree(tiny_model, tmp_path / "old")))
+    before, identity = contents(old), hub.read_manifest(old).sha256
+    digest = hashlib.sha256((old / "config.json").read_bytes()).hexdigest()
+    folder, is_new = _pull(old, pulled, sha256=digest)
+    assert is_new and contents(old) == before
+    manifest = hub.read_manifest(folder)
+    assert (manifest.file_format, manifest.sha256) == (hub.FORMAT, identity)
+    assert hub.load("tiny", pulled).sha256 == identity
+    assert _pull(old, pulled) == (folder, False)
+    # One that an older edgelm has pulled is the same model too.
+    shutil.copytree(old, pulled / "older")
+    assert _pull(old, pulled, "older") == (pulled / "older", False)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "/etc", "a/b", ".hidden", "a" * 65, "a\n", "ä"])

@@ -64,7 +64,7 @@ def test_what_is_read_is_what_the_digest_is_of(path: Path) -> None:
 def test_one_opening_serves_the_digest_and_the_tensors(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest, other = hashlib.sha256(path.read_bytes()).hexdigest(), path.with_name("other")
     tensorfile.write(other, {name: array + 1 for name, array in TENSORS.items()})
-    opened = tensorfile._open
+    opened = tensorfile.open_file
 
     def exchanged(path: Path) -> object:
         file = opened(path)
@@ -72,7 +72,7 @@ def test_one_opening_serves_the_digest_and_the_tensors(path: Path, monkeypatch: 
         return file
 
     with monkeypatch.context() as patch:
-        patch.setattr(tensorfile, "_open", exchanged)
+        patch.setattr(tensorfile, "open_file", exchanged)
         file = tensorfile.TensorFile(path, digest)
     assert all(np.array_equal(file[name], array) for name, array in TENSORS.items())
     assert not np.array_equal(tensorfile.read(path)[0]["a"], TENSORS["a"])
@@ -180,7 +180,7 @@ def test_a_truncated_file(path: Path, share: float) -> None:
         struct.pack("<Q", 100_000) + b"[" * 100_000,
         _file({"a": {"dtype": "F32", "shape": [1 << 40, 1 << 40], "data_offsets": [0, 4]}}, b"\0" * 4),
         _file({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"\0" * 4),
-        _file({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}, b"\0" * 4),
+        _file({"a": {"dtype": "C64", "shape": [2], "data_offsets": [0, 4]}}, b"\0" * 4),
         _file({"__metadata__": {"note": 3}}),
         _file({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 5),
         _file({"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, b"\0" * 4),

@@ -16,9 +16,10 @@ from safetensors.numpy import save
 
 from edgelm.learn.learner import measure_grad_rms
 from edgelm.matrices.quantize import PRECISIONS
+from edgelm.model import tensorfile
 from edgelm.model.config import ModelConfig
 from edgelm.model.hub import write_model
-from edgelm.model.packing import check_packed, pack, unpack
+from edgelm.model.packing import Shifted, check_packed, pack, unpack
 from edgelm.text.tokenizer import document_ids
 from tools.pretrain.data import Streams
 from tools.pretrain.gpu import RUN, read_parts
@@ -30,7 +31,7 @@ def read_run(run_dir: Path, precision: str, *, raw: bool) -> tuple[dict[str, Any
     """Plan, counters and packed weights of a run: of its checkpoint, or of what ``tools.pretrain.gpu`` left."""
     if not (run_dir / "checkpoint.pt").exists() and (run_dir / RUN).exists():
         run, packed = read_parts(run_dir)
-        return run["plan"], run["counters"], packed  # type: ignore[return-value]
+        return run["plan"], run["counters"], dict(Shifted(packed))  # type: ignore[return-value]
     saved = torch.load(run_dir / "checkpoint.pt", weights_only=True, map_location="cpu")
     tensors = saved["model"] if raw else saved["ema"]
     weights = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -59,7 +60,7 @@ def main() -> None:
     card = {"steps": step, "tokens": tokens, "training_seconds": round(seconds), "mixture": plan["mixture"]}
     files = {
         "tokenizer.json": args.tokenizer.read_bytes(),
-        "weights.safetensors": save({name: np.ascontiguousarray(array) for name, array in packed.items()}),
+        "weights.safetensors": tensorfile.to_bytes(packed),
         "learning.safetensors": save(grad_rms),
     }
     write_model(args.out, args.name, config, files, card)

@@ -1,0 +1,90 @@
+"""A file of tensors that is used where it lies: one copy of the weights for all processes, and none in their memory.
+
+What is checked is what is used: the SHA-256 is that of the mapping itself, not of another reading of the file. From
+then on the file must stay as it is. One that is replaced, by a file of the same name that is moved into its place, may
+be: the mapping keeps the old one. One that is written into would change the numbers after they were checked, and one
+that is cut short would end the process (SIGBUS) at the first use of a page that is gone. Only its owner can do either;
+edgelm never does: ``hub.write_model`` and ``store.pull`` move whole files or folders into place. A model on a medium
+that is pulled out while it is used ends the process in the same way.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import mmap
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgelm.errors import ModelFileError
+from edgelm.model.tensorfile import PADDING, Place, altered, open_file, read_head
+
+Array = np.ndarray
+
+
+class MappedFile(Mapping[str, Array]):
+    """The tensors of a file by name: read-only views of its pages, which the system shares between processes.
+
+    A tensor of BF16, or one that does not begin at a multiple of its numbers' size, is a copy.
+
+    Parameters
+    ----------
+    path : Path
+    sha256 : str
+        What the SHA-256 of the file must be.
+
+    Attributes
+    ----------
+    metadata : dict of str
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, truncated, another one, or no safetensors file, or its file system cannot map it.
+    """
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        self._file = open_file(path)
+        weakref.finalize(self, self._file.close)
+        size = os.fstat(self._file.fileno()).st_size
+        if not size:
+            raise altered(path)
+        try:
+            pages = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as exc:
+            raise ModelFileError(f"{path}: cannot be mapped ({exc}); put it on another file system") from None
+        if hashlib.sha256(pages).hexdigest() != sha256:
+            raise altered(path)
+        head = read_head(pages.read, size, path)
+        self._pages, self.metadata = np.frombuffer(pages, np.uint8), head.metadata
+        self._places: dict[str, tuple[int, Place]] = {}
+        at = len(head.blob)
+        for name, place in head.places.items():
+            if not name.startswith(PADDING):
+                self._places[name] = (at, place)
+            at += place.size
+
+    def private(self) -> Mapping[str, Array]:
+        """The same tensors in arrays that may be written to: a page is copied when it is written for the first time,
+        and is this process's own then. Every call maps the file anew."""
+        private = mmap.mmap(self._file.fileno(), self._pages.size, access=mmap.ACCESS_COPY)
+        other = copy.copy(self)
+        other._pages = np.frombuffer(private, np.uint8)
+        return other
+
+    def __getitem__(self, name: str) -> Array:
+        at, place = self._places[name]
+        blob = self._pages[at : at + place.size]
+        array = place.numbers(blob if at % 8 == 0 else blob.copy())
+        array.flags.writeable = self._pages.flags.writeable
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
