@@ -77,27 +77,27 @@ def group_pairs(a, starts, tokens):
     starts[n_blocks] = count
 
 
-def room_for(n_steps: int, size: int, width: int) -> int:
-    """Numbers of room that the passes of blocks of B = ``size`` and D = ``width`` work in."""
+def workspace_size(n_steps: int, size: int, width: int) -> int:
+    """numbers of workspace that the passes of blocks of B = ``size`` and D = ``width`` work in."""
     return 2 * size * width + 2 * n_steps * width + n_steps * size
 
 
 @entry(F2, F2, F3, F3, I1, I1, F2, F2, F1, F2)
-def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, room, y):
+def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, workspace, y):
     """y [T,D] += sum over awake blocks of a SiLU(h W1') W2'.
 
     h [T,D]; a [T,M]; w1 [M,B,D]; w2 [M,D,B]; hidden and slope [pairs,B] overwritten with SiLU(h W1') and its
-    derivative there, for backward; room is overwritten.
+    derivative there, for backward; workspace is overwritten.
     """
     for i in range(w2.shape[0]):
         first, last = starts[i], starts[i + 1]
         if first < last:
             _products(h, tokens[first:last], w1[i], slope[first:last])
-            _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y)
+            _write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y)
 
 
 @entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F2, F1, F2)
-def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, plain, room, y):
+def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, plain, workspace, y):
     """``blocks_forward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32]; plain [B,D] overwritten."""
     n_blocks, width, size = w2.shape
     for i in range(n_blocks):
@@ -107,11 +107,11 @@ def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, pla
                 for j in range(0, width, LANES):
                     widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], plain, b * width + j)
             _products(h, tokens[first:last], plain, slope[first:last])
-            _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y)
+            _write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y)
 
 
 @kernel
-def _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y):
+def _write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y):
     """What block i adds to y, where slope holds h W1'; slope and hidden as ``blocks_forward`` leaves them."""
     width, size = w2.shape[1:]
     first, n = starts[i], starts[i + 1] - starts[i]
@@ -123,15 +123,15 @@ def _write_forward(h, a, i, w2, starts, tokens, slope, hidden, room, y):
             x = slope[first + p, b]
             sig = sigmoid(x)
             hidden[first + p, b] = x * sig
-            room[strengths + p * size + b] = x * sig * strength
+            workspace[strengths + p * size + b] = x * sig * strength
             slope[first + p, b] = sig * (ONE + x * (ONE - sig))
-    turn(w2, i * size * width, width, size, room, 0)
-    product(room, strengths, size, room, 0, LANES, size * LANES, room, out, width, n, width, size)
-    _scatter(room, out, tokens, first, n, y)
+    turn(w2, i * size * width, width, size, workspace, 0)
+    product(workspace, strengths, size, workspace, 0, LANES, size * LANES, workspace, out, width, n, width, size)
+    _scatter(workspace, out, tokens, first, n, y)
 
 
 @entry(F2, F2, F3, F3, I1, I1, F2, F2, F1, F2, F2)
-def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh):
+def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, workspace, da, dh):
     """Gradients of ``blocks_forward``, but for those of the weights.
 
     da [T,M] overwritten (0 where asleep); dh [T,D] added to; slope is replaced by the gradient of h W1'.
@@ -143,13 +143,13 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, room, da, dh):
     for i in range(n_blocks):
         first, n = starts[i], starts[i + 1] - starts[i]
         if n > 0:
-            _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da)
-            product(slope, first * size, size, w1, i * tile, width, LANES, room, out, width, n, width, size)
-            _scatter(room, out, tokens, first, n, dh)
+            _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da)
+            product(slope, first * size, size, w1, i * tile, width, LANES, workspace, out, width, n, width, size)
+            _scatter(workspace, out, tokens, first, n, dh)
 
 
 @entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F1, F2, F2)
-def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, room, da, dh):
+def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, workspace, da, dh):
     """``blocks_backward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32]."""
     n_blocks, width, size = w2.shape
     out = size * width + dy.shape[0] * width
@@ -157,22 +157,22 @@ def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, r
     for i in range(n_blocks):
         first, n = starts[i], starts[i + 1] - starts[i]
         if n > 0:
-            _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da)
+            _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da)
             for b in range(size):
                 for j in range(0, width, LANES):
-                    widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], room, j * size + b * LANES)
-            product(slope, first * size, size, room, 0, LANES, size * LANES, room, out, width, n, width, size)
-            _scatter(room, out, tokens, first, n, dh)
+                    widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], workspace, j * size + b * LANES)
+            product(slope, first * size, size, workspace, 0, LANES, size * LANES, workspace, out, width, n, width, size)
+            _scatter(workspace, out, tokens, first, n, dh)
 
 
 @kernel
-def _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da):
+def _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da):
     """Of block i: da, and slope replaced by the gradient of h W1'."""
     width, size = w2.shape[1:]
     first, n, tile = starts[i], starts[i + 1] - starts[i], size * width
     act = tile + 2 * dy.shape[0] * width
-    _gather(dy, tokens, first, n, room, tile)
-    product(room, tile, width, w2, i * tile, size, LANES, room, act, size, n, size, width)
+    _gather(dy, tokens, first, n, workspace, tile)
+    product(workspace, tile, width, w2, i * tile, size, LANES, workspace, act, size, n, size, width)
     for p in range(n):
         # dL/dhidden without the strength gives da; with it, the gradient of h W1'.
         strength = a[tokens[first + p], i]
@@ -180,59 +180,59 @@ def _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, room, da):
         # rounded so. What is learned must be the same to the last bit.
         dot = ZERO
         for b in range(size):
-            dot += room[act + p * size + b] * hidden[first + p, b]
+            dot += workspace[act + p * size + b] * hidden[first + p, b]
         da[tokens[first + p], i] = dot
         for b in range(size):
-            slope[first + p, b] *= room[act + p * size + b] * strength
+            slope[first + p, b] *= workspace[act + p * size + b] * strength
 
 
 @entry(F2, F2, I1, I1, F2, F1, F3)
-def blocks_w2_backward(dy, a, starts, tokens, hidden, room, dw2):
+def blocks_w2_backward(dy, a, starts, tokens, hidden, workspace, dw2):
     """dw2 [M,D,B] of the blocks that are awake in the segment overwritten, of the others left as it is.
 
-    dy, a, starts, tokens, hidden and room as for ``blocks_backward``.
+    dy, a, starts, tokens, hidden and workspace as for ``blocks_backward``.
     """
     n_blocks, width, size = dw2.shape
     for i in range(n_blocks):
         if starts[i] < starts[i + 1]:
-            _w2_gradient(dy, a, i, starts, tokens, hidden, room, dw2, i * width * size)
+            _w2_gradient(dy, a, i, starts, tokens, hidden, workspace, dw2, i * width * size)
 
 
 @entry(F2, F2, I1, I1, F2, F2, F1, F, F1, F2)
-def blocks_w2_step(dy, a, starts, tokens, hidden, base, rate, pull, room, w2):
+def blocks_w2_step(dy, a, starts, tokens, hidden, base, rate, pull, workspace, w2):
     """w2 <- w2 - rate dw2 + pull (base - w2) of the blocks that are awake in the segment.
 
     The gradient of a block is made, used and forgotten where it stays in cache. w2 and base [M,D B]; rate [M]; the
     others as for ``blocks_w2_backward``.
     """
     n_blocks, tile = w2.shape
-    given = room[len(room) - tile :]
+    given = workspace[len(workspace) - tile :]
     for i in range(n_blocks):
         if starts[i] < starts[i + 1]:
             # Copied as the integers are made numbers: of two ways the compiler may round one otherwise.
             row = base[i]
             for j in range(tile):
                 given[j] = row[j]
-            _w2_step(dy, a, i, starts, tokens, hidden, given, rate[i], pull, room, w2)
+            _w2_step(dy, a, i, starts, tokens, hidden, given, rate[i], pull, workspace, w2)
 
 
 @entry(F2, F2, I1, I1, F2, U2, F2, F1, F, F1, F2)
-def blocks_w2_step_int8(dy, a, starts, tokens, hidden, q, scale, rate, pull, room, w2):
+def blocks_w2_step_int8(dy, a, starts, tokens, hidden, q, scale, rate, pull, workspace, w2):
     """``blocks_w2_step`` with the base as uint8 around 128, q [M,D B], times scale [M,D B/32]."""
     n_blocks, tile = w2.shape
-    given = room[len(room) - tile :]
+    given = workspace[len(workspace) - tile :]
     for i in range(n_blocks):
         if starts[i] < starts[i + 1]:
             for j in range(0, tile, LANES):
                 widen(q, i * tile + j, scale[i, j // RUN], given, j)
-            _w2_step(dy, a, i, starts, tokens, hidden, given, rate[i], pull, room, w2)
+            _w2_step(dy, a, i, starts, tokens, hidden, given, rate[i], pull, workspace, w2)
 
 
 @kernel
-def _w2_step(dy, a, i, starts, tokens, hidden, base, rate, pull, room, w2):
+def _w2_step(dy, a, i, starts, tokens, hidden, base, rate, pull, workspace, w2):
     """The step of block i, towards base [D B]."""
-    _w2_gradient(dy, a, i, starts, tokens, hidden, room, room, 0)
-    step(room[: len(base)], base, rate, pull, w2[i])
+    _w2_gradient(dy, a, i, starts, tokens, hidden, workspace, workspace, 0)
+    step(workspace[: len(base)], base, rate, pull, w2[i])
 
 
 @entry(F2, I1, I1, F2, F3)
@@ -255,37 +255,37 @@ def blocks_w1_backward(h, starts, tokens, dz, dw1):
 
 
 @kernel
-def _w2_gradient(dy, a, i, starts, tokens, hidden, room, out, base):
-    """The gradient of W2 [D,B] of block i at out[base:]; room is overwritten after the first D B numbers."""
+def _w2_gradient(dy, a, i, starts, tokens, hidden, workspace, out, base):
+    """The gradient of W2 [D,B] of block i at out[base:]; workspace is overwritten after the first D B numbers."""
     first, n, width, size = starts[i], starts[i + 1] - starts[i], dy.shape[1], hidden.shape[1]
     rows = width * size
     act = rows + n * width
-    _gather(dy, tokens, first, n, room, rows)
+    _gather(dy, tokens, first, n, workspace, rows)
     for p in range(n):
         strength = a[tokens[first + p], i]
         for b in range(size):
-            room[act + p * size + b] = hidden[first + p, b] * strength
-    product_across(room, rows, width, room, act, out, base, width, size, n)
+            workspace[act + p * size + b] = hidden[first + p, b] * strength
+    product_across(workspace, rows, width, workspace, act, out, base, width, size, n)
 
 
 @kernel
-def _gather(x, tokens, first, n, room, base):
-    """room [n,D] = x[tokens[first : first + n]]."""
+def _gather(x, tokens, first, n, workspace, base):
+    """workspace [n,D] = x[tokens[first : first + n]]."""
     width = x.shape[1]
     for p in range(n):
         row = x[tokens[first + p]]
         for j in range(width):
-            room[base + p * width + j] = row[j]
+            workspace[base + p * width + j] = row[j]
 
 
 @kernel
-def _scatter(room, base, tokens, first, n, out):
-    """out[tokens[first : first + n]] += room [n,D]."""
+def _scatter(workspace, base, tokens, first, n, out):
+    """out[tokens[first : first + n]] += workspace [n,D]."""
     width = out.shape[1]
     for p in range(n):
         row = out[tokens[first + p]]
         for j in range(width):
-            row[j] += room[base + p * width + j]
+            row[j] += workspace[base + p * width + j]
 
 
 @kernel

@@ -64,8 +64,8 @@ class Int8Blocks:
 
     def forward(self, h: Array, a: Array, plain: Array, *rest: Any) -> None:
         """As of ``BlockStack``."""
-        w2, starts, tokens, slope, hidden, room, y = rest
-        kernels.blocks_forward_int8(h, a, self.q, self.scale, w2, starts, tokens, slope, hidden, plain, room, y)
+        w2, starts, tokens, slope, hidden, workspace, y = rest
+        kernels.blocks_forward_int8(h, a, self.q, self.scale, w2, starts, tokens, slope, hidden, plain, workspace, y)
 
     def backward(self, dy: Array, a: Array, *rest: Any) -> None:
         """As of ``BlockStack``."""

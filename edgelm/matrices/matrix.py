@@ -47,7 +47,7 @@ def workspace_size(n_steps: int, n_in: int, n_out: int) -> int:
     """Numbers of workspace for products of at most ``n_steps`` rows, of any kind of matrix."""
     from edgelm.kernels import dense
 
-    return max(n_steps * max(n_in, n_out), dense.room_for(n_steps, n_in))
+    return max(n_steps * max(n_in, n_out), dense.workspace_size(n_steps, n_in))
 
 
 class Float32:

@@ -97,7 +97,7 @@ def _optim(_: str) -> list[Any]:
 def _dense(name: str) -> list[Any]:
     (q, scale), (x, y) = int8(35, 64), floats((T, 64), (T, 35))
     given, out = (x, y) if name == "product_along_rows" else (y, x)
-    return [given, q, scale, np.full(dense.room_for(T, 64), np.nan, np.float32), out]
+    return [given, q, scale, np.full(dense.workspace_size(T, 64), np.nan, np.float32), out]
 
 
 def _integers(name: str) -> list[Any]:
@@ -115,23 +115,23 @@ def _blocks(name: str) -> list[Any]:
     starts, tokens = (np.array(x, np.int64) for x in naive.group(a))
     slope, hidden, da = floats((len(tokens), B), (len(tokens), B), (T, M))
     pairs = [starts, tokens, slope, hidden]
-    plain, room, dh = floats((B, width), (blocks.room_for(T, B, width),), (T, width))
+    plain, workspace, dh = floats((B, width), (blocks.workspace_size(T, B, width),), (T, width))
     dw1, dw2 = floats((M, B, width), (M, width, B))
     of_w2, step = [y, a, starts, tokens, hidden], [np.full(M, np.float32(0.2)), np.float32(0.01)]
     if name.endswith("_int8"):
         return {
-            "blocks_forward_int8": [h, a, *int8(M, B, WIDE), w2, *pairs, plain, room, y],
-            "blocks_backward_int8": [y, a, *int8(M, B, WIDE), w2, *pairs, room, da, dh],
-            "blocks_w2_step_int8": [*of_w2, *int8(M, WIDE * B), *step, room, w2.reshape(M, -1)],
+            "blocks_forward_int8": [h, a, *int8(M, B, WIDE), w2, *pairs, plain, workspace, y],
+            "blocks_backward_int8": [y, a, *int8(M, B, WIDE), w2, *pairs, workspace, da, dh],
+            "blocks_w2_step_int8": [*of_w2, *int8(M, WIDE * B), *step, workspace, w2.reshape(M, -1)],
         }[name]
     return {
         "route_forward": [a0, bias, log_gamma, 3, EPS, a1, inverse, da],
         "route_backward": [da * (a > 0), a1, log_gamma, inverse, a, a0, bias],
         "group_pairs": [a, np.zeros(M + 1, np.int64), np.zeros(a.size, np.int64)],
-        "blocks_forward": [h, a, w1, w2, *pairs, room, y],
-        "blocks_backward": [y, a, w1, w2, *pairs, room, da, dh],
-        "blocks_w2_backward": [*of_w2, room, dw2],
-        "blocks_w2_step": [*of_w2, (w2 + 1).reshape(M, -1), *step, room, w2.reshape(M, -1)],
+        "blocks_forward": [h, a, w1, w2, *pairs, workspace, y],
+        "blocks_backward": [y, a, w1, w2, *pairs, workspace, da, dh],
+        "blocks_w2_backward": [*of_w2, workspace, dw2],
+        "blocks_w2_step": [*of_w2, (w2 + 1).reshape(M, -1), *step, workspace, w2.reshape(M, -1)],
         "blocks_w1_backward": [h, *pairs[:3], dw1],
     }[name]
 
@@ -175,8 +175,8 @@ def main() -> None:
     """Runs all, each on its own arguments."""
     results: dict[str, Any] = {}
     for entry in entries():
-        room, _, name = entry.symbol.partition("_")
-        arguments = ARGUMENTS[room](name)
+        workspace, _, name = entry.symbol.partition("_")
+        arguments = ARGUMENTS[workspace](name)
         opened = [part for given in arguments for part in (given if isinstance(given, tuple) else (given,))]
         results |= {f"{entry.symbol}/before/{i}": np.array(part) for i, part in enumerate(opened)}
         returned = entry.function(*arguments)

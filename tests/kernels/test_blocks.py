@@ -75,7 +75,7 @@ def pairs_of(a: Array, size: int) -> list[Array]:
 
 def work(h: Array, size: int) -> Array:
     """What the kernels of blocks work in."""
-    return blank(blocks.room_for(len(h), size, h.shape[1]), dtype=h.dtype.type)
+    return blank(blocks.workspace_size(len(h), size, h.shape[1]), dtype=h.dtype.type)
 
 
 def test_group_pairs(rng: np.random.Generator) -> None:
@@ -149,8 +149,8 @@ def test_blocks_w2_step(rng: np.random.Generator, dtype: type, steps: int) -> No
     q, scale, base = int8(rng, 7, 19, 32)
     asleep, (starts, tokens, slope, hidden) = ~(a > 0).any(0), pairs_of(a, 32)
     blocks.blocks_forward(h, a, w1, before, starts, tokens, slope, hidden, work(h, 32), np.zeros_like(h))
-    dw2, room = blank(*before.shape, dtype=dtype), work(h, 32)
-    blocks.blocks_w2_backward(dy, a, starts, tokens, hidden, room, dw2)
+    dw2, workspace = blank(*before.shape, dtype=dtype), work(h, 32)
+    blocks.blocks_w2_backward(dy, a, starts, tokens, hidden, workspace, dw2)
     before[asleep] = np.nan
     scale = scale.astype(dtype)
     widened = (q.astype(dtype) - 128) * scale.repeat(32, -1)
@@ -159,7 +159,7 @@ def test_blocks_w2_step(rng: np.random.Generator, dtype: type, steps: int) -> No
     found = []
     for step, given in (of_floats, of_integers):
         w2 = before.copy()
-        step(dy, a, starts, tokens, hidden, *given, rates, pull, room, w2.reshape(7, -1))
+        step(dy, a, starts, tokens, hidden, *given, rates, pull, workspace, w2.reshape(7, -1))
         same(w2, naive.pulled_step(dw2, base, rates[:, None, None], 0.01, before))
         assert np.isnan(w2[asleep]).all() and not np.isnan(w2[~asleep]).any()
         found.append(w2[~asleep])

@@ -246,10 +246,10 @@ def test_gated_norm_backward(rng: np.random.Generator, in_place: bool) -> None:
 def test_products_with_integers(rng: np.random.Generator, steps: int, rows: int, width: int) -> None:
     q, scale, w = int8(rng, rows, width)
     x, y = many(rng, (steps, width), (steps, rows), dtype=np.float32)
-    room = np.full(dense.room_for(steps, width), np.nan, np.float32)
+    workspace = np.full(dense.workspace_size(steps, width), np.nan, np.float32)
     along, over = blank(steps, rows, dtype=np.float32), blank(steps, width, dtype=np.float32)
-    dense.product_along_rows(x, q, scale, room, along)
-    dense.product_over_rows(y, q, scale, room, over)
+    dense.product_along_rows(x, q, scale, workspace, along)
+    dense.product_over_rows(y, q, scale, workspace, over)
     np.testing.assert_allclose(along, x @ w.T, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(over, y @ w, rtol=1e-4, atol=1e-4)
 

@@ -99,9 +99,9 @@ def test_stacks_read_the_blocks_that_are_awake(kind: str) -> None:
     starts, tokens = np.zeros(N_BLOCKS + 1, np.int64), np.zeros(a.size, np.int64)
     kernels.group_pairs(a, starts, tokens)
     kept = np.full((2, a.size, SIZE), np.nan, np.float32)
-    room = np.full(kernels.room_for(STEPS, SIZE, WIDTH), np.nan, np.float32)
+    workspace = np.full(kernels.workspace_size(STEPS, SIZE, WIDTH), np.nan, np.float32)
     y, plain = np.zeros_like(h), np.full((SIZE, WIDTH), np.nan, np.float32)
-    stack.forward(h, a, plain, w2, starts, tokens, *kept, room, y)
+    stack.forward(h, a, plain, w2, starts, tokens, *kept, workspace, y)
     np.testing.assert_allclose(y, naive.blocks(h, a, numbers, w2), rtol=1e-4, atol=1e-4)
     awake, out = np.diff(starts) > 0, np.zeros_like(numbers)
     assert not awake[2]

@@ -45,8 +45,8 @@ class Pass:
         pairs = max_steps * c.max_awake
         self.starts, self.tokens = np.zeros(c.n_blocks + 1, np.int64), np.zeros(pairs, np.int64)
         self.slope, self.hidden = np.zeros((2, pairs, c.block_size), dtype)
-        room = block_kernels.room_for(max_steps, c.block_size, c.d_model)
-        self.room = shared_buffers.setdefault("blocks", np.zeros(room, dtype))
+        size = block_kernels.workspace_size(max_steps, c.block_size, c.d_model)
+        self.of_blocks = shared_buffers.setdefault("workspace of blocks", np.zeros(size, dtype))
         self.plain = shared_buffers.setdefault("plain", np.zeros((c.block_size, c.d_model), dtype))
 
     def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
@@ -64,7 +64,7 @@ class Pass:
         block_kernels.group_pairs(b["a"], self.starts, self.tokens)
         self.w2 = self.given_w2.current(self.awake, self.widened)
         pairs = (self.starts, self.tokens, self.slope, self.hidden)
-        self.w1.forward(b["h"], b["a"], self.plain, self.w2, *pairs, self.room, y)
+        self.w1.forward(b["h"], b["a"], self.plain, self.w2, *pairs, self.of_blocks, y)
         self.shared[0].product(b["h"], self.workspace, b["s"])
         norm_kernels.silu_forward(b["s"], b["shared"])
         y += self.shared[1].product(b["shared"], self.workspace, b["part"])
@@ -82,10 +82,10 @@ class Pass:
             np.dot(b["h"].T, b["ds"], out=grads["shared_w1"])
         dh = self.shared[0].product_back(b["ds"], self.workspace, b["dh"])
         pairs = (self.starts, self.tokens, self.slope, self.hidden)
-        self.w1.backward(dy, b["a"], self.w2, *pairs, self.room, b["da"], dh)
+        self.w1.backward(dy, b["a"], self.w2, *pairs, self.of_blocks, b["da"], dh)
         b["y_grad"][:] = dy
         if "w2" in grads:
-            block_kernels.blocks_w2_backward(*self._of_w2(), self.room, grads["w2"])
+            block_kernels.blocks_w2_backward(*self._of_w2(), self.of_blocks, grads["w2"])
         if "w1" in grads:
             block_kernels.blocks_w1_backward(b["h"], self.starts, self.tokens, self.slope, grads["w1"])
         block_kernels.route_backward(
@@ -100,7 +100,7 @@ class Pass:
     def step_blocks(self, name: str, base: Any, rates: Array, pull: np.floating) -> None:
         """As of ``edgelm.cells.passes.BlockPass``; the only tensor of blocks that learns is w2."""
         w2 = self.w2.reshape(len(self.w2), -1)
-        as_blocks(base).pull(*self._of_w2(), rates, pull, self.room, w2)
+        as_blocks(base).pull(*self._of_w2(), rates, pull, self.of_blocks, w2)
 
     def _of_w2(self) -> tuple[Array, Array, Array, Array, Array]:
         return self.b["y_grad"], self.b["a"], self.starts, self.tokens, self.hidden
