@@ -57,7 +57,7 @@ DRAWN, COOL = 3, 0.1
 SURENESS, WRITTEN = 0.5, -0.2
 """What a nat of the mean log-probability of its tokens counts as in fit, since a small model is unsure of what is
 nonsense; and the log-probability that a reply of the bank, which a person wrote, passes for."""
-UNSURE_ANSWER = -0.55
+UNSURE_ANSWER = -0.6
 """Mean log-probability below which the model's answer to a question is not given: it is made up."""
 ENOUGH, POOR = 0.4, 0.1
 """Worth from which on the model's reply is taken as it is, and below which none is."""
@@ -74,6 +74,10 @@ _ADVICE = re.compile(
     r"\bany (?:idea|advice|tip)",
     re.IGNORECASE,
 )
+_GREETS = re.compile(
+    r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b", re.IGNORECASE
+)
+"""To greet asks for nothing that the model would have to know."""
 _OF_YOU = re.compile(r"(?:do|are|can|could|did|have|will|would) you (?!know|remember|recall|tell|still)", re.IGNORECASE)
 """How a question begins that asks the assistant for itself."""
 
@@ -187,7 +191,7 @@ def _unsure(found: Sequence[Found]) -> str:
 def reply_worth(meaning: Meaning, turn: str, reply: str, score: float = WRITTEN) -> float:
     """How well a reply fits a turn, and how sure the model is of it (``score``, nats a token); less by CHEERLESS where
     it is glad of what is sad."""
-    if score < UNSURE_ANSWER and is_question(turn):
+    if score < UNSURE_ANSWER and is_question(turn) and not _GREETS.search(turn):
         return -math.inf
     return meaning.fit(turn, reply) + SURENESS * score - CHEERLESS * cheers_at_sorrow(turn, reply)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from edgelm.memory.answering import NOT_TOLD, UNSURE, Answering, Plan
+from edgelm.memory.answering import NOT_TOLD, UNSURE, UNSURE_ANSWER, Answering, Plan, reply_worth
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
@@ -143,3 +145,11 @@ def test_what_is_asked_of_the_assistant_is_not_looked_up(answering: Answering, m
     statements = Statements(meaning, [Statement("The baby cried all night.", 1)])
     assert answering.plan("Do you like babies?", statements).told == ()
     assert answering.plan("Do you remember who cried all night?", statements).told != ()
+
+
+def test_of_an_answer_that_it_is_unsure_of_the_model_says_nothing_but_it_may_greet(meaning: Meaning) -> None:
+    unsure = UNSURE_ANSWER - 0.1
+    assert reply_worth(meaning, "Which flowers does mum like?", "She likes roses.", unsure) == -math.inf
+    assert reply_worth(meaning, "Which flowers does mum like?", "She likes roses.", unsure + 0.2) > -math.inf
+    assert reply_worth(meaning, "Hi there, how is it going today?", "I'm well, thanks.", unsure) > -math.inf
+    assert reply_worth(meaning, "I like roses.", "So do many people.", unsure) > -math.inf
