@@ -28,6 +28,7 @@ from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
 from edgelm.learn.documents import entry_ids
 from edgelm.learn.events import Consolidated, GuardrailChecked, OnEvent, SegmentLearned, ignore
+from edgelm.learn.good_point import GoodPoint
 from edgelm.learn.guardrail import Guardrail
 from edgelm.learn.learner import Learner, OnSegment
 from edgelm.log.change import GATES, WATCH, apply_change, digest, pack_change
@@ -110,8 +111,7 @@ class Replay:
         self.changed_since_checkpoint = False
         self.recent = list(recent)
         self.notes: list[str] = []
-        # The change in float16, as a checkpoint holds it: a second copy of the weights would be twice that.
-        self._good = {name: np.empty(array.shape, np.float16) for name, array in self.adapted.items()}
+        self._good = GoodPoint(model.config, self.adapted, base, guard)
         self._good_gates = np.empty_like(memory.gates)
         segments, checks, self._mean_excess = (0, 0, 0.0) if watch is None else map(float, watch)
         self._segments, self._checks = int(segments), int(checks)
@@ -119,8 +119,7 @@ class Replay:
 
     def _save_good_point(self) -> None:
         """Overwrites the point that ``_restore_good_point`` goes back to with the weights and gates of now."""
-        for name, change in self._good.items():
-            np.subtract(self.adapted[name], self.base[name], out=change, casting="same_kind")
+        self._good.save()
         np.copyto(self._good_gates, self.memory.gates)
 
     @property
@@ -225,7 +224,8 @@ class Replay:
             self.memory = other.memory
         self.changed_since_checkpoint, self.recent = other.changed_since_checkpoint, other.recent
         self._segments, self._checks, self._mean_excess = other._segments, other._checks, other._mean_excess
-        self._good, self._good_gates = other._good, other._good_gates
+        self._good.take_over(other._good)
+        self._good_gates = other._good_gates
 
     def _entry_ids(self, entry: Entry, before: str) -> Array:
         return entry_ids(entry, before, self.model.tokenizer, self.model.template)
@@ -357,8 +357,7 @@ class Replay:
     def _restore_good_point(self, reason: str) -> None:
         """Overwrites the weights and the gates with those of the last good point, and notes why."""
         with self._guard.writing():
-            for name, change in self._good.items():
-                np.add(self.base[name], change, out=self.adapted[name])
+            self._good.restore()
             np.copyto(self.memory.gates, self._good_gates)
         self._mean_excess = 0.0
         self.notes.append(f"{reason}: taken back to the last good point")

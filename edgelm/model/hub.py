@@ -181,8 +181,10 @@ class Model:
         return {name: operand(packed, name) for name in adaptable_names(self.config)}
 
     def release(self) -> None:
-        """Gives the memory of ``packed`` back, to the system too; the pages of a mapped file are no memory of ours."""
-        if isinstance(self._packed, dict):
+        """Gives the memory of ``packed`` back, to the system too; a mapped file stays mapped."""
+        if isinstance(self._packed, MappedFile):
+            self._packed.release()
+        else:
             self._packed = None
         # The heap of glibc keeps what was freed in its middle: 8 MB after a session of integers was made.
         with suppress(AttributeError, TypeError):  # another C library

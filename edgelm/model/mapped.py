@@ -54,7 +54,7 @@ class MappedFile(Mapping[str, Array]):
         if not size:
             raise altered(path)
         try:
-            pages = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ)
+            pages = self._mapping = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as exc:
             raise ModelFileError(f"{path}: cannot be mapped ({exc}); put it on another file system") from None
         if hashlib.sha256(pages).hexdigest() != sha256:
@@ -67,6 +67,11 @@ class MappedFile(Mapping[str, Array]):
             if not name.startswith(PADDING):
                 self._places[name] = (at, place)
             at += place.size
+
+    def release(self) -> None:
+        """Lets the system have the pages until they are read again, then from where it keeps the file."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def private(self) -> Mapping[str, Array]:
         """The same tensors in arrays that may be written to: a page is copied when it is written for the first time,

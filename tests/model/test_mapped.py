@@ -94,10 +94,12 @@ def test_a_file_system_that_cannot_map(written: tuple[Path, str], monkeypatch: p
 
 def test_a_file_that_is_replaced_is_kept(written: tuple[Path, str], tmp_path: Path) -> None:
     mapped, other = MappedFile(*written), tmp_path / "other"
+    views = dict(mapped)
     other.write_bytes(b"something else")
     os.replace(other, written[0])
     written[0].unlink()
-    for found in (mapped, mapped.private()):
+    mapped.release()
+    for found in (views, mapped, mapped.private()):
         assert all(np.array_equal(found[name], array) for name, array in TENSORS.items())
 
 
