@@ -116,7 +116,7 @@ def pull(source: str, name: str | None, sha256: str | None, common: Common) -> N
     """Bring a model here, checked, to be used by --model NAME.
 
     SOURCE is a model folder, a .tar, .tar.gz or .zip of one, or an http(s) address of such an archive. There is no
-    registry.
+    registry. One in an older file format is converted, and profiles that were learned on it go on with it.
     """
 
     def fetched(url: str) -> Iterator[bytes]:
