@@ -77,12 +77,20 @@ def show(name: str | None, common: Common) -> None:
     folder = hub.find(name or common.options.model, models_dir())
     fields = store.details(folder, models_dir())
     table = {key: value for key, value in fields.items() if key not in ("shape", "files")} | fields["shape"]
-    lines = [f"{key:16s} {value}" for key, value in table.items()]
+    lines = [f"{key:16s} {_in_words(value)}" for key, value in table.items()]
     lines += [f"{file['name']:24s} {file['bytes']:>12,} bytes  {file['sha256']}" for file in fields["files"]]
     card = folder / hub.CARD
     if card.is_file() and not common.json:
         lines += ["", card.read_text(encoding="utf-8", errors="replace")]
     common.emit(fields, "\n".join(lines).rstrip())
+
+
+def _in_words(value: Any) -> str:
+    """A field for people: of a layer part its kind, then its sizes."""
+    if not isinstance(value, dict):
+        return str(value)
+    sizes = ", ".join(f"{name} {size}" for name, size in value.items() if name != "kind")
+    return f"{value['kind']}: {sizes}"
 
 
 @models.command()

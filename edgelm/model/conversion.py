@@ -9,7 +9,7 @@ from edgelm.errors import ModelFileError
 from edgelm.model import hub, tensorfile
 from edgelm.model.manifest import CARD, FILES, WEIGHTS, Origin, read_manifest, write_model
 from edgelm.model.origin import HEAD
-from edgelm.model.packing import Shifted
+from edgelm.model.packing import Shifted, narrowed
 
 
 def convert(folder: Path, out: Path) -> None:
@@ -28,7 +28,7 @@ def convert(folder: Path, out: Path) -> None:
     if manifest.file_format == 1:
         path = folder / WEIGHTS
         tensors, _ = tensorfile.read(path, manifest.digest(WEIGHTS))
-        files[WEIGHTS] = tensorfile.to_bytes(Shifted(tensors), {HEAD: _head(path)})
+        files[WEIGHTS] = tensorfile.to_bytes(narrowed(Shifted(tensors)), {HEAD: _head(path)})
         origin = Origin(manifest.given_config, manifest.digest(WEIGHTS))
     write_model(out, manifest.name, manifest.config, files, manifest.card, manifest.template, origin)
     if (folder / CARD).is_file():

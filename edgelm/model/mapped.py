@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from edgelm.errors import ModelFileError
+from edgelm.model.packing import has_narrow_scale
 from edgelm.model.tensorfile import PADDING, Place, altered, open_file, read_head
 
 Array = np.ndarray
@@ -29,7 +30,8 @@ Array = np.ndarray
 class MappedFile(Mapping[str, Array]):
     """The tensors of a file by name: read-only views of its pages, which the system shares between processes.
 
-    A tensor of BF16, or one that does not begin at a multiple of its numbers' size, is a copy.
+    A tensor of BF16, or one that does not begin at a multiple of its numbers' size, is a copy. So are the scales of
+    int8 matrices, which are float16 in the file and float32 for whoever computes.
 
     Parameters
     ----------
@@ -62,6 +64,7 @@ class MappedFile(Mapping[str, Array]):
         head = read_head(pages.read, size, path)
         self._pages, self.metadata = np.frombuffer(pages, np.uint8), head.metadata
         self._places: dict[str, tuple[int, Place]] = {}
+        self._widened: dict[str, Array] = {}
         at = len(head.blob)
         for name, place in head.places.items():
             if not name.startswith(PADDING):
@@ -78,13 +81,17 @@ class MappedFile(Mapping[str, Array]):
         and is this process's own then. Every call maps the file anew."""
         private = mmap.mmap(self._file.fileno(), self._pages.size, access=mmap.ACCESS_COPY)
         other = copy.copy(self)
-        other._pages = np.frombuffer(private, np.uint8)
+        other._pages, other._widened = np.frombuffer(private, np.uint8), {}
         return other
 
     def __getitem__(self, name: str) -> Array:
+        if name in self._widened:
+            return self._widened[name]
         at, place = self._places[name]
         blob = self._pages[at : at + place.size]
         array = place.numbers(blob if at % 8 == 0 else blob.copy())
+        if has_narrow_scale(name, array.dtype, self._places):
+            array = self._widened[name] = array.astype(np.float32)
         array.flags.writeable = self._pages.flags.writeable
         return array
 

@@ -1,13 +1,13 @@
 """The tensors of a model file: matrices as small integers, the rest float32.
 
-int8: ``NAME.q``, uint8 around 128, and ``NAME.scale``, float32, as whoever computes reads them; int4: also
-``NAME.zero``, and scales of float16. The axis that a product sums over comes last, and runs of 32 numbers along it
-share a scale (``edgelm/matrices/quantize.py``). In files of format 1 int8 was signed and its scales were float16.
+int8: ``NAME.q``, uint8 around 128, and ``NAME.scale``, float32 for whoever computes, widened from the float16 of the
+file; int4: also ``NAME.zero``, and scales of float16. The axis that a product sums over comes last, and runs of 32
+numbers along it share a scale (``edgelm/matrices/quantize.py``). In files of format 1 int8 was signed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 import numpy as np
 
@@ -43,6 +43,25 @@ def _around_128(q: Array, scale: Array) -> tuple[Array, Array]:
     return q.view(np.uint8) ^ np.uint8(128), scale.astype(np.float32)
 
 
+def has_narrow_scale(name: str, dtype: np.dtype, names: Container[str]) -> bool:
+    """Whether a tensor of a file holds scales of an int8 matrix as float16, which are float32 for whoever computes.
+    ``names`` are those of the file's tensors: int4 has zero points too, and its scales stay float16."""
+    return dtype == np.float16 and name.endswith(".scale") and name.removesuffix(".scale") + ".zero" not in names
+
+
+def narrowed(packed: Mapping[str, Array]) -> Weights:
+    """The tensors as a file holds them: scales in float16 where it holds them exactly, as those that ``pack`` makes."""
+    held: Weights = {}
+    for name in packed:
+        array = packed[name]
+        if name.endswith(".scale") and array.dtype == np.float32:
+            with np.errstate(over="ignore"):
+                narrow = array.astype(np.float16)
+            array = narrow if np.array_equal(narrow.astype(np.float32), array) else array
+        held[name] = array
+    return held
+
+
 class Shifted(Mapping[str, Array]):
     """The tensors of a file of format 1 as those of today: int8 is made uint8 around 128, its scales float32.
 
@@ -59,8 +78,7 @@ class Shifted(Mapping[str, Array]):
         array = self._packed[name]
         if array.dtype == np.int8:
             return array.view(np.uint8) ^ np.uint8(128)
-        is_narrow = array.dtype == np.float16 and name.removesuffix(".scale") + ".zero" not in self._packed
-        return array.astype(np.float32) if is_narrow else array
+        return array.astype(np.float32) if has_narrow_scale(name, array.dtype, self._packed) else array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._packed)

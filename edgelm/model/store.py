@@ -81,7 +81,7 @@ def details(folder: Path, pulled: Path) -> dict[str, Any]:
     return summary(folder, pulled) | {
         "sha256": manifest.sha256,
         "shape": config.to_dict(),
-        "awake_cap": round(config.max_awake / config.n_blocks, 4),
+        "awake_cap": round(config.max_awake / config.n_blocks, 4) if config.n_blocks else None,
         "state_bytes": state_bytes(config),
         "tokens_trained": manifest.card.get("tokens"),
         "training_seconds": manifest.card.get("training_seconds"),

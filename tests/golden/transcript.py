@@ -22,9 +22,9 @@ PATH = Path(__file__).with_name("chat.txt")
 TURNS = """\
 What is the capital of France?
 How many legs does a spider have?
-My dog is called Biscuit.
+My cat is called Pepper.
 What colour is snow?
-What is my dog called?
+What is my cat called?
 Thank you.
 """
 COMMAND = ["chat", "--json", "--temperature", "0", "--no-bank", "--seed", "1", "--max-tokens", "24"]

@@ -19,7 +19,7 @@ from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model import tensorfile
 from edgelm.model.config import ModelConfig
 from edgelm.model.hub import write_model
-from edgelm.model.packing import Shifted, check_packed, pack, unpack
+from edgelm.model.packing import Shifted, check_packed, narrowed, pack, unpack
 from edgelm.text.tokenizer import document_ids
 from tools.pretrain.data import Streams
 from tools.pretrain.gpu import RUN, read_parts
@@ -60,7 +60,7 @@ def main() -> None:
     card = {"steps": step, "tokens": tokens, "training_seconds": round(seconds), "mixture": plan["mixture"]}
     files = {
         "tokenizer.json": args.tokenizer.read_bytes(),
-        "weights.safetensors": tensorfile.to_bytes(packed),
+        "weights.safetensors": tensorfile.to_bytes(narrowed(packed)),
         "learning.safetensors": save(grad_rms),
     }
     write_model(args.out, args.name, config, files, card)
