@@ -1,4 +1,4 @@
-"""What the passes of every kind of layer part offer to the network."""
+"""What the network calls of each kind of layer part: forward and backward over a segment, with kernels."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from edgelm.matrices.matrix import Operands
 class Pass(Protocol):
     """Forward and backward of one layer part over one segment of at most ``max_steps`` tokens.
 
+    ``backward`` uses what the last ``forward`` left in the buffers of the pass. So each ``forward`` may be followed by
+    one ``backward``, before the next segment.
+
     Parameters
     ----------
     cell : Cell
     weights : dict of ndarray or Matrix
-        The tensors of the layer part, read at every pass, so that changed weights count at once.
+        The tensors of the layer part. The arrays are kept, not copied: what is written into them counts from the next
+        pass on.
     grads : dict of ndarray
-        Gradients are written here; a matrix that is not in it gets none, the other tensors are all in it.
+        ``backward`` overwrites these arrays. They are those of all tensors that are no matrices, and of the matrices
+        whose gradient is wanted.
     max_steps : int
-        Longest segment.
+        Tokens of the longest segment.
     shared_buffers : dict of ndarray
-        Arrays that hold nothing between two calls, one for all passes of a network; ``workspace`` is the matrices'.
+        Arrays that all passes of a network share, because nothing in them has to be kept between two calls. A pass adds
+        those it needs; ``workspace``, that of the products of matrices, is there before.
     """
 
     def __init__(
@@ -31,30 +37,64 @@ class Pass(Protocol):
     ) -> None: ...  # pragma: no cover
 
     def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
-        """x [T,D] is kept until ``backward``; y [T,D] is added to; ``state`` of the layer part is updated in place;
-        ``shared``, the state of all layers before the segment, is read."""
+        """Adds the part's output for a segment to the residual stream.
+
+        Parameters
+        ----------
+        x : ndarray [T,D]
+            The residual stream before this part. It is kept by reference, so it must not change until ``backward`` is
+            done.
+        y : ndarray [T,D]
+            The output is added to it, in place. The caller has copied x into it before.
+        state : dict of ndarray
+            That of the layer, its arrays updated in place.
+        shared : dict of ndarray
+            What all layers share, as it was before the segment. Read.
+        """
 
     def backward(self, dy: Array, dx: Array) -> None:
-        """Of the segment that ``forward`` saw last, once: dy [T,D] is read, dx [T,D] added to, gradients filled in.
+        """The gradients of the segment that ``forward`` saw last. It can be called once for each ``forward``.
 
-        Gradients of neuron blocks that slept all segment are left as they are.
+        The arrays of ``grads`` are overwritten, but for neuron blocks that slept all segment, whose gradients are left
+        as they are.
+
+        Parameters
+        ----------
+        dy : ndarray [T,D]
+            Gradient of the loss with respect to the part's output. Read.
+        dx : ndarray [T,D]
+            The gradient with respect to x is added to it, in place. It must not be the same array as dy.
         """
 
 
 class BlockPass(Pass, Protocol):
-    """A pass of a cell with neuron blocks that sleep apart."""
+    """A pass of a cell with neuron blocks, M of them, of which a token wakes a few."""
 
     @property
     def awake(self) -> Array:
-        """Which blocks the last segment woke, [M] bool."""
+        """Whether any token of the last segment woke the block, [M] bool."""
 
     @property
     def n_pairs(self) -> int:
-        """Pairs of a token and a block awake for it in the last segment."""
+        """In how many pairs of a token and a block of the last segment the token woke the block."""
 
     def step_blocks(self, name: str, base: Any, rates: Array, pull: np.floating) -> None:
-        """Moves the awake blocks of the tensor ``name`` against the gradient that ``backward`` saw last, by ``rates``
-        [M], and the share ``pull`` of the way to ``base``; the gradient is never whole."""
+        """Takes a gradient step on the blocks that the last segment woke: w <- w - rate g + pull (base - w), in place.
+
+        It follows ``backward`` of that segment, before the next ``forward``. The gradient g, of the segment's summed
+        loss, is computed block by block from what these two left, so that there is never an array of all of it.
+
+        Parameters
+        ----------
+        name : str
+            The tensor w, within the layer part. It must be floating-point.
+        base : ndarray or Int8
+            What the weights are pulled towards; of the shape of w. Read.
+        rates : ndarray [M]
+            The rate of each block.
+        pull : floating
+            The share of the way to ``base``, from 0 to 1.
+        """
 
 
 __all__ = ["BlockPass", "Cell", "Pass"]

@@ -1,14 +1,27 @@
-"""Recall by content words: what the sentences that share words with the present text say next.
+"""Recall by content words: which tokens follow in the stored sentences that share words with the present text.
 
-``recall_learn`` goes over the ids of an entry: it recalls what may be next (``recall_read``), then stores the id.
-``recall_read`` weighs the words of the last two lines (``_ask``), follows each to where it stood before and adds up
-what every sentence shares (``_gather``), keeps the ATTENDED best (``_choose``), reads them (``_read_sentence``), and
-weighs what they say (``_weigh``). The equations are in ``edgelm.memory.fast_memory``; the tuples of arrays are
-described, and made, in ``edgelm.memory.recall_arrays``. history [n] int64 and vocab (what each id is) are read. store
-(the tokens, and the chains of their words) is updated in place by ``begin_entry`` and where ``recall_learn`` stores,
-else read. scratch, the workspace, is overwritten; every call leaves its starts at -1, its marks and asked at 0, and
-expects them so. Nothing is allocated and nothing raised: the caller sees to it that ids are below V and that sizes are
-powers of two.
+``recall_learn`` goes over the ids of an entry one by one: it predicts the id with ``recall_read`` and then stores it.
+``recall_read`` works in five steps:
+
+1. ``_ask`` collects the words of the question, which are those of the last two lines of the text, and weighs them.
+2. ``_gather`` follows each word to the places where it was stored before, the newest first, and adds its weight to the
+   sentence that it finds there.
+3. ``_choose`` keeps the ``ATTENDED`` sentences with the largest sums.
+4. ``read_sentence`` reads each of them in full and looks for what in it matches the end of the text.
+5. ``_weigh`` gives each sentence its weight and collects the ids that it predicts.
+
+The equations are in ``edgelm.memory.fast_memory``. Most kernels take some of these arguments:
+
+- history, [>= n] int64: the ids of the text; history[:n] is read.
+- store: the stored tokens, and for each word the chain of its sightings. ``begin_entry`` updates it in place, and so
+  does ``recall_learn`` where it is told to store; all others read it.
+- vocab: what is known of each of the V ids; read.
+- scratch: the workspace. It is overwritten, but on a call ``starts`` must hold -1 and ``marks`` and ``asked`` must hold
+  0 throughout; ``recall_read`` and ``recall_learn`` leave them so.
+
+store, vocab and scratch are tuples of arrays. ``edgelm.memory.recall_arrays`` makes and describes them, and says what
+is meant by a position and by the row of a word. Nothing is allocated or raised, and no bound is checked: the caller
+sees to it that every id is from 0 to V - 1, and that the lengths of the ring and of the hash tables are powers of two.
 """
 
 from __future__ import annotations
@@ -16,41 +29,48 @@ from __future__ import annotations
 import math
 
 from edgelm.kernels.jit import entry, kernel
+from edgelm.kernels.sentences import (
+    BEGINS,
+    ENDS,
+    FAINT,
+    LABEL,
+    LINE,
+    PIECE,
+    PLURAL,
+    RARE,
+    WORDY,
+    find_others,
+    goes_on,
+    information,
+    read_sentence,
+    word_key,
+    worth,
+)
 from edgelm.kernels.signature import B1, D1, D2, I1, I2, J1, U1, W1, B, D, I
 
 STORE = (W1, U1, J1, J1, J1, I1)
 VOCAB = (W1, U1, D1, I1, I1)
 SCRATCH = (D1, B1, I1, D1, I1, D1, I1, I2, D2, I1, D1)
-WORDY, BEGINS, ENDS, LINE, QUESTION, PLURAL, LABEL, NEGATES = 1, 2, 4, 8, 16, 32, 64, 128
-"""What a token does: be part of a word; begin one; end a sentence; a line; a question; add an s; end a label; deny."""
-PIECE = WORDY | BEGINS
 WINDOW = 40
-"""Tokens of the present text that are looked back upon, at most."""
+"""Tokens of the present text in which words of the question are looked for, at most."""
 SENTENCE = 48
 """Tokens of the longest sentence."""
-ATTENDED, LONGEST_MATCH = 10, 20
+ATTENDED = 10
+"""Sentences that are read in full."""
 DEPTH, LEARN_DEPTH = 512, 24
-"""Sightings of a word that are followed, newest first; fewer while learning, which must be quick."""
-PRIOR = 50000.0
-"""Tokens of reading that the shares of words which the vocabulary implies are worth."""
-COMMON = 4.0
-"""Nats that a word must tell before it counts; less is told by words of no content."""
-RARE = 1e-5
-"""Share of a word that takes several tokens."""
-FAINT = 0.3
-"""A word that weighs less is not followed."""
+"""Sightings of a word that are followed at most, newest first; fewer while learning, which must be quick."""
 FADES = 0.985
-"""What a word keeps of its weight for each token that it stands further back."""
+"""Factor of the weight of a word for each token that it stands further back."""
 SHARPNESS = 1.5
-"""How much faster than its mass a sentence's weight grows, in nats."""
+"""Nats by which the logarithm of a sentence's weight grows with each nat of its mass."""
 NEAR, NEWER = 0.4, 0.05
-"""Of sentences whose masses are this near, an older one weighs this little: what was said last is right."""
+"""A sentence is multiplied by ``NEWER`` for each newer one whose mass is above its own less ``NEAR`` (nats) and that
+matches as well: what was said last is right."""
 LIGHT = 1e-3
-"""Sentences of less weight, the heaviest having 1, are not searched for answers."""
+"""A sentence without a match that weighs less than this predicts nothing; the largest mass alone gives a weight of 1.
+"""
 ENOUGH = 5
-"""A match of this length is as good as any longer one."""
-DULL = 0.15
-"""Say that a sentence keeps in a reply where a sign or a common word comes next."""
+"""A match of this length counts as much as any longer one."""
 COVERAGES = (0.35, 0.6, 0.95)
 MASSES = (2.5, 7.0, 12.0)
 MATCHES = (2, 4, 6, 10, 16)
@@ -59,22 +79,12 @@ KINDS = 4 + len(MATCHES)
 RECALL_BUCKETS = KINDS * (len(COVERAGES) + 1) * (len(MASSES) + 1)
 
 
-@kernel
-def word_key(key, token, is_first, vocab):
-    """Key of the word so far after ``token``, when ``key`` was that before; 0 in no word."""
-    kinds, values, powers = vocab[1], vocab[3], vocab[4]
-    if not kinds[token] & WORDY:
-        return 0
-    if is_first or key == 0 or kinds[token] & BEGINS:
-        return values[token]
-    if kinds[token] & PLURAL:
-        return key
-    return (key * powers[token] + values[token]) & 0x7FFFFFFF
-
-
 @entry(STORE)
 def begin_entry(store):
-    """Stores id 0, which begins an entry; sentences do not reach across it."""
+    """Stores id 0, with which every entry begins, so that the next token starts a new sentence and a new word.
+
+    store is updated in place.
+    """
     ring, places, before, _, _, cursor = store
     i = cursor[0] & (ring.shape[0] - 1)
     ring[i], places[i], before[i] = 0, 0, -1
@@ -85,6 +95,10 @@ def begin_entry(store):
 
 @kernel
 def _store_token(token, store, vocab):
+    """Stores a token at the end of the ring, where it overwrites the oldest one, and counts the word so far.
+
+    A sentence ends after a token that is marked ``ENDS``, and in any case after ``SENTENCE`` tokens.
+    """
     ring, places, before, heads, seen, cursor = store
     at, place = cursor[0], cursor[1]
     i = at & (ring.shape[0] - 1)
@@ -102,21 +116,13 @@ def _store_token(token, store, vocab):
 
 
 @kernel
-def _information(slot, share, store):
-    """Nats that a word tells beyond those of common words; share is that in the language at large."""
-    sightings = store[4][slot] + PRIOR * share + 1
-    return max(0.0, math.log((store[5][0] + PRIOR) / sightings) - COMMON)
-
-
-@kernel
-def _goes_on(at, end, store, vocab):
-    """Whether the token at a position of the ring, if it is before ``end``, goes on a word."""
-    return at < end and vocab[1][store[0][at & (store[0].shape[0] - 1)]] & PIECE == WORDY
-
-
-@kernel
 def _ask(history, n, store, vocab, scratch):
-    """Marks the words of the last two lines of history[:n]: (words, their weight, how many the last line has)."""
+    """Collects the words of the last two lines of history[:n], in at most its last ``WINDOW`` tokens.
+
+    Returns (number of different words, sum of their weights, number of words in the last line). ``words`` and
+    ``weights`` are overwritten; ``marks`` and ``asked`` are set in the rows of these words. The word before a colon is
+    left out, because it is the label of the line.
+    """
     kinds, shares = vocab[1], vocab[2]
     marks, asked, words, weights = scratch[0], scratch[1], scratch[2], scratch[3]
     first, lines, line = n, 0, 0
@@ -141,7 +147,7 @@ def _ask(history, n, store, vocab, scratch):
         said += t > line
         slot = key & (marks.shape[0] - 1)
         if marks[slot] == 0:
-            weights[count] = _information(slot, share, store) * FADES ** (n - 1 - t) + 1e-9
+            weights[count] = information(slot, share, store) * FADES ** (n - 1 - t) + 1e-9
             marks[slot], asked[slot], words[count] = weights[count], t < line, slot
             total += weights[count]
             count += 1
@@ -150,9 +156,11 @@ def _ask(history, n, store, vocab, scratch):
 
 @kernel
 def _gather(count, depth, skipped, store, scratch):
-    """Adds up how much the sentences share with the ``count`` words marked; their number.
+    """Sums up, for each stored sentence, the weights of the words that it shares with the question.
 
-    Sentences are told apart by where they start; ``skipped`` is none.
+    The first ``count`` of ``words`` are followed, but for those that weigh less than ``FAINT``, each through at most
+    ``depth`` sightings. The sentence that starts at position ``skipped`` is left out. The result is the hash table
+    (``starts``, ``masses``), whose rows in use are listed in ``slots``; returns how many there are.
     """
     _, places, before, heads, _, cursor = store
     words, weights, starts, masses, slots = scratch[2], scratch[3], scratch[4], scratch[5], scratch[6]
@@ -179,7 +187,11 @@ def _gather(count, depth, skipped, store, scratch):
 
 @kernel
 def _choose(used, scratch):
-    """Puts the starts of the ATTENDED sentences that share most into ``top``, newer ones first; their number."""
+    """Writes the ``ATTENDED`` sentences with the largest sums to ``top`` and ``best``, in falling order of the sum.
+
+    Of equal sums the newer sentence comes first. ``used`` is what ``_gather`` returned; its table is emptied, that is,
+    ``starts`` is -1 again. Returns the number of sentences written: top[k, 0] is the start, best[k, 0] the sum.
+    """
     starts, masses, slots, top, best = scratch[4], scratch[5], scratch[6], scratch[7], scratch[8]
     n_top = 0
     for u in range(used):
@@ -197,107 +209,14 @@ def _choose(used, scratch):
 
 
 @kernel
-def _match_length(history, n, at, store, vocab):
-    """How many of the last ids of history[:n] stand in the ring up to and at a position."""
-    ring, folds = store[0], vocab[0]
-    reach, length = min(LONGEST_MATCH, n, at + 1, at + 1 - (store[5][0] - ring.shape[0])), 0
-    while length < reach and folds[ring[(at - length) & (ring.shape[0] - 1)]] == folds[history[n - 1 - length]]:
-        length += 1
-    return length
-
-
-@kernel
-def _read_sentence(history, n, k, as_reply, store, vocab, scratch):
-    """Makes top[k] (start, end, longest match, position of what follows it) and best[k, 0] the whole mass.
-
-    The match is -1 if the sentence has nothing to tell.
-    """
-    ring, places, _, _, _, cursor = store
-    folds, kinds = vocab[0], vocab[1]
-    marks, asked, top = scratch[0], scratch[1], scratch[7]
-    start, mask, last = top[k, 0], ring.shape[0] - 1, history[n - 1]
-    at, key, mass, news, fresh, match, position = start, 0, 0.0, 0, 0, 0, -1
-    token, fold = ring[start & mask], folds[last]
-    is_over, denied = False, False
-    while not is_over:
-        after = ring[(at + 1) & mask] if at + 1 < cursor[0] else 0
-        key = word_key(key, token, at == start, vocab)
-        if key > 0:
-            slot = key & (marks.shape[0] - 1)
-            mark = marks[slot]
-            if mark > 0:
-                mass += mark
-                marks[slot] = -mark
-            if kinds[after] & PIECE != WORDY:
-                news += not asked[slot]
-                fresh += mark == 0
-        denied = (denied and key > 0) or kinds[token] & NEGATES > 0
-        # A sign alone is followed by anything.
-        if folds[token] == fold and after > 0:
-            length = _match_length(history, n, at, store, vocab)
-            if length + (not denied) > match and (length > 1 or kinds[token] & WORDY):
-                match, position = length, at + 1
-        at += 1
-        is_over = after == 0 or places[at & mask] == 0
-        ended, token = kinds[token], after
-    # The question itself was learned before its answer is looked for, and so were earlier ones.
-    is_question = as_reply and (news == 0 or ended & QUESTION)
-    top[k, 1], top[k, 3] = at, position
-    top[k, 2] = -1 if is_question or (match == 0 and (fresh == 0 or not as_reply)) else match
-    scratch[8][k, 0] = mass
-
-
-@kernel
-def _find_others(k, n_found, store, vocab, scratch):
-    """Finds what sentence top[k] says beyond the words asked: how much was found by then; shares add up to 1.
-
-    A word counts by what it tells, and by how close it stands behind a word asked; one denied hardly does.
-    """
-    ring, kinds, marks, top = store[0], vocab[1], scratch[0], scratch[7]
-    found, shares = scratch[9], scratch[10]
-    mask, first, total, key, begun, distance, denied = ring.shape[0] - 1, n_found, 0.0, 0, 0, 20, False
-    for at in range(top[k, 0], top[k, 1]):
-        token = ring[at & mask]
-        if key == 0 or kinds[token] & BEGINS:
-            begun = at
-        key = word_key(key, token, at == top[k, 0], vocab)
-        distance += 1
-        denied = (denied and key > 0) or kinds[token] & NEGATES > 0
-        if key == 0 or _goes_on(at + 1, top[k, 1], store, vocab):
-            continue
-        slot = key & (marks.shape[0] - 1)
-        if marks[slot] > FAINT:
-            distance = 0
-        elif marks[slot] == 0 and n_found < found.shape[0]:
-            tells = _information(slot, RARE if at > begun else vocab[2][token], store)
-            found[n_found] = ring[begun & mask]
-            shares[n_found] = tells * (0.05 + math.exp(-distance / 3)) * (0.1 if denied else 1.0)
-            total += shares[n_found]
-            n_found += 1
-    for f in range(first, n_found):
-        shares[f] /= max(total, 1e-30)
-    return n_found if total > 0 else first
-
-
-@kernel
-def _worth(at, store, vocab):
-    """How much of its say a sentence has in a reply about the token at a position.
-
-    Signs and common words are the model's business: a reply may end where the sentence went on.
-    """
-    ring, kinds = store[0], vocab[1]
-    token = ring[at & (ring.shape[0] - 1)]
-    if not kinds[token] & WORDY:
-        return DULL
-    if not kinds[token] & BEGINS or _goes_on(at + 1, store[5][0], store, vocab):
-        return 1.0
-    slot = word_key(0, token, True, vocab) & (store[3].shape[0] - 1)
-    return min(1.0, max(DULL, (_information(slot, vocab[2][token], store) - 1.5) / 2))
-
-
-@kernel
 def _weigh(n_top, as_reply, store, vocab, scratch):
-    """(ids found, sum of their shares, the sentence that weighs most or -1)."""
+    """Weighs the first ``n_top`` sentences of ``top``, as ``read_sentence`` left them, and collects what they predict.
+
+    A sentence that matches the end of the text predicts the one token after the match; in a reply, one that does not
+    match predicts its words that are not in the question. Writes ``found``, ``shares`` and best[:, 1]. Returns (number
+    of ids in ``found``, sum of ``shares``, the row of ``top`` with the largest weight or -1 if none predicts anything).
+    The sum is 1 for plain text; in a reply it is less where ``worth`` left something to the model.
+    """
     ring, top, best, found, shares = store[0], scratch[7], scratch[8], scratch[9], scratch[10]
     heaviest, n_found, winner, total, known = 0.0, 0, -1, 0.0, 0.0
     for k in range(n_top):
@@ -314,10 +233,10 @@ def _weigh(n_top, as_reply, store, vocab, scratch):
                 weight *= NEWER
         if match > 0 and n_found < found.shape[0]:
             found[n_found] = ring[top[k, 3] & (ring.shape[0] - 1)]
-            shares[n_found] = _worth(top[k, 3], store, vocab) if as_reply else 1.0
+            shares[n_found] = worth(top[k, 3], store, vocab) if as_reply else 1.0
             n_found += 1
         elif match == 0 and weight > LIGHT:
-            n_found = _find_others(k, n_found, store, vocab, scratch)
+            n_found = find_others(k, n_found, store, vocab, scratch)
         if n_found == first:
             continue
         best[k, 1] = weight
@@ -334,7 +253,11 @@ def _weigh(n_top, as_reply, store, vocab, scratch):
 
 @kernel
 def _open_sentence(history, n, store):
-    """Start of the sentence being learned, if history[:n] ends as it does; it would only find itself."""
+    """Position at which the unfinished sentence at the end of the store starts, or -1 if history[:n] is another text.
+
+    The sentence that is being learned is part of the question, so recall must not find it. It is recognised by its last
+    tokens, three at most, with which history[:n] ends too.
+    """
     ring, cursor = store[0], store[5]
     for back in range(1, min(3, n, cursor[1]) + 1):
         if history[n - back] != ring[(cursor[0] - back) & (ring.shape[0] - 1)]:
@@ -344,15 +267,33 @@ def _open_sentence(history, n, store):
 
 @entry(I1, I, B, I, STORE, VOCAB, SCRATCH, returns=(I, D, I))
 def recall_read(history, n, as_reply, depth, store, vocab, scratch):
-    """(ids found, sum of their shares, bucket): what the sentences that share words with history[:n] say next.
+    """Predicts the id after history[:n] from the stored sentences that share words with it. Nothing is stored.
 
-    ``found`` and ``shares`` of the scratch hold the ids, one perhaps several times, and their probabilities.
+    Parameters
+    ----------
+    history, n : ndarray [>= n] of int64, and int
+        The text is history[:n]. Read.
+    as_reply : bool
+        Whether the assistant speaks. Then questions are not recalled, and a sentence may answer without a match.
+    depth : int
+        Sightings of each word that are followed at most, the newest first.
+    store, vocab, scratch : tuple of ndarray
+        store and vocab are read. scratch is overwritten.
+
+    Returns
+    -------
+    n_found, known : int, float
+        The prediction is ``found[:n_found]`` with the probabilities ``shares[:n_found]``, both in scratch until the
+        next call; known is their sum, at most 1. An id may be there several times: its probabilities add up.
+    bucket : int
+        Which gate of recall applies, from 0 to ``RECALL_BUCKETS`` - 1, by the sentence that weighs most: how it
+        matches, how much of the question it covers, and its mass. It means nothing where ``n_found`` is 0.
     """
     marks, words, top, best = scratch[0], scratch[2], scratch[7], scratch[8]
     count, total, said = _ask(history, n, store, vocab, scratch)
     n_top = _choose(_gather(count, depth, _open_sentence(history, n, store), store, scratch), scratch)
     for k in range(n_top):
-        _read_sentence(history, n, k, as_reply, store, vocab, scratch)
+        read_sentence(history, n, k, as_reply, store, vocab, scratch)
         for w in range(count):
             marks[words[w]] = abs(marks[words[w]])
     n_found, known, winner = _weigh(n_top, as_reply, store, vocab, scratch)
@@ -360,7 +301,7 @@ def recall_read(history, n, as_reply, depth, store, vocab, scratch):
         marks[words[w]], scratch[1][words[w]] = 0.0, False
     if n_found == 0:
         return 0, 0.0, 0
-    match, is_piece = top[winner, 2], _goes_on(top[winner, 3], store[5][0], store, vocab)
+    match, is_piece = top[winner, 2], goes_on(top[winner, 3], store[5][0], store, vocab)
     kind = 3
     if match == 0:
         kind = 1 if said == 0 else 0
@@ -379,10 +320,24 @@ def recall_read(history, n, as_reply, depth, store, vocab, scratch):
 
 @entry(I1, I, I, (B, B, B), STORE, VOCAB, SCRATCH, D2)
 def recall_learn(history, start, n, mode, store, vocab, scratch, recalled):
-    """Recalls, then stores, history[start:n], id by id; mode is (recall, as a reply, store).
+    """Goes over history[start:n] and, for each id t in turn, predicts it from history[:t] and then stores it.
 
-    recalled [n - start, 3] becomes, for each id, its probability, that of all ids found, and the bucket, -1 where
-    nothing was found.
+    Parameters
+    ----------
+    history : ndarray [>= n] of int64
+        One entry, its first id being 0. Read.
+    start : int
+        At least 1. Whoever stores has stored history[:start] before: by ``begin_entry``, then by this.
+    n : int
+        End of the ids that are gone over.
+    mode : tuple of three bool
+        Whether to predict; whether to do so as for a reply; whether to store. While storing, a word is followed through
+        ``LEARN_DEPTH`` sightings, otherwise through ``DEPTH``.
+    store, vocab, scratch : tuple of ndarray
+        store is updated in place where ids are stored, otherwise read. vocab is read. scratch is overwritten.
+    recalled : ndarray [n - start, 3] of float64
+        Overwritten. A row holds the probability of the id, the sum of the probabilities of all ids found, and the
+        bucket of ``recall_read``; it is (0, 0, -1) where nothing was found or asked for.
     """
     does_recall, as_reply, does_store = mode
     found, shares, cursor, depth = scratch[9], scratch[10], store[5], LEARN_DEPTH if does_store else DEPTH

@@ -2,15 +2,15 @@
 
 Everything that is learned goes through ``Adaptation``, in this order:
 
-1. Opening it loads the newest checkpoint of the profile into the model's weights. What the log holds beyond that
-   checkpoint is ``pending``.
+1. Opening it loads the newest checkpoint of the profile into the model's weights. The entries of the log after that
+   checkpoint are ``pending``.
 2. ``catch_up`` replays what is pending. Until it has, nothing else may be learned.
 3. ``tell`` appends words to the log; they are durable when it returns. ``learn`` then applies the entry to weights and
-   fast memory. ``consolidate`` repeats what was told lately, as an entry of the log too.
-4. ``write_checkpoint`` rounds the weights to what a file holds, again as an entry, and writes that file.
+   fast memory. ``consolidate`` repeats what was told lately, and appends an entry that says so.
+4. ``write_checkpoint`` rounds the weights to what a file holds, appends an entry that says so, and writes that file.
 
-``remove``, ``rebase`` and an import (``edgelm.learn.transfer``) change the log; each loads the checkpoint that is left,
-and ``catch_up`` is to follow.
+``remove``, ``rebase`` and an import (``edgelm.learn.transfer``) change the log. Each of them loads the checkpoint that
+is left, and ``catch_up`` must be called afterwards.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ class Adaptation:
     Parameters
     ----------
     model : Model
-        Its adaptable weights are updated in place, while its guard is held.
+        Its adaptable weights are overwritten when this is made, and updated in place while its guard is held.
     profile : Profile or None
-        Where the log and its checkpoints are kept. None: nothing is kept.
+        Where the log and its checkpoints are kept. None: nothing is written to disk.
     config : LearnConfig
     clock : callable
         Returns seconds since 1970, the time of an entry.
     on_event : callable
-        Told of what happens to weights and memory (``edgelm.learn.events``).
+        Called at what happens to weights and memory (``edgelm.learn.events``).
 
     Attributes
     ----------
     pending : list of Entry
-        What the log holds and the weights do not yet, oldest first. ``catch_up`` replays it.
+        Entries of the log that the weights have not learned yet, oldest first. ``catch_up`` empties it.
 
     Raises
     ------
@@ -84,19 +84,20 @@ class Adaptation:
 
     @cached_property
     def base(self) -> dict[str, Operand]:
-        """The adaptable weights before any learning; read before they are overwritten for the first time."""
+        """The adaptable weights before any learning. They are read when first asked for, before any are overwritten."""
         return self.model.base()
 
     def load_checkpoint(self) -> None:
         """Sets the weights to those of the profile's newest checkpoint, or of the base model where there is none.
 
-        The adaptable weights are overwritten. Entries after the checkpoint become ``pending``; what was in the fast
-        memory is dropped, and is built again from the log when it is next asked for.
+        The adaptable weights are overwritten. Entries after the checkpoint become ``pending``, which is the whole log
+        where the profile belongs to another model. What was in the fast memory is dropped, and is built again from the
+        log when it is next asked for.
 
         Raises
         ------
         ProfileError
-            The checkpoint does not fit the model.
+            The checkpoint is damaged, or does not fit the model.
         """
         # The checkpoint of another model is of no use: until the profile is rebased there is the log alone.
         ours = self.profile is not None and self.profile.base == self.model.sha256
@@ -124,12 +125,15 @@ class Adaptation:
 
     @property
     def entries(self) -> list[Entry]:
-        """The log, oldest first."""
+        """The log, oldest first; empty without a profile."""
         return self.profile.entries if self.profile else []
 
     @property
     def memory(self) -> FastMemory | None:
-        """The fast memory of the whole log; None where nothing was learned, so that nobody loads kernels."""
+        """The fast memory of the log, built when first asked for. None if the log has no words.
+
+        Then no kernels are loaded either.
+        """
         with self.guard:
             if self._memory is None:
                 known = [entry for entry in self.entries if entry.id <= self._known]
@@ -138,7 +142,7 @@ class Adaptation:
 
     @property
     def replay(self) -> Replay:
-        """Applies entries to the weights and the fast memory; ``catch_up`` comes first."""
+        """Applies entries to weights and fast memory. Made when first asked for, when nothing may be ``pending``."""
         assert not self.pending
         if self._replay is None:
             memory = self.memory or self._memory_of(())
@@ -148,7 +152,7 @@ class Adaptation:
 
     @property
     def sha256(self) -> str:
-        """Identifies what was learned, to the last bit."""
+        """SHA-256 of the adaptable weights and the gates: equal where the same was learned, to the last bit."""
         told = self.profile is None or any(entry.text for entry in self.entries)
         gates = {GATES: self.memory.gates} if told and self.memory is not None else {}
         return digest(self.model.adaptable | gates)
@@ -200,6 +204,9 @@ class Adaptation:
     def catch_up(self, on_tokens: OnTokens = lambda _: None, *, aside: bool = False) -> None:
         """Replays what is pending, which is empty afterwards.
 
+        If it is interrupted and not ``aside``, call ``load_checkpoint`` before another try: weights are partly
+        replayed.
+
         Parameters
         ----------
         on_tokens : callable
@@ -225,6 +232,8 @@ class Adaptation:
             self.pending, self._memory, self._replay = [], replay.memory, replay
 
     def _counting(self, on_tokens: OnTokens) -> OnTokens:
+        """``on_tokens``, which also counts the tokens learned since a checkpoint was written."""
+
         def count(n_tokens: int) -> None:
             self._unsaved += n_tokens
             on_tokens(n_tokens)
@@ -232,7 +241,10 @@ class Adaptation:
         return count
 
     def tell(self, kind: str, text: str, *, conversation: int, parent: int | None = None, progress: str = "") -> Entry:
-        """Appends words to the log. They are durable when this returns; ``learn`` of the entry is to follow.
+        """Appends words to the log. They are durable when this returns; ``learn`` of the entry must follow.
+
+        Without a profile the entry is only made, with the id 0. ``progress`` is kept beside the log: how far the run of
+        ``adapt`` came that the entry belongs to.
 
         Raises
         ------
@@ -258,7 +270,8 @@ class Adaptation:
     def learn(self, entry: Entry, *, on_tokens: OnTokens = lambda _: None, report: bool = False) -> Learned | None:
         """Applies an entry that ``tell`` returned to weights and fast memory, which are updated in place.
 
-        With ``report`` returns what the entry taught, if it is a turn of a chat; that costs two more passes.
+        Entries must be learned in the order in which they were told. With ``report`` it returns what the entry taught,
+        if that is a turn of a chat, which costs two more passes; otherwise None.
         """
         learned = self.replay.apply(entry, self.before(entry), on_tokens=self._counting(on_tokens), report=report)
         self._unlearned.discard(entry.id)
@@ -266,7 +279,7 @@ class Adaptation:
         return learned
 
     def _write_notes(self, entry: Entry) -> None:
-        """Writes what the guardrail undid, the last of it, into the entry at which it did so."""
+        """Writes the last thing that the guardrail undid, if there is one, into the entry at which it did so."""
         notes = self.replay.notes
         if notes and self.profile is not None:
             self.profile.change(entry.id, note=notes[-1])
@@ -274,14 +287,20 @@ class Adaptation:
 
     @property
     def has_unconsolidated(self) -> bool:
-        """Whether something was told that is not consolidated."""
+        """Whether something was learned that is not consolidated; False until ``replay`` was made."""
         return self._replay is not None and bool(self._replay.recent)
 
     def consolidate(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Repeats what was told lately until the weights hold it, as an entry of the log.
+        """Repeats what was told lately until the weights hold it, and appends an entry to the log that says so.
 
-        ``should_stop`` is asked between two steps. If it says so, the entry keeps after how many steps, so that a
-        replay stops there too. Nothing happens while an entry is still to be learned.
+        ``should_stop`` is asked between two steps. If it says so, the number of steps is written into the entry, so
+        that a replay stops there too. Nothing happens without a profile, or while an entry that was told is not
+        learned.
+
+        Raises
+        ------
+        ProfileError
+            The disk is full or fails.
         """
         if not self.has_unconsolidated or self.profile is None:
             return
@@ -298,11 +317,11 @@ class Adaptation:
         self._write_notes(entry)
 
     def write_checkpoint(self, least_tokens: int = 0) -> None:
-        """Rounds the weights to what a file holds, in place, as an entry of the log, and writes that file.
+        """Appends a checkpoint to the log, rounds the weights, in place, to what a file holds, and writes that file.
 
-        The file is written only if at least ``least_tokens`` tokens were learned since the last one: so little is
-        replayed sooner than written. Nothing happens where nothing was learned since, or while an entry is still to be
-        learned.
+        The file is left out if fewer than ``least_tokens`` tokens were learned since the last one, because these are
+        replayed sooner than it is written. Nothing at all happens without a profile, where nothing was learned since
+        the last rounding, or while an entry that was told is not learned.
 
         Raises
         ------
@@ -323,16 +342,16 @@ class Adaptation:
             self._unsaved = 0
 
     def write_replayed_checkpoint(self, least_tokens: int) -> None:
-        """Writes the weights of a log that ends at a checkpoint, if replaying it took at least ``least_tokens``."""
+        """Writes the weights to a file if the log ends at a checkpoint and ``least_tokens`` or more were replayed."""
         ends_at_checkpoint = bool(self.entries) and self.entries[-1].kind == CHECKPOINT
         if self.profile is not None and ends_at_checkpoint and self._unsaved >= least_tokens:
             self.profile.write_checkpoint(self.replay.round_to_checkpoint())
             self._unsaved = 0
 
     def append_unlogged(self, note: str) -> None:
-        """Appends an entry without words, and a checkpoint of the weights that were learned from them.
+        """Rounds the weights and appends an entry without words, which stands for a text and has a checkpoint.
 
-        Nothing before it can be forgotten or replayed any more.
+        The text was learned by ``replay`` before. No earlier entry can be forgotten or replayed any more.
         """
         assert self.profile is not None
         tensors = self.replay.round_to_checkpoint()
@@ -340,12 +359,16 @@ class Adaptation:
         self._unsaved = 0
 
     def remove(self, ids: Iterable[int]) -> list[int]:
-        """Removes entries from the log and from all files; returns those that went. ``catch_up`` is to follow.
+        """Removes entries from log and files, and loads the checkpoint that is left; ``catch_up`` must follow.
+
+        Answers to these entries, and approved answers given later in the same conversation, go with them. Returns the
+        ids of all that went.
 
         Raises
         ------
         ProfileError
-            There is no such entry, or something learned later cannot be replayed.
+            There is no such entry, something learned later cannot be replayed, or a file could not be tidied
+            afterwards.
         """
         assert self.profile is not None
         known = [entry.id for entry in self.entries]
@@ -359,7 +382,7 @@ class Adaptation:
                 self._on_event(Forgotten(tuple(i for i in known if i not in left)))
 
     def rebase(self) -> None:
-        """Makes the profile one of this model, whatever model it was learned on; ``catch_up`` is to follow."""
+        """Makes the profile one of this model, whatever model it was learned on; ``catch_up`` must follow."""
         assert self.profile is not None
         self.profile.rebase(self.model)
         self.load_checkpoint()

@@ -1,8 +1,9 @@
 """The guardrail: learning must not cost the model its general ability.
 
 A held-out general text that comes with the package is scored as learning goes on, beside the score of the base model
-on the same words. ``Replay`` acts on the result: where general text has become a little worse, the weights are pulled
-towards the base; where it is clearly worse, or a score is not finite, they go back to the last good point.
+on the same words. ``Guardrail`` only measures. ``Replay`` acts on the result: where general text has become a little
+worse, the weights are pulled towards the base; where it is clearly worse, or a score is not finite, they go back to the
+last good point.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ AT_ONCE = 2
 
 
 class Guardrail:
-    """Scores general text with the adapted weights and with the base model's.
+    """Compares the adapted weights with the base model's on general text, of which it takes ``EXCERPTS`` excerpts.
 
     Parameters
     ----------
     model : ModelConfig
     tokenizer : Tokenizer
     weights : dict of ndarray
-        Shared with the learner.
+        All weights, shared with the learner. The base model is scored with the frozen ones and ``base``.
     base : dict of ndarray
-        The adaptable weights before any learning.
+        The adaptable weights before any learning; read. An excerpt is scored with them when it is first needed, and the
+        score is kept.
     config : LearnConfig
     """
 
@@ -49,9 +51,19 @@ class Guardrail:
         self._base_nats: dict[int, float] = {}
 
     def excess(self, network: Network, check: int) -> float:
-        """By which share general text costs more than with the base model, over the excerpts of one check.
+        """Share by which general text costs more nats than with the base model: 0.02 is 2 % worse, below 0 better.
 
-        Not finite if the model is broken. ``network`` computes with the adapted weights.
+        Parameters
+        ----------
+        network : Network
+            Computes with the adapted weights. Its buffers are overwritten: ``backward`` must not follow.
+        check : int
+            Number of the check, from 0: each reads the next ``AT_ONCE`` excerpts in turn.
+
+        Returns
+        -------
+        float
+            NaN or infinite if the weights are broken.
         """
         chosen = [(check * AT_ONCE + i) % EXCERPTS for i in range(AT_ONCE)]
         return self._compare(network, chosen)
@@ -61,6 +73,7 @@ class Guardrail:
         return self._compare(network, range(EXCERPTS))
 
     def _compare(self, network: Network, chosen: Sequence[int]) -> float:
+        """As ``excess``, over the excerpts with the numbers ``chosen``."""
         if unknown := [i for i in chosen if i not in self._base_nats]:
             # Of its own, over the base model's arrays: they are read, never copied or changed. Of short segments: what
             # it needs for itself grows with them, 10 MB at 32 tokens.
@@ -69,6 +82,7 @@ class Guardrail:
         return sum(self._nats(network, i) for i in chosen) / sum(self._base_nats[i] for i in chosen) - 1
 
     def _nats(self, network: Network, excerpt: int) -> float:
+        """The summed nats of an excerpt from an empty state; the network's buffers are overwritten."""
         ids, state, total = self._excerpts[excerpt], empty_state(self._model, network.dtype.type), 0.0
         for start in range(0, len(ids) - 1, network.max_steps):
             targets = ids[start + 1 : start + network.max_steps + 1]

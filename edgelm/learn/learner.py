@@ -1,11 +1,14 @@
 """Learning from text: score a segment, then change the weights by its gradient.
 
-Dynamic evaluation (Krause et al. 2018, arXiv 1709.07432) with one scale per tensor or neuron block:
+Dynamic evaluation (Krause et al. 2018, arXiv 1709.07432) with one scale per tensor or neuron block. For a full segment,
 
     W <- W - rate 1e-3 g / rms(g) + pull (W0 - W)
 
-rms(g) is measured over training text at the end of pretraining and comes with the model: scaled by the
-gradient of the moment, noise would take steps as long as those of a surprise.
+where g is the gradient of the segment's mean loss and W0 the base. The last segment of a document may be shorter: both
+terms are then smaller in proportion to its tokens. Of neuron blocks only those that were awake in the segment move.
+
+rms(g) is measured over training text at the end of pretraining and comes with the model. If the step were scaled by
+the size of the present gradient, a segment that teaches nothing would move the weights as far as a surprising one.
 """
 
 from __future__ import annotations
@@ -31,17 +34,17 @@ MAX_LOSS = 50.0
 
 
 class Learner:
-    """Changes the adaptable weights of a model; their only writer.
+    """Changes the adaptable weights of a model by gradient steps.
 
     Parameters
     ----------
     model : ModelConfig
     weights : dict of ndarray
-        All weights, the adaptable ones shared with the session and changed in place; frozen ones may be integers.
+        All weights. The adaptable ones are shared, not copied, and changed in place; frozen ones may be integers.
     base : dict of ndarray
-        The adaptable weights before any learning; they may be integers too.
+        The adaptable weights before any learning; read. They may be integers too.
     grad_rms : dict of ndarray
-        Root mean square of the gradient of a segment's mean loss: a number, or [M] for blocks.
+        Root mean square of the gradient of a segment's mean loss: a number, or [M] for neuron blocks.
     config : LearnConfig
     guard : Guard, optional
         Held while the weights are written, so that a reader in another thread sees whole updates only.
@@ -73,13 +76,15 @@ class Learner:
         ]
 
     def steps(self, name: str) -> Array:
-        """By how much a unit of the gradient of a segment's summed loss moves each row of a tensor; to be
-        broadcast over its gradient."""
+        """The step size of a tensor: by how much a gradient of 1, of a segment's summed loss, moves a weight.
+
+        To be broadcast over the gradient: [1], or [M,1,1] for neuron blocks.
+        """
         rates = self._rates[name]
         return rates.reshape(-1, 1, 1) if name in self._blocks else rates
 
     def new_state(self) -> State:
-        """The state before a document."""
+        """An empty state, as it is before a document."""
         return empty_state(self.model, self._dtype)
 
     def prepare(self) -> None:
@@ -93,33 +98,38 @@ class Learner:
             self.network.step_blocks(name, self.base[name], np.zeros_like(self._rates[name]), nothing)
 
     def score(self, ids: Sequence[int] | Array) -> Array:
-        """Losses in nats of ids[1:], each after all before it; nothing is learned."""
+        """Losses [len(ids) - 1] in nats of ids[1:], each predicted from all ids before it, from an empty state.
+
+        Nothing is learned.
+        """
         return self._run(ids, None)
 
     def learn(self, ids: Sequence[int] | Array, on_segment: OnSegment | None = None) -> Array:
-        """Scores, then learns, each segment of one document, from an empty state.
+        """Scores, then learns, each segment of one document, from an empty state. The weights change in place.
 
         Parameters
         ----------
         ids : sequence of int
             The document, its first id the end-of-document id; ids[1:] are predicted.
         on_segment : callable, optional
-            Called after each segment is learned, with its first position and its losses; it may raise to
-            stop.
+            Called as ``on_segment(start, losses)`` after each segment is learned; ``losses`` are those of ids[start +
+            1], ids[start + 2] and so on, from before the update. If it raises, learning ends there.
 
         Returns
         -------
         ndarray [len(ids) - 1]
-            Losses in nats, each computed before its segment was learned.
+            Losses in nats, each computed before its segment was learned, in the dtype of the weights.
 
         Raises
         ------
         DivergenceError
-            A gradient is not finite; the weights are as they were before that segment.
+            A loss or a gradient is not finite, or the mean loss of a segment is above ``MAX_LOSS``. The weights are as
+            they were before that segment; the segments before it were learned.
         """
         return self._run(ids, on_segment or (lambda start, losses: None))
 
     def _run(self, ids: Sequence[int] | Array, on_segment: OnSegment | None) -> Array:
+        """As ``learn``; without ``on_segment`` nothing is learned."""
         array = np.ascontiguousarray(ids, np.int64)
         state, size, losses = self.new_state(), self.config.segment, []
         for start in range(0, len(array) - 1, size):
@@ -132,6 +142,7 @@ class Learner:
         return np.concatenate(losses) if losses else np.zeros(0, self._dtype)
 
     def _update(self, losses: Array) -> None:
+        """Moves the weights by the gradient of the segment that was scored last. Raises as ``learn``."""
         network, n_steps = self.network, len(losses)
         if not np.isfinite(losses).all() or losses.mean() > MAX_LOSS:
             raise DivergenceError(f"loss {losses.mean():.1f} nats per token; the text was not learned")
@@ -149,9 +160,11 @@ class Learner:
 
 
 def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[Sequence[int]], segment: int) -> Weights:
-    """Root mean square of the gradients of a segment's mean loss over ``documents``.
+    """Root mean square of the gradients of a segment's mean loss over ``documents``; the weights are read.
 
-    A number for each tensor; [M] for neuron blocks, over the segments in which a block is awake.
+    Returns float32: a number for each tensor; [M] for neuron blocks, over the segments in which a block is awake. Only
+    whole segments of ``segment`` tokens count. What never had a gradient gets the median of the rest of its tensor, or
+    1.
     """
     names = list(tensors(model))
     network = Network(model, weights, names, segment)

@@ -3,17 +3,22 @@
 ``Replay.apply`` is the one place that learns an entry, whether a person has just written it or a process reads it again
 from the log. The same entries give the same bits in whatever processes and threads they are applied:
 
-- each entry is learned from an empty state, and segments never cross entries;
+- each document is learned from an empty state, and segments never cross documents;
 - what is drawn at random is drawn from a generator seeded by the entries' own words;
 - the guardrail decides anew, from the weights alone.
 
 So learning while a person talks, replaying after a crash, and replaying without an entry that shall be forgotten are
 one computation.
 
-For each segment of an entry the order is: the model scores it; the weights are updated (``Learner``); the fast memory
-predicts it, mixed with the model's score from before the update, and then stores it; after every ``gate_segments``
-segments the guardrail checks the weights on general text. Where the update cannot be made, or the check fails, the
-weights and the gates of the fast memory go back to the last good point; what the fast memory stored stays.
+For each segment of a document or of an answer the order is: the model scores it; the weights are updated (``Learner``);
+the fast memory predicts it, mixed with the model's score from before the update, and then stores it; if
+``gate_segments`` segments were learned since the last check, the guardrail checks the weights on general text. Of a
+turn of a chat, which the fast memory stores without its label, the weights learn all segments first, checks included;
+then the fast memory predicts and stores the whole turn. A consolidation changes the weights alone.
+
+Where a loss or a gradient is not finite, or the check fails, the weights and the gates of the fast memory go back to
+the last good point; what the fast memory stored stays. A good point is the state at the start, after a checkpoint, or
+after a check that was passed. It holds the change of the weights in float16.
 """
 
 from __future__ import annotations
@@ -50,7 +55,16 @@ MOST_HALVINGS = 6
 
 @dataclass(frozen=True)
 class Learned:
-    """What a turn taught: tokens, and mean nats per token before and after."""
+    """What a turn taught.
+
+    Parameters
+    ----------
+    tokens : int
+        Tokens of the turn, its label included.
+    loss_before, loss_after : float
+        Mean nats per token before and after: of the model for the label, of its mixture with the fast memory for the
+        rest.
+    """
 
     tokens: int
     loss_before: float
@@ -68,7 +82,7 @@ class Replay:
     Parameters
     ----------
     model : Model
-        Configuration, tokenizer and the usual size of the gradients; its weights are those given beside it.
+        Read: configuration, tokenizer, template and ``grad_rms``. Its own weights are not used.
     weights : dict of ndarray
         All weights, as they were after the entries applied before. The adaptable ones are updated in place; frozen
         matrices are read and may be integers.
@@ -82,13 +96,14 @@ class Replay:
     recent : sequence of (Entry, str)
         Entries applied since the last consolidation, which the next one repeats, each with the words before it.
     watch : ndarray [3] of float64, optional
-        The counters of the guardrail at the checkpoint that is gone on from, as ``round_to_checkpoint`` returned them:
-        segments since its last check, checks, and the average excess. Default: nothing was learned.
+        The counters of the guardrail, as ``round_to_checkpoint`` returned them with the checkpoint that ``weights``
+        hold: segments since its last check, checks, and the average excess. Default: nothing was learned.
 
     Attributes
     ----------
     on_event : callable
-        Told of segments, checks and consolidations (``edgelm.learn.events``); nobody is, until it is set.
+        Called at segments, checks and consolidations (``edgelm.learn.events``). It may be set; by default it does
+        nothing.
     recent : list of (Entry, str)
         What the next consolidation repeats.
     changed_since_checkpoint : bool
@@ -118,13 +133,13 @@ class Replay:
         self._save_good_point()
 
     def _save_good_point(self) -> None:
-        """Overwrites the point that ``_restore_good_point`` goes back to with the weights and gates of now."""
+        """Makes the present weights and gates the last good point. The weights themselves are not rounded."""
         self._good.save()
         np.copyto(self._good_gates, self.memory.gates)
 
     @property
     def sha256(self) -> str:
-        """Identifies what was learned, to the last bit."""
+        """SHA-256 of the adaptable weights and the gates: equal where the same was learned, to the last bit."""
         return digest(self.adapted | {GATES: self.memory.gates})
 
     def apply(
@@ -132,16 +147,18 @@ class Replay:
     ) -> Learned | None:
         """Applies one entry of the log: learns its words, consolidates, or rounds, as its kind says.
 
+        A text or document whose loss or gradient is not finite raises nothing: see the beginning of this module.
+
         Parameters
         ----------
         entry : Entry
-            Of a kind whose words are in the log: not one of ``WORDLESS``.
+            Not one of ``WORDLESS``, whose words are not in the log; an assertion fails for these.
         before : str
             The words that an answer answers; read for answers alone.
         on_tokens : callable
-            Called with the number of tokens of each segment when it is learned.
+            Called after each segment with its number of tokens, when it is learned and checked; not in a consolidation.
         report : bool
-            Returns what a turn of a chat taught, which takes two more passes; learning does not need it.
+            Of a turn of a chat, returns what it taught, which takes two more passes. Otherwise the result is None.
         """
         assert entry.kind not in WORDLESS
         if entry.kind == CHECKPOINT:
@@ -167,10 +184,16 @@ class Replay:
         return None
 
     def consolidate(self, amount: int | None = None, should_stop: ShouldStop = lambda: False) -> int | None:
-        """Repeats what was told since the last consolidation until it holds, between samples of general text.
+        """Repeats the entries in ``recent`` until the weights hold them, and mixes samples of general text in.
 
-        Returns the steps done if it was broken off: after ``amount`` of them, or because ``should_stop()``,
-        which is asked between steps, said so. What was told is then left to the next consolidation.
+        The first of ``config.rounds`` rounds learns every entry once more. Later rounds leave out those whose loss has
+        fallen to ``config.hold`` of what it was at the beginning. After each entry learned, with probability
+        ``config.rehearsal``, a segment of general text is learned too. The fast memory is not changed, except that a
+        restored good point restores the gates.
+
+        It is broken off after ``amount`` steps or, where ``amount`` is None, as soon as ``should_stop()``, asked before
+        each step, is true. Then it returns the steps done, and all of ``recent`` is left to the next consolidation.
+        Otherwise it empties ``recent`` and returns None.
         """
         if not self.recent:
             return None
@@ -198,9 +221,14 @@ class Replay:
     def round_to_checkpoint(self) -> Weights:
         """Rounds the weights, in place, to what a checkpoint holds; returns its tensors, which are copies.
 
-        The tensors are the change (``pack_change``), the gates of the fast memory and the counters of the guardrail.
-        From them another replay goes on to the same bits. Many segments that were learned since the guardrail's last
-        check are checked before.
+        The tensors are the change in float16 (``pack_change``), the gates of the fast memory and the counters of the
+        guardrail. From them another replay goes on to the same bits. If at least half of ``gate_segments`` segments
+        were learned since the last check, the guardrail checks the weights first, on all its excerpts.
+
+        Raises
+        ------
+        DivergenceError
+            A change is too large for float16; the weights are not rounded.
         """
         if self.changed_since_checkpoint and 2 * self._segments >= self.config.gate_segments:
             self._check(thorough=True)
@@ -214,9 +242,9 @@ class Replay:
         return changes | {GATES: self.memory.gates.copy(), WATCH: watch}
 
     def copy_from(self, other: Replay) -> None:
-        """Goes on from where another replay came: its weights are copied, its memory is shared from now on.
+        """Takes over all that ``other`` has learned: its weights are copied in place, its memory is shared from now on.
 
-        ``other`` is not to be used any more.
+        ``other`` must not be used afterwards.
         """
         with self._guard.writing():
             for name in self.base:
@@ -231,7 +259,7 @@ class Replay:
         return entry_ids(entry, before, self.model.tokenizer, self.model.template)
 
     def _learn_turn(self, text: str, on_tokens: OnTokens, report: bool) -> Learned | None:
-        """Learns a turn: the weights with the label of who speaks before it, the fast memory without.
+        """Learns a turn: first the weights, with the label of who speaks, then the fast memory, without that label.
 
         The label must not count as a context of what was said.
         """
@@ -260,8 +288,8 @@ class Replay:
         ids : ndarray [n] of int64
             The first is the end-of-document id; ids[1:] are learned.
         on_probabilities : callable
-            Called after each segment with the probabilities [segment] float64 that the model, mixed with the fast
-            memory, gave its ids before either had learned it.
+            Called for each segment with the probabilities [segment] float64 that the mixture gave its ids before they
+            were learned, and once for all ids that are skipped after a segment failed.
         keep_words : bool
             Without it the weights alone learn; the fast memory, which keeps words, only predicts.
         """
@@ -280,11 +308,11 @@ class Replay:
     def _learn_weights(
         self, ids: Array, on_tokens: OnTokens = lambda _: None, after_segment: OnSegment = lambda start, losses: None
     ) -> Array:
-        """Losses [n - 1] in nats float64, before learning; the weights are updated in place.
+        """Returns losses [n - 1] in nats float64, before learning; the weights are updated in place.
 
         Where a loss or a gradient is not finite, the weights go back to the last good point, the rest of ``ids`` is
-        skipped, and the losses are those of a uniform guess. ``after_segment`` is called for the rest all the same,
-        so that the fast memory holds the whole log.
+        skipped, and all losses are those of a uniform guess. ``after_segment`` is called once for the rest all the
+        same, so that the fast memory holds the whole log.
         """
         done = 0
 
@@ -312,9 +340,9 @@ class Replay:
             return uniform
 
     def _check(self, *, thorough: bool = False) -> None:
-        """Scores general text and acts on it: keeps, pulls back or undoes what was learned.
+        """Scores general text and keeps the weights, pulls them towards the base, or undoes what was learned.
 
-        ``thorough`` reads all excerpts at once, not the few whose turn it is.
+        A check reads a few excerpts, and all if those are not clearly good. ``thorough`` reads all at once.
         """
         excess = np.inf if thorough else self.guardrail.excess(self.learner.network, self._checks)
         self._segments = 0
@@ -345,7 +373,10 @@ class Replay:
                 self.adapted[name] += share * (base - self.adapted[name])
 
     def _shrink_change(self, limit: float) -> None:
-        """Halves the change until general text is within the limit: a checkpoint counts as good unchecked."""
+        """Halves the change until general text is within ``limit``, or drops it; the result is a good point.
+
+        The good point that was restored may be one that was never checked, as that at the start.
+        """
         for _ in range(MOST_HALVINGS):
             if self.guardrail.excess_of_all(self.learner.network) < limit:
                 break
@@ -355,7 +386,7 @@ class Replay:
         self._save_good_point()
 
     def _restore_good_point(self, reason: str) -> None:
-        """Overwrites the weights and the gates with those of the last good point, and notes why."""
+        """Overwrites the weights and the gates with those of the last good point, and adds ``reason`` to ``notes``."""
         with self._guard.writing():
             self._good.restore()
             np.copyto(self.memory.gates, self._good_gates)

@@ -1,4 +1,4 @@
-"""Stacks of small matrices, one for each neuron block, of which a segment reads and changes those that are awake."""
+"""Stacks of small matrices, one for each neuron block. A segment reads and changes only those of the blocks it woke."""
 
 from __future__ import annotations
 
@@ -14,26 +14,43 @@ Array = np.ndarray
 
 
 class BlockStack(Protocol):
-    """W1 [M,B,D] of the neuron blocks, or a base that W2 [M,D,B] is drawn to.
+    """One tensor of all neuron blocks, in any form: W1 [M,B,D], W2 [M,D,B], or the base of W2.
 
-    Arguments are those of the kernels of ``edgelm.kernels.blocks``.
+    ``forward`` and ``backward`` are for W1, ``pull`` is for the base, ``current`` for W2. Their arguments are those of
+    kernels of ``edgelm.kernels.blocks``, without the weights that this stack holds.
     """
 
     def forward(self, h: Array, a: Array, plain: Array, *rest: Any) -> None:
-        """``blocks_forward`` with these weights; ``plain`` [B,D] is overwritten."""
+        """``blocks_forward`` with this W1: adds the output of the awake blocks to y.
+
+        ``rest`` is w2, starts, tokens, slope, hidden, workspace and y.
+
+        ``plain`` [B,D] is a buffer for one block of floating-point numbers; it may be overwritten.
+        """
 
     def backward(self, *arguments: Any) -> None:
-        """``blocks_backward`` with these weights."""
+        """``blocks_backward`` with this W1.
+
+        The arguments are dy, a, w2, starts, tokens, slope, hidden, workspace, da and dh.
+        """
 
     def pull(self, *arguments: Any) -> None:
-        """``blocks_w2_step`` towards these weights."""
+        """``blocks_w2_step``: a gradient step on w2 [M,D B], in place, that also pulls it towards this base.
+
+        The arguments are dy, a, starts, tokens, hidden, rate, pull, workspace and w2.
+        """
 
     def current(self, awake: Array, out: Array) -> Array:
-        """The blocks that are ``awake`` [M] as floating-point numbers [M,R,C]: themselves, or written to ``out``."""
+        """The stack as floating-point numbers, of which only the blocks that are ``awake`` [M] of bool may be read.
+
+        Floating-point numbers are returned themselves, not copied, so that writing to the result changes the stack. Of
+        integers the awake blocks are written to ``out``, of the stack's shape and dtype float32, and ``out`` is
+        returned.
+        """
 
 
 class Float32Blocks:
-    """Floating-point numbers, which learning may change in place."""
+    """Floating-point numbers, kept and not copied. Learning may change them in place."""
 
     def __init__(self, numbers: Array) -> None:
         self.numbers = numbers
@@ -57,7 +74,7 @@ class Float32Blocks:
 
 
 class Int8Blocks:
-    """Integers around 128 with scales, as ``Int8``; each block is made floating-point where it is used."""
+    """Integers with scales, as ``Int8``. They are read-only; a block becomes floating-point where it is used."""
 
     def __init__(self, numbers: Int8) -> None:
         self.q, self.scale = numbers.q, numbers.scale
@@ -83,5 +100,5 @@ class Int8Blocks:
 
 
 def as_blocks(operand: Any) -> BlockStack:
-    """The stack of a tensor, as numbers or as ``Int8``."""
+    """The stack over a tensor of all neuron blocks, an ndarray or ``Int8``, which is not copied."""
     return Int8Blocks(operand) if hasattr(operand, "scale") else Float32Blocks(operand)

@@ -1,7 +1,9 @@
-"""Matrices with their products, whatever their numbers are kept as.
+"""Matrices with their products, in whatever form their numbers are kept.
 
-Vectors are rows: y = x W. A matrix [in,out] that sums over its first axis is kept as its equations write it while it
-is float32, and transposed, [out,in], as integers, so that the 32 numbers that share a scale are summed one by one.
+Vectors are rows, y = x W, and W is [in,out]; W' is its transpose. Some matrices are W in the equations, and their
+products sum over the first axis; others are W' [out,in], and their products sum over the last. As float32 numbers both
+are kept as the equations write them. As integers both are kept as W' [out,in], so that the 32 numbers that share a
+scale lie side by side along the axis that a product sums over.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ Array = np.ndarray
 
 
 class Matrix(Protocol):
-    """A way to hold the numbers of W, and what is computed with them.
+    """A way to hold the numbers of W [in,out], and what is computed with them.
 
-    ``workspace`` is flat, of ``workspace_size`` numbers, and overwritten; so all matrices may share one.
+    Arrays are C-contiguous and of ``dtype``. ``workspace`` is flat, has at least ``workspace_size`` numbers and is
+    overwritten; no result is kept in it, so all matrices may share one. ``out`` is overwritten and returned; it must
+    not overlap the other arguments.
     """
 
     dtype: np.dtype
@@ -28,37 +32,40 @@ class Matrix(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its numbers."""
+        """Bytes that its numbers, and the scales if there are any, take."""
 
     def product(self, x: Array, workspace: Array, out: Array) -> Array:
-        """out [T,out] = x [T,in] W."""
+        """out [T,out] = x [T,in] W; x is read."""
 
     def product_back(self, dy: Array, workspace: Array, out: Array) -> Array:
-        """out [T,in] = dy [T,out] W'."""
+        """out [T,in] = dy [T,out] W', as a gradient is carried back through ``product``; dy is read."""
 
     def rows(self, ids: Array) -> Array:
-        """Rows [T,in] of W' [out,in], float32: what the embedding gives for ids [T]."""
+        """A new array [T,in]: the rows of W' [out,in] with the numbers ``ids`` [T] int64, as an embedding is read."""
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> Array:
-        """Its numbers, in the shape in which it is kept."""
+        """Its floating-point numbers in the shape in which they are kept: W [in,out] or W' [out,in]."""
 
 
 def workspace_size(n_steps: int, n_in: int, n_out: int) -> int:
-    """Numbers of workspace for products of at most ``n_steps`` rows, of any kind of matrix."""
+    """How many numbers of workspace both products take, of whatever form of matrix, for at most ``n_steps`` rows.
+
+    ``n_in`` and ``n_out`` are the lengths of the axes of the matrix.
+    """
     from edgelm.kernels import dense
 
     return max(n_steps * max(n_in, n_out), dense.workspace_size(n_steps, n_in))
 
 
 class Float32:
-    """Floating-point numbers as they are (float64 where a test wants it so).
+    """Floating-point numbers as they are: float32, or float64 where a test wants it so.
 
     Parameters
     ----------
     numbers : ndarray
-        Read at every product, so that changed numbers count at once.
+        Kept, not copied: what is written into it counts from the next product on.
     sums : int
-        0: W [in,out]; -1: W' [out,in].
+        The axis that products sum over: 0 if ``numbers`` are W [in,out], -1 if they are W' [out,in].
     """
 
     def __init__(self, numbers: Array, sums: int) -> None:
@@ -91,12 +98,15 @@ class Float32:
 
 @dataclass(frozen=True)
 class Int8:
-    """Integers with a scale for each run of 32; numpy takes it for its float32 numbers [..., n].
+    """Numbers (q - 128) * scale, where each run of 32 numbers along the last axis has one scale. Read-only.
+
+    ``np.asarray`` makes an array [..., n] of float32 of it. The products take two axes: ``q`` is W' [out,in] then. Of a
+    stack of matrices, three axes, ``rows`` are whole matrices.
 
     Attributes
     ----------
     q : ndarray [..., n] of uint8
-        Around 128; the axis that products sum over comes last.
+        n is the length of the axis that products sum over, a multiple of 32.
     scale : ndarray [..., n / 32] of float32
     """
 
@@ -140,15 +150,23 @@ Operands = Mapping[str, Any]
 
 
 def as_matrix(operand: Any, sums: int) -> Matrix:
-    """What computes with a tensor: itself if it can, else its floating-point numbers, which sum over axis ``sums``."""
+    """The matrix that computes with a tensor: the operand itself if it has products, else ``Float32`` over it.
+
+    Parameters
+    ----------
+    operand : ndarray or Matrix
+        Not copied.
+    sums : int
+        The axis, 0 or -1, that products with an ndarray sum over. It does not matter for integers.
+    """
     return operand if hasattr(operand, "product") else Float32(operand, sums)
 
 
 def _product_with_transposed(x: Array, w: Array, workspace: Array, out: Array) -> Array:
-    """out [T,N] = x [T,K] w' of a large w [N,K].
+    """out [T,N] = x [T,K] w' of a large w [N,K]; the first T N numbers of the workspace are overwritten.
 
-    BLAS is slow to arrange a large transposed matrix, up to half the time of so short a product; it takes
-    the small one transposed instead.
+    BLAS needs up to half the time of so short a product to rearrange a large transposed matrix. So w x' is computed,
+    for which only the small x is transposed, and the result is transposed into ``out``.
     """
     turned = workspace[: out.size].reshape(len(w), len(x))
     np.dot(w, x.T, out=turned)

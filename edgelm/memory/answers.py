@@ -1,9 +1,9 @@
 """Answers that the person corrected, word for word.
 
-Neither memory can promise that a corrected answer is given when the same is asked again: one step of the weights
-seldom turns an answer round, and recall looks for sentences that share words with the question, as an answer need not.
-So the pair is kept. Asked in the same words, whatever their case, signs and short forms, the model is led
-through the answer id by id, the end-of-document id last.
+Neither the weights nor recall can promise that a corrected answer is given when the same is asked again: one step of
+the weights seldom changes a whole answer, and recall looks for sentences that share words with the question, which an
+answer need not do. So the question and the answer are kept as a pair. When the same words are asked again, whatever
+their case, punctuation and short forms, the answer is predicted id by id, the end-of-document id last.
 """
 
 from __future__ import annotations
@@ -27,8 +27,19 @@ _SHORT = re.compile("|".join(_SHORT_FORMS) + r"\b")
 
 
 class Given(NamedTuple):
-    """What follows in an answer that is known: the next id, where it was learned, the tokens before the reply, and the
-    words of the turn that it answers."""
+    """A corrected answer, as far as it concerns the next id.
+
+    Parameters
+    ----------
+    id : int
+        The next id of the answer.
+    at : int
+        What ``Answers.learn`` was given: how many tokens recall had stored when the answer was learned.
+    asked : sequence of int
+        The last tokens up to the reply, its label included: the question as recall is to see it.
+    words : str
+        The question in the form that is compared: without case, punctuation and short forms.
+    """
 
     id: int
     at: int
@@ -37,7 +48,7 @@ class Given(NamedTuple):
 
 
 class Answers:
-    """What shall be answered to which words.
+    """The corrected answers by the words of the question, whatever their case, punctuation and short forms.
 
     Parameters
     ----------
@@ -53,21 +64,27 @@ class Answers:
         self._known: dict[str, tuple[list[int], int]] = {}
 
     def copy(self) -> Answers:
-        """The same answers, to which others can be added."""
+        """An independent copy: what is learned by one of them, the other does not know."""
         twin = Answers(self._spelled, self._template)
         twin._known = dict(self._known)
         return twin
 
     def learn(self, ids: Sequence[int], at: int) -> None:
-        """Of a turn of the person and its answer, the ids [n]; ``at`` is handed back with the answer.
+        """Keeps the answer in ``ids`` [n], which hold a turn of the person and the reply to it.
 
-        A later answer to the same words takes the place of an earlier one.
+        It replaces an earlier answer to the same words. Nothing happens if the ids hold no turn followed by a reply, or
+        if the label of the reply is not within the last ``REACH`` ids. ``at`` is kept with the answer and returned by
+        ``find``.
         """
         if (parts := self._split(ids)) is not None:
             self._known[parts[2]] = ([*parts[1], self._template.document_id], at)
 
     def find(self, history: Sequence[int]) -> Given | None:
-        """What follows ``history``, where that is the same question and the beginning of its answer."""
+        """The next id of the known answer to the last turn in ``history``, with what belongs to it.
+
+        ``history`` ends with the label of a reply, after which the beginning of the reply may stand. None if no answer
+        to that turn is known, if the reply differs from it in any id, or if the reply is complete.
+        """
         if not self._known or (parts := self._split(history)) is None:
             return None
         asked, reply, words = parts
@@ -77,15 +94,20 @@ class Answers:
         return Given(answer[len(reply)], at, asked, words)
 
     def tells(self, ids: Sequence[int], asked: str) -> bool:
-        """Whether a sentence tells something, rather than asking, or saying the words ``asked`` another way.
+        """Whether the sentence ``ids`` states something: it is neither a question nor the words ``asked`` again.
 
-        People often leave the question mark out.
+        People often leave the question mark out, so a sentence counts as a question by its first word. ``asked`` is in
+        the form of ``Given.words``.
         """
         words = _words(b"".join(self._spelled[i] for i in ids).decode(errors="replace"))
         return words not in ("", asked) and words.split()[0] not in _ASKS
 
     def _split(self, ids: Sequence[int]) -> tuple[list[int], list[int], str] | None:
-        """(ids up to the reply, ids of the reply, words of the turn before it)."""
+        """Splits ``ids`` at the last reply: (ids up to it, its label included; its ids; words of the turn before).
+
+        Ids before the last ``REACH`` are not looked at, so the first part may begin late. None if there is no such
+        reply.
+        """
         for reach in REACHES:
             last = list(ids[-reach:])
             spelled = [self._spelled[i] for i in last]
@@ -99,6 +121,6 @@ class Answers:
 
 
 def _words(turn: str) -> str:
-    """A turn without what does not change its sense: case, signs, short forms."""
+    """The words of a turn without case, punctuation and short forms; the turn itself if it has no words."""
     plain = _SHORT.sub(lambda found: _SHORT_FORMS[found[0]], turn.casefold().replace("’", "'"))
     return " ".join(re.findall(r"\w+", plain)) or turn.strip()

@@ -14,12 +14,13 @@ predicted in three stages, each of which mixes into the one before it:
 
 2. **Recall.** The last STORED tokens are kept, cut into sentences, and each word is chained to where it stood before.
    The words of the present line and the one before it are the question. A word of it weighs -log of its frequency, and
-   less the further back it stands. The ten sentences that share most weight s with the question are read. A sentence
-   counts as exp(SHARPNESS s) f(m), where m is the length of the longest match between the end of the present text and
-   the sentence; of sentences that share about as much, an older one counts little, so that a correction holds. A
-   sentence predicts the token that followed its match. In a reply in which nothing matches, it predicts those of its
-   words that are not in the question: they hold the answer. With q(x) the weighted mean of that and Q <= 1 its sum over
-   x (in a reply, signs and common words are left to the model),
+   less the further back it stands. The ten sentences whose words in common with the question have the largest sum s of
+   weights are read. A sentence counts as exp(SHARPNESS s) f(m), where m is the length of the longest match between the
+   end of the present text and the sentence; of sentences that share about as much, an older one counts little, so that
+   a correction holds. A sentence predicts the token that followed its match. In a reply, a sentence of which nothing
+   matches predicts those of its words that are not in the question, which hold the answer; ``mix`` does not mix these
+   words in as below, but makes them likelier (``_lift``). With q(x) the weighted mean of these predictions and Q <= 1
+   its sum over x (below 1 in a reply, where punctuation and common words are left to the model),
 
        r(x) = g q(x) + (1 - g Q) p_5(x)
 
@@ -28,14 +29,15 @@ predicted in three stages, each of which mixes into the one before it:
 
        p(x) = t r(x) + (1 - t) model(x)
 
-   So a text by somebody else costs what it costs the model.
+   So a text by somebody else costs about what it costs the model alone.
 
 The weights w, g and t of the mixture are the **gates** (``edgelm.memory.gates``). ``learn`` also learns those of plain
-text, by expectation maximisation, but for t where a text begins or where the memory has long been wrong. Those of
-replies of the assistant are set by hand and never learned: what the person says does not show how to answer.
+text, by expectation maximisation. Two kinds of t are not learned: that of the beginning of a text, and those that apply
+where the memory has predicted worse than the model for long. The gates of replies of the assistant are set by hand and
+never learned: what the person says does not show how to answer.
 
 The kernels are ``edgelm.kernels.memory`` (counts and mixture) and ``edgelm.kernels.recall``. They check no bounds: ids
-must be below the size of the vocabulary.
+must be from 0 to the size of the vocabulary minus 1.
 """
 
 from __future__ import annotations
@@ -71,13 +73,14 @@ SURE = 0.98
 class FastMemory:
     """Counts and sentences of what a person wrote, entry by entry.
 
-    ``learn`` and ``rebuild`` update the tables in place. ``predict``, ``mix``, ``remind`` and ``has_answer`` read them,
-    but all methods write in one workspace: whoever shares a memory between threads holds a lock around each call.
+    ``learn``, ``rebuild`` and ``correct`` update the memory in place; the other methods leave what was learned as it
+    is. But all of them, except ``copy``, may overwrite one workspace, so whoever shares a memory between threads holds
+    a lock around each call.
 
     Parameters
     ----------
     tokenizer : Tokenizer
-        Tells how the ids are spelled: where words begin, and where sentences end.
+        Tells how the ids are spelled: where words begin, and where sentences end. At most 65,536 ids.
     rows : int
         Contexts that are counted, a power of two.
     stored : int
@@ -88,8 +91,8 @@ class FastMemory:
     Attributes
     ----------
     gates : ndarray [2, 271, 2] of float64
-        For plain text and for replies: the weight of each gate, from 0 to 1, and the number of predictions that it was
-        learned from. ``learn`` updates those of plain text in place.
+        gates[0] are those of plain text, gates[1] those of replies. Each has its weight, from 0 to 1, and the number of
+        predictions that it was learned from. ``learn`` updates those of plain text in place.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class FastMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tables, whatever was learned."""
+        """Bytes of the tables, the store and the workspace. They are allocated at the start and do not grow."""
         return sum(a.nbytes for part in (self._tables, self._store, self._vocab, self._workspace) for a in part)
 
     @property
@@ -120,15 +123,16 @@ class FastMemory:
         return not self._tables[0][-1]
 
     def learn(self, ids: Array, start: int, probabilities: Array) -> Array:
-        """Predicts, then learns, ids[start:], one after the other; tables, store and gates are updated in place.
+        """Predicts each of ids[start:], then learns it; counts, store and gates are updated in place.
 
         Parameters
         ----------
         ids : ndarray [n] of int64
             One entry from its beginning, id 0: contexts and sentences do not reach beyond it. Read.
         start : int
-            At least 1. ids[:start] were learned by the calls before; 1 begins an entry.
-        probabilities : ndarray [n - start]
+            At least 1, which begins an entry. A larger one goes on with the entry of the last call, which must have
+            learned ids[:start]. If that call ended at another index, ids[start:] are stored as an entry of their own.
+        probabilities : ndarray [n - start] of float
             The model's probability of each of ids[start:]. Read.
 
         Returns
@@ -150,8 +154,9 @@ class FastMemory:
     def predict(self, ids: Array, start: int, probabilities: Array, as_reply: bool = False) -> Array:
         """As ``learn``, but nothing is learned, and trust begins anew at ``start``.
 
-        With ``as_reply`` the gates are those of a reply, and a corrected answer that begins like ids[:t] makes its next
-        id nearly certain.
+        With ``as_reply`` the gates are those of replies. Where ids[:t] end with a question whose corrected answer is
+        known and with the beginning of that answer, the answer's next id is predicted with a probability of at least
+        ``SURE``, and ids[t] accordingly.
         """
         ids, p = np.ascontiguousarray(ids, np.int64), np.array(probabilities, np.float64)
         recalled = self._recall(ids, start, (True, bool(as_reply), False))
@@ -163,15 +168,24 @@ class FastMemory:
         return p
 
     def correct(self, ids: Array) -> None:
-        """Keeps an answer word for word; ``ids`` [n] are the entry learned last, a turn and its answer."""
+        """Keeps a corrected answer, so that it is given word for word when the same is asked again.
+
+        ``ids`` [n] of int64 are the entry that was learned last, a turn of the person and its answer. Nothing is kept
+        of an entry that is written otherwise. What is stored from now on counts as newer than the answer and may
+        overrule it.
+        """
         self._answers.learn(ids.tolist(), int(self._store[5][0]))
 
     def has_answer(self, history: list[int]) -> bool:
-        """Whether the turn at the end of ``history``, the label of the reply after it, has a corrected answer."""
+        """Whether a corrected answer is known to the last turn in ``history``.
+
+        ``history`` ends with the label of the reply or with the beginning of the reply. The answer does not count if a
+        sentence that was stored after it covers the question.
+        """
         return self._given(history) is not None
 
     def _given(self, history: list[int]) -> int | None:
-        """The next id of an answer that was corrected, unless a sentence told later covers the question."""
+        """The next id of the corrected answer to the last turn in ``history``; None where ``has_answer`` is False."""
         given = self._answers.find(history)
         if given is None:
             return None
@@ -179,16 +193,17 @@ class FastMemory:
         return None if any(self._answers.tells(ids, given.words) for ids in later) else given.id
 
     def mix(self, reading: Reading, probabilities: Array, as_reply: bool = False) -> Array:
-        """The distribution of the id after what was read. Nothing is learned.
+        """The distribution of the id after those that were read. Nothing is learned.
 
-        Called again after one id more, as while a reply is written, the call goes on with the gains of that text;
-        otherwise trust begins anew.
+        The prediction is kept in ``reading``. If exactly one id is read before the next call, as while a reply is
+        written, that call updates the trust by how well the id was predicted; otherwise trust begins anew.
 
         Parameters
         ----------
         reading : Reading
-            Counts and recall look at its last ``WINDOW`` + 1 ids at most. The prediction is kept in it.
-        probabilities : ndarray [V]
+            The last ``WINDOW`` + 1 of its ids are looked at, and more of them for a corrected answer. Its kept
+            prediction is overwritten.
+        probabilities : ndarray [V] of float
             The model's distribution. Read.
         as_reply : bool
             Whether the assistant speaks.
@@ -196,7 +211,8 @@ class FastMemory:
         Returns
         -------
         ndarray [V] of float64
-            Sums to 1; the model's own where nothing was learned.
+            Sums to 1; it is the model's distribution where nothing was learned. It may be the array that ``reading``
+            keeps, so it must not be changed.
         """
         below = np.array(probabilities, np.float64)
         last = reading.followed
@@ -223,19 +239,25 @@ class FastMemory:
         return np.asarray(known)
 
     def remind(self, history: Sequence[int]) -> list[list[int]]:
-        """Sentences that answer the question at the end of ``history``, the newest last; often none.
+        """The ids of stored sentences that answer the question at the end of ``history``: none, one or two.
 
-        At most two, which share most of what the question says.
+        They are the newest of those that share most with the question, in the order in which they were stored. There is
+        none unless the sentence that weighs most covers enough of the question.
         """
         return [self._sentence(*at) for at in self._covering(history)]
 
     def _sentence(self, start: int, end: int) -> list[int]:
+        """The stored ids from position ``start`` up to, but not including, ``end``."""
         ring = self._store[0]
         ids: list[int] = ring[np.arange(start, end) % len(ring)].tolist()
         return ids
 
     def _covering(self, history: Sequence[int], least: int = 1) -> list[list[int]]:
-        """[start, end] in the store of the sentences of ``remind``; at least COVERAGES[least - 1] is covered."""
+        """Where the sentences of ``remind`` stand in the store: [first position, position after the last] of each.
+
+        There is none unless the sentence that weighs most covers at least COVERAGES[least - 1] of the question and its
+        mass is at least MASSES[0].
+        """
         if self.is_empty:
             return []
         recent = np.array(history[-WINDOW - 1 :], np.int64)
@@ -253,9 +275,10 @@ class FastMemory:
         return newest
 
     def rebuild(self, entries: Sequence[Array]) -> None:
-        """Counts and stores entries [n] of int64, each from its id 0, as ``learn`` does, but predicts nothing.
+        """Adds entries to what is known, as ``learn`` does, but predicts nothing. What was learned before is kept.
 
-        Tables and store are updated in place; the gates stay.
+        ``entries`` are arrays [n] of int64, each from its id 0. Counts and store are updated in place; the gates stay
+        as they are.
         """
         for entry in entries:
             ids = np.ascontiguousarray(entry, np.int64)
@@ -267,7 +290,7 @@ class FastMemory:
         self._learned = 0
 
     def copy(self) -> FastMemory:
-        """Another memory that knows the same, and learns on its own."""
+        """An independent memory that knows the same: what one of them learns from now on, the other does not know."""
         twin = object.__new__(FastMemory)
         twin.__dict__.update(self.__dict__)
         twin._tables = tuple(array.copy() for array in self._tables)  # type: ignore[assignment]
@@ -276,14 +299,15 @@ class FastMemory:
         return twin
 
     def _begin_entry(self) -> None:
+        """Stores the id 0 that begins an entry and resets the trust."""
         recall.begin_entry(self._store)
         self._trust = NEUTRAL
 
     def _recall(self, ids: Array, start: int, mode: tuple[bool, bool, bool]) -> Array:
-        """What recall predicts of ids[start:]; ``mode`` says whether to recall, as in a reply, and whether to store.
+        """What recall predicts of ids[start:], by ``recall_learn``, whose ``mode`` this is; it stores them where told.
 
-        Returns [n - start, 3] float64: the probability of each id, the sum over all ids recalled, and the gate of
-        recall that applies, -1 where nothing was found.
+        Returns [n - start, 3] float64: the probability of each id, the sum over all ids recalled, and the index of its
+        gate among those of recall. A row is (0, 0, -1) where nothing was recalled.
         """
         recalled = np.empty((len(ids) - start, 3))
         recall_learn(ids, start, len(ids), mode, self._store, self._vocab, self._workspace, recalled)
@@ -291,10 +315,12 @@ class FastMemory:
 
 
 def _lift(mixed: Array, found: Array, shares: Array, weight: float) -> None:
-    """Multiplies the probabilities [V] of ``found`` by up to 1 + LIFT * weight, in place, and normalises.
+    """Raises the probabilities of ``found`` in ``mixed`` [V], in place, and normalises it.
 
-    These are words of a sentence that nothing in the reply so far leads to. They are not mixed in: they become likelier
-    where the model expects a word of their kind, so that the reply stays a sentence.
+    The probability of an id is multiplied by 1 + LIFT * weight * s, where s is its share relative to the largest of
+    ``shares``, and ``weight`` is the gate. The ids come from sentences of which nothing matches the end of the reply.
+    They are not mixed in like the other predictions: they become likelier only where the model expects a word of their
+    kind, so that the reply stays a sentence.
     """
     for token, share in zip(found, shares / shares.max(), strict=True):
         mixed[token] *= 1 + LIFT * weight * share

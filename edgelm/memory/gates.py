@@ -1,9 +1,9 @@
-"""The gates of the fast memory: the weights of its mixture, each a number from 0 to 1, before anything was learned.
+"""The gates of the fast memory: the weights of its mixture, and their values before anything is learned.
 
-There are two sets, one for plain text and one for replies of the assistant. A set has, in this order, the gates of
-counts (by length of the context, its frequency and its variety), of recall (by kind of match, share of the question
-that is covered, and weight shared), and of trust (by the two decayed sums of gains). ``edgelm.memory.fast_memory``
-says where each stands in the mixture.
+A gate is a number from 0 to 1. There is one set for plain text and one for replies of the assistant. A set holds, in
+this order, the gates of counts (by the length of the context, how often it was seen, and how many ids followed it), of
+recall (by the kind of match, the share of the question that is covered, and the weight shared), and of trust (by the
+two decayed sums of gains). ``edgelm.memory.fast_memory`` says where each stands in the mixture.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ Array = np.ndarray
 GATES = (2, COUNTED + RECALL_BUCKETS + TRUSTS, 2)
 """Shape of the gates: plain text and replies; gates of counts, of recall, of trust; weight and predictions seen."""
 GUESSES = 2 * RECALL_BUCKETS // recall.KINDS
-"""Gates of recall below this are those of sentences of which nothing matches the end of the text."""
+"""Gates of recall whose index among them is below this are for sentences that do not match the end of the text."""
 
 
 def first_gates() -> Array:
-    """[GATES] float64: for each gate its weight, and the number of predictions that it counts as learned from."""
+    """The gates before anything is learned, a new array [2, 271, 2] of float64, whose shape is ``GATES``.
+
+    The first axis is plain text and replies, the second the gates, the third the weight of a gate and the number of
+    predictions that it counts as learned from: the larger it is, the less a new prediction moves the weight.
+    """
     gates = np.zeros(GATES)
     gates[..., 1] = 8
     counts = gates[:, :COUNTED, 0].reshape(2, LONGEST + 1, BUCKETS)

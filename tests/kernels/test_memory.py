@@ -7,6 +7,7 @@ import pytest
 
 from edgelm.kernels import recall
 from edgelm.kernels.memory import COUNTED, LATE, LONG, TRUSTS, memory_learn, memory_read, trust_after, trust_row
+from edgelm.kernels.sentences import PRIOR
 from edgelm.kernels.stream import read_words
 from edgelm.memory.recall_arrays import SENTENCES, make_store, make_workspace
 from tests import naive
@@ -75,7 +76,7 @@ def test_the_sentences_that_share_most_are_attended_to() -> None:
     question = rng.integers(1, n_words + 1, 8)
     history = np.array([0, line, *question])
     n_found, known, _ = recall.recall_read(history, len(history), False, 100, store, vocab, workspace)
-    shared = naive.shared(sentences, question.tolist(), int(store[5][0]), recall.PRIOR, share)
+    shared = naive.shared(sentences, question.tolist(), int(store[5][0]), PRIOR, share)
     assert n_found > 0
     assert known == pytest.approx(1)
     top, masses = workspace[7][: recall.ATTENDED], workspace[8][: recall.ATTENDED, 0]
