@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +18,14 @@ from edgelm.text.tokenizer import Tokenizer
 from tests.model_folder import write_tiny_model
 from tests.unwritten import nan_where_nothing_was_written
 
+# A shell starts what runs in its background with interrupts ignored; tests, and the processes they start, need them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ONCE = {
-    "engine/test_generate.py", "engine/test_sampler.py", "engine/test_session.py", "engine/test_suggest.py", "fuzz",
-    "kernels/test_aot.py", "kernels/test_emit.py", "measure/test_point.py", "measure/test_recall.py",
+    "engine/test_generate.py", "engine/test_sampler.py", "engine/test_session.py", "engine/test_session_contract.py",
+    "engine/test_suggest.py", "fuzz",
+    "kernels/test_aot.py", "kernels/test_emit.py", "matrices/test_quantize.py", "measure/test_point.py",
+    "measure/test_recall.py",
     "memory/test_answering.py", "memory/test_bank.py", "memory/test_meaning.py", "memory/test_words.py", "model",
     "test_config.py", "test_docs.py", "test_docstrings.py", "test_heat.py", "test_house.py", "test_ports.py",
     "test_readme.py", "text", "tools/test_build_wheel.py",
