@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from edgelm.cells.cell import Array, Cell, Parts
+from edgelm.cells.cell import Cell, Parts
 from edgelm.matrices.matrix import Matrix, Operands, as_matrix
 
 
@@ -31,13 +31,3 @@ def make_buffers(
 def matrix_of(cell: Cell, weights: Operands, name: str) -> Matrix:
     """One of the cell's matrices with its products."""
     return as_matrix(weights[name], cell.MATRICES[name])
-
-
-def workspace_for(shape: tuple[int, ...], max_steps: int) -> int:
-    """Numbers of workspace that products of ``max_steps`` rows with a matrix of this shape take at most."""
-    from edgelm.matrices.matrix import workspace_size
-
-    return max(workspace_size(max_steps, *shape), workspace_size(max_steps, *shape[::-1]))
-
-
-__all__ = ["Array", "make_buffers", "matrix_of", "workspace_for"]

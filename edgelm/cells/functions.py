@@ -27,6 +27,13 @@ def l2_norm(x: Array) -> Array:
     return x / np.sqrt(np.sum(x * x, -1, keepdims=True) + x.dtype.type(1e-6))
 
 
+def advance_counts(count: Array, decay: Array, n_steps: int) -> None:
+    """z_t = decay z_{t-1} + 1 for so many tokens, in place; count of any shape, decay of as many numbers."""
+    decay = decay.astype(count.dtype).reshape(count.shape)
+    for _ in range(n_steps):
+        count[:] = decay * count + 1
+
+
 def running_mean(v: Array, decay: Array, total: Array, count: Array) -> tuple[Array, Array]:
     """Exponential average n_t / z_t of v [T,F]: n_t = decay n_{t-1} + v_t, z_t = decay z_{t-1} + 1.
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgelm.cells.cell import Array, Cell, Parts
+from edgelm.cells.cell import Array, Parts
 from edgelm.matrices.matrix import Operands
 
 
@@ -95,6 +95,3 @@ class BlockPass(Pass, Protocol):
         pull : floating
             The share of the way to ``base``, from 0 to 1.
         """
-
-
-__all__ = ["BlockPass", "Cell", "Pass"]

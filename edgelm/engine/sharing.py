@@ -40,7 +40,7 @@ class SharedSession:
         with self._lock:
             if self._holder is not None and self._holder() is dialogue:
                 self._session.reset()
-            dialogue.put_aside(None)
+            dialogue.state = None
 
     @contextmanager
     def held_by(self, dialogue: DialogueSession) -> Iterator[Session]:
@@ -49,7 +49,7 @@ class SharedSession:
             holder = None if self._holder is None else self._holder()
             if holder is not dialogue:
                 if holder is not None:
-                    holder.put_aside(self._session.snapshot())
+                    holder.state = self._session.snapshot()
                 # Until the dialogue's state is in the session, nobody holds it: an interrupt may come in between.
                 self._holder = None
                 state = dialogue.state
@@ -58,7 +58,7 @@ class SharedSession:
                 else:
                     self._session.restore(state)
                 self._holder = weakref.ref(dialogue)
-                dialogue.put_aside(None)
+                dialogue.state = None
             yield self._session
 
 
@@ -78,10 +78,6 @@ class DialogueSession(Session):
     def __init__(self, shared: SharedSession) -> None:
         self._shared = shared
         self.state: Snapshot | None = None
-
-    def put_aside(self, state: Snapshot | None) -> None:
-        """Keeps the state, which the shared session is about to lose, or drops that which it has got."""
-        self.state = state
 
     @property
     def vocab_size(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.matrices.matrix import Operand, Operands
+from edgelm.matrices.matrix import Operands, as_matrix
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
 from edgelm.model.weights import Weights, block_names
@@ -45,7 +45,8 @@ class GoodPoint:
                 np.subtract(self._adapted[name], self._base[name], out=change, casting="same_kind")
                 continue
             blocks = np.flatnonzero(stale[row])
-            now = (self._adapted[name][blocks] - _blocks_of(self._base[name], blocks)).astype(np.float16)
+            base = as_matrix(self._base[name], -1).rows(blocks)
+            now = (self._adapted[name][blocks] - base).astype(np.float16)
             self._is_held[row, blocks] |= now.any((1, 2))
             held = self._is_held[row, blocks]
             change[blocks[held]] = now[held]
@@ -61,8 +62,3 @@ class GoodPoint:
         self._change, self._is_held = other._change, other._is_held
         # Of what was written there since, nothing is known here.
         self._seen[:] = -1
-
-
-def _blocks_of(base: Operand, blocks: Array) -> Array:
-    """float32 of some blocks of a stack."""
-    return base[blocks] if isinstance(base, np.ndarray) else base.rows(blocks)

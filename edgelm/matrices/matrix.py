@@ -47,14 +47,15 @@ class Matrix(Protocol):
         """Its floating-point numbers in the shape in which they are kept: W [in,out] or W' [out,in]."""
 
 
-def workspace_size(n_steps: int, n_in: int, n_out: int) -> int:
+def workspace_size(n_steps: int, shape: tuple[int, ...]) -> int:
     """How many numbers of workspace both products take, of whatever form of matrix, for at most ``n_steps`` rows.
 
-    ``n_in`` and ``n_out`` are the lengths of the axes of the matrix.
+    ``shape`` are the lengths of the two axes of the matrix, in either order.
     """
     from edgelm.kernels import dense
 
-    return max(n_steps * max(n_in, n_out), dense.workspace_size(n_steps, n_in))
+    widest = max(shape)
+    return max(n_steps * widest, dense.workspace_size(n_steps, widest))
 
 
 class Float32:

@@ -137,7 +137,7 @@ def operand(packed: Mapping[str, Array], name: str) -> Operand:
 
 
 INT8_KINDS = {1: ("int8", "float16"), 2: ("uint8", "float32")}
-"""By the format of a file: what holds the numbers and the scales of an int8 matrix."""
+"""By the format of a file: how its reader gives the numbers and the scales of an int8 matrix."""
 _LARGEST_SCALE = 65504.0
 """Of float16, in which an exported graph keeps them."""
 

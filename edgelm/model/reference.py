@@ -11,7 +11,7 @@ import numpy as np
 
 from edgelm.cells.functions import rms_norm
 from edgelm.model.config import ModelConfig
-from edgelm.model.state import State, advance, copy_state, part_of, shared_part
+from edgelm.model.state import State, advance, copy_state, part_of, replace_part, shared_part
 from edgelm.model.weights import Weights
 
 Array = np.ndarray
@@ -46,8 +46,7 @@ def forward(ids: Array, weights: Weights, state: State, config: ModelConfig) -> 
         remembered = part_of(state, prefix)
         a = cell.activations(x, own)
         x = x + cell.forward(x, own, remembered, shared)
-        for name, array in remembered.items():
-            state[f"state.{prefix.split('.')[1]}.{name}"] = array
+        replace_part(state, prefix, remembered)
         if prefix.endswith(".ffn."):
             activations.append(a)
     advance(state, config, len(ids))

@@ -62,6 +62,11 @@ def part_of(state: State, prefix: str) -> Parts:
     return {name.removeprefix(beginning): array for name, array in state.items() if name.startswith(beginning)}
 
 
+def replace_part(state: State, prefix: str, part: Parts) -> None:
+    """Puts arrays in the place of those of the layer whose tensors begin with ``prefix``."""
+    state |= {_layer(prefix) + name: array for name, array in part.items()}
+
+
 def shared_part(state: State) -> Parts:
     """The arrays, not copied, that all layers share."""
     return {name.removeprefix(_SHARED): array for name, array in state.items() if name.startswith(_SHARED)}

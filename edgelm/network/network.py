@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.cells.buffers import workspace_for
 from edgelm.cells.passes import Pass
 from edgelm.cells.table import passes_of
 from edgelm.kernels import norm as norm_kernels
 from edgelm.kernels.loss import cross_entropy
-from edgelm.matrices.matrix import Operands, as_matrix
+from edgelm.matrices.matrix import Operands, as_matrix, workspace_size
 from edgelm.model.config import ModelConfig
 from edgelm.model.state import State, advance, part_of, shared_part
 from edgelm.model.weights import EMBED_SUMS, Weights, tensors
@@ -52,7 +51,7 @@ class Network:
             name: np.zeros(spec.shape, dtype) for name, spec in tensors(config).items() if name in wanted
         }
         matrices = [spec.shape for spec in tensors(config).values() if len(spec.shape) == 2 and spec.sums is not None]
-        shared_buffers: Weights = {"workspace": np.zeros(max(workspace_for(s, max_steps) for s in matrices), dtype)}
+        shared_buffers: Weights = {"workspace": np.zeros(max(workspace_size(max_steps, s) for s in matrices), dtype)}
         self._workspace = shared_buffers["workspace"]
         self.passes: list[tuple[str, Pass]] = []
         """The layer parts in the order of use, each with the beginning of its tensors' names."""
@@ -64,6 +63,7 @@ class Network:
         self.hidden, self.dx = np.zeros((2, max_steps, config.d_model), dtype)
         self.inverse, self.losses = np.zeros((2, max_steps), dtype)
         self.logits = np.zeros((max_steps, config.vocab_size), dtype)
+        self._with_blocks: dict[str, Any] = {prefix: part for prefix, part in self.passes if hasattr(part, "awake")}
         self.dtype, self.eps = dtype, dtype.type(config.norm_eps)
         self.embed = as_matrix(weights["embed"], EMBED_SUMS)
         self.final_norm = np.asarray(weights["final_norm"])
@@ -107,11 +107,6 @@ class Network:
         """Moves the awake blocks of a tensor of neuron blocks; see ``edgelm.cells.passes.BlockPass``."""
         prefix, _, local = name.rpartition(".")
         self._with_blocks[prefix + "."].step_blocks(local, base, rates, pull)
-
-    @property
-    def _with_blocks(self) -> dict[str, Any]:
-        """The passes that have neuron blocks."""
-        return {prefix: part for prefix, part in self.passes if hasattr(part, "awake")}
 
     @property
     def awake(self) -> Array:

@@ -53,7 +53,7 @@ def by_paper(cell: Cell, weights: Parts, x: Array, runs: tuple[int, ...] = RUNS)
 
 
 def make_pass(cell: Cell, weights: Any, grads: Parts, dtype: type) -> Any:
-    most = max(workspace_size(MOST, *sides) for shape in _matrices(cell) for sides in (shape, shape[::-1]))
+    most = max(workspace_size(MOST, shape) for shape in _matrices(cell))
     return passes_of(cell).Pass(cell, weights, grads, MOST, {"workspace": np.full(most, np.nan, dtype)})
 
 

@@ -54,7 +54,7 @@ def test_token_by_token_is_all_at_once(cell: Retention) -> None:
 def by_chunks(cell: Retention, weights: Parts, x: Array, lengths: list[int]) -> tuple[Array, Array, Array]:
     """What the passes give for segments of these lengths, o before the norm of heads among it, and the memory after."""
     most = max(lengths)
-    room = max(workspace_size(most, *weights[name].shape[::turn]) for name in ("w_in", "w_out") for turn in (1, -1))
+    room = max(workspace_size(most, weights[name].shape) for name in ("w_in", "w_out"))
     made: Any = Pass(cell, weights, {}, most, {"workspace": np.full(room, np.nan)})
     state, y, o = {"memory": none(cell)[None]}, np.zeros_like(x), np.empty((len(x), cell.values))
     for end, length in zip(np.cumsum(lengths), lengths, strict=True):

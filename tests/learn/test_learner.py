@@ -115,13 +115,13 @@ def test_scoring_changes_nothing() -> None:
     assert (learner.learn(text(learner.model))[:SEGMENT] == first[:SEGMENT]).all()
 
 
-@pytest.mark.parametrize(("mixer", "rate"), [("mcsd_g", 3), ("mcsd", 3), ("retention", 1.5)])
-def test_a_text_learned_again_and_again_becomes_cheap(mixer: str, rate: float) -> None:
+# Of retention a block that falls asleep costs a little at once.
+@pytest.mark.parametrize(("mixer", "rate", "dearer"), [("mcsd_g", 3, 0), ("mcsd", 3, 0), ("retention", 1.5, 0.01)])
+def test_a_text_learned_again_and_again_becomes_cheap(mixer: str, rate: float, dearer: float) -> None:
     learner = make_learner(mixer, rate=rate)
     ids = text(learner.model)
     means = [learner.learn(ids).mean() for _ in range(20)]
-    # A block that falls asleep may cost a little at once.
-    assert all(later < 1.01 * earlier for earlier, later in pairwise(means))
+    assert all(later < (1 + dearer) * earlier for earlier, later in pairwise(means))
     assert learner.score(ids).mean() < 0.7 * means[0]
 
 

@@ -17,24 +17,15 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.measure.score import PART
 from edgelm.model import hub
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
-from tools.pretrain.model import Model, document_masks
+from tools.measure.peers.torch_peer import twin, window_losses
+from tools.pretrain.model import Model
 
 WARM_UP = 10
 """Steps over which the learning rate grows: the first moments of AdamW are those of very few windows."""
-
-
-def twin(model: hub.Model) -> Model:
-    """The model in PyTorch, with weights of its own."""
-    made = Model(model.config)
-    made.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in model.weights.items()})
-    return made
 
 
 def split(text: str, share: float) -> tuple[str, str]:
@@ -43,21 +34,6 @@ def split(text: str, share: float) -> tuple[str, str]:
     if cut < 0:
         raise SystemExit(f"no line ends behind {share:.0%} of the text")
     return text[:cut], text[cut + 1 :]
-
-
-def window_losses(model: Model, ids: Sequence[int], size: int) -> Iterator[Tensor]:
-    """Losses in nats of ids, ``size`` at a time; each window is computed with the weights of its moment.
-
-    The state goes on from window to window, without gradients, and is emptied where a document begins.
-    """
-    stream = torch.tensor([[DOC_ID, *ids]])
-    states, carried = model.initial_state(1), torch.ones(1, CONV_WIDTH - 1, dtype=torch.bool)
-    for start in range(0, len(ids), size):
-        targets = stream[:, start + 1 : start + size + 1]
-        inputs = stream[:, start : start + targets.shape[1]]
-        starts, same_doc, carried = document_masks(inputs, DOC_ID, carried)
-        hidden, states, _ = model(inputs, starts, same_doc, states, model.config.max_awake)
-        yield F.cross_entropy(hidden[0] @ model.embed.t(), targets[0], reduction="none")
 
 
 @torch.no_grad()

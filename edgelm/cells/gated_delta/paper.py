@@ -28,7 +28,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgelm.cells.cell import Array, Cell, Parts, Shapes
-from edgelm.cells.functions import l2_norm, rms_norm, running_mean, silu, softplus
+from edgelm.cells.functions import advance_counts, l2_norm, rms_norm, running_mean, silu, softplus
 from edgelm.errors import ConfigError
 from edgelm.matrices.spec import TensorSpec
 
@@ -107,10 +107,7 @@ class GatedDelta(Cell):
 
     def advance(self, shared: Parts, n_steps: int) -> None:
         """As of ``Cell``."""
-        z = shared["slope"]
-        decay = self.channel_decays().astype(z.dtype).reshape(z.shape)
-        for _ in range(n_steps):
-            z[:] = decay * z + 1
+        advance_counts(shared["slope"], self.channel_decays(), n_steps)
 
     def channel_decays(self) -> Array:
         """lam of every channel [C], float64: half-lives from 1 to 64 tokens, geometric."""

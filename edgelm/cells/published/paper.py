@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from edgelm.cells.cell import Array, Cell, Parts, Shapes
-from edgelm.cells.functions import rms_norm, running_mean, silu
+from edgelm.cells.functions import advance_counts, rms_norm, running_mean, silu
 from edgelm.errors import ConfigError
 from edgelm.matrices.spec import TensorSpec
 
@@ -82,10 +82,7 @@ class Published(Cell):
     def advance(self, shared: Parts, n_steps: int) -> None:
         """As of ``Cell``."""
         for name, decays in self.channel_decays().items():
-            z = shared[name]
-            decay = decays.astype(z.dtype).reshape(z.shape)
-            for _ in range(n_steps):
-                z[:] = decay * z + 1
+            advance_counts(shared[name], decays, n_steps)
 
     def channel_decays(self) -> dict[str, Array]:
         """lam, float64: half-lives from 1 to 64 tokens over the channels, from 16 to 8192 over the heads."""
