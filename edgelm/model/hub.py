@@ -143,9 +143,7 @@ class Model:
     @property
     def adaptable(self) -> Weights:
         """All that learning changes, float32, in place."""
-        if len(self._learning) < len(names := adaptable_names(self.config)):
-            return {name: self.learning(name) for name in names}
-        return {name: self._learning[name] for name in names}
+        return {name: self.learning(name) for name in adaptable_names(self.config)}
 
     def now(self, name: str) -> Array:
         """One tensor in float32, with what was learned; to be read."""
