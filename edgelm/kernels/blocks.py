@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from edgelm.kernels.emit import LANES
+from edgelm.kernels.emit_panel import WIDE
 from edgelm.kernels.jit import entry, kernel
-from edgelm.kernels.norm import ONE, ZERO, exp, sigmoid
+from edgelm.kernels.norm import ONE, ZERO, exp, sigmoids
 from edgelm.kernels.optim import step
+from edgelm.kernels.panel import FOUR, along, fetch, panel, pulled, turned
 from edgelm.kernels.signature import F1, F2, F3, I1, U2, U3, F, I
 from edgelm.kernels.tile import RUN, product, product_across, turn, widen
 
@@ -89,10 +91,16 @@ def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, workspace, y):
     h [T,D]; a [T,M]; w1 [M,B,D]; w2 [M,D,B]; hidden and slope [pairs,B] overwritten with SiLU(h W1') and its
     derivative there, for backward; workspace is overwritten.
     """
-    for i in range(w2.shape[0]):
+    n_blocks, width, size = w2.shape
+    for i in range(n_blocks):
         first, last = starts[i], starts[i + 1]
         if first < last:
-            _products(h, tokens[first:last], w1[i], slope[first:last])
+            if _is_wide(size, width):
+                for b in range(0, size, FOUR):
+                    other, c = (w1, (i * size + b) * width, width), (slope, first * size + b, size)
+                    along((h, 0, width), other, c, (tokens, first), last - first, width)
+            else:
+                _products(h, tokens[first:last], w1[i], slope[first:last])
             _write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y)
 
 
@@ -103,10 +111,17 @@ def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, pla
     for i in range(n_blocks):
         first, last = starts[i], starts[i + 1]
         if first < last:
+            fetch(w2, i * size * width, size * width, 16)
+            is_wide = _is_wide(size, width)
             for b in range(size):
+                row = b % FOUR if is_wide else b
                 for j in range(0, width, LANES):
-                    widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], plain, b * width + j)
-            _products(h, tokens[first:last], plain, slope[first:last])
+                    widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], plain, row * width + j)
+                if is_wide and row == FOUR - 1:
+                    four, c = (plain, 0, width), (slope, first * size + b - row, size)
+                    along((h, 0, width), four, c, (tokens, first), last - first, width)
+            if not is_wide:
+                _products(h, tokens[first:last], plain, slope[first:last])
             _write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y)
 
 
@@ -117,17 +132,23 @@ def _write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y):
     first, n = starts[i], starts[i + 1] - starts[i]
     out = size * width
     strengths = out + h.shape[0] * width
+    sigmoids(slope, first * size, hidden, first * size, n * size)
     for p in range(n):
         strength = a[tokens[first + p], i]
         for b in range(size):
-            x = slope[first + p, b]
-            sig = sigmoid(x)
+            x, sig = slope[first + p, b], hidden[first + p, b]
             hidden[first + p, b] = x * sig
             workspace[strengths + p * size + b] = x * sig * strength
             slope[first + p, b] = sig * (ONE + x * (ONE - sig))
-    turn(w2, i * size * width, width, size, workspace, 0)
-    product(workspace, strengths, size, workspace, 0, LANES, size * LANES, workspace, out, width, n, width, size)
-    _scatter(workspace, out, tokens, first, n, y)
+    if _is_wide(size, width):
+        for j in range(0, width, WIDE):
+            turned(w2, (i * width + j) * size, size, WIDE, size, workspace, 0, WIDE)
+            of_b, of_y = (workspace, 0, WIDE), (y, j, width)
+            panel(True, False, False, True, (workspace, strengths, size), of_b, of_y, (tokens, first), n, size)
+    else:
+        turn(w2, i * size * width, width, size, workspace, 0)
+        product(workspace, strengths, size, workspace, 0, LANES, size * LANES, workspace, out, width, n, width, size)
+        _scatter(workspace, out, tokens, first, n, y)
 
 
 @entry(F2, F2, F3, F3, I1, I1, F2, F2, F1, F2, F2)
@@ -144,8 +165,13 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, workspace, da,
         first, n = starts[i], starts[i + 1] - starts[i]
         if n > 0:
             _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da)
-            product(slope, first * size, size, w1, i * tile, width, LANES, workspace, out, width, n, width, size)
-            _scatter(workspace, out, tokens, first, n, dh)
+            if _is_wide(size, width):
+                for j in range(0, width, WIDE):
+                    of_b, of_dh = (w1, i * tile + j, width), (dh, j, width)
+                    panel(True, False, False, True, (slope, first * size, size), of_b, of_dh, (tokens, first), n, size)
+            else:
+                product(slope, first * size, size, w1, i * tile, width, LANES, workspace, out, width, n, width, size)
+                _scatter(workspace, out, tokens, first, n, dh)
 
 
 @entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F1, F2, F2)
@@ -158,11 +184,17 @@ def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, w
         first, n = starts[i], starts[i + 1] - starts[i]
         if n > 0:
             _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da)
-            for b in range(size):
-                for j in range(0, width, LANES):
-                    widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], workspace, j * size + b * LANES)
-            product(slope, first * size, size, workspace, 0, LANES, size * LANES, workspace, out, width, n, width, size)
-            _scatter(workspace, out, tokens, first, n, dh)
+            for j in range(0, width, WIDE):
+                for b in range(size):
+                    for k in range(j, j + WIDE, LANES):
+                        place = (k - j) + b * WIDE if _is_wide(size, width) else k * size + b * LANES
+                        widen(q1, (i * size + b) * width + k, scale1[i, b, j // RUN], workspace, place)
+                if _is_wide(size, width):
+                    of_b, of_dh = (workspace, 0, WIDE), (dh, j, width)
+                    panel(True, False, False, True, (slope, first * size, size), of_b, of_dh, (tokens, first), n, size)
+            if not _is_wide(size, width):
+                product(slope, first * size, size, workspace, 0, LANES, size * LANES, workspace, out, width, n, width, size)
+                _scatter(workspace, out, tokens, first, n, dh)
 
 
 @kernel
@@ -171,8 +203,13 @@ def _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da):
     width, size = w2.shape[1:]
     first, n, tile = starts[i], starts[i + 1] - starts[i], size * width
     act = tile + 2 * dy.shape[0] * width
-    _gather(dy, tokens, first, n, workspace, tile)
-    product(workspace, tile, width, w2, i * tile, size, LANES, workspace, act, size, n, size, width)
+    if _is_wide(size, width):
+        for b in range(0, size, WIDE):
+            of_b, of_act = (w2, i * tile + b, size), (workspace, act + b, size)
+            panel(False, False, True, False, (dy, 0, width), of_b, of_act, (tokens, first), n, width)
+    else:
+        _gather(dy, tokens, first, n, workspace, tile)
+        product(workspace, tile, width, w2, i * tile, size, LANES, workspace, act, size, n, size, width)
     for p in range(n):
         # dL/dhidden without the strength gives da; with it, the gradient of h W1'.
         strength = a[tokens[first + p], i]
@@ -206,9 +243,18 @@ def blocks_w2_step(dy, a, starts, tokens, hidden, base, rate, pull, workspace, w
     others as for ``blocks_w2_backward``.
     """
     n_blocks, tile = w2.shape
+    size = hidden.shape[1]
     given = workspace[len(workspace) - tile :]
     for i in range(n_blocks):
-        if starts[i] < starts[i + 1]:
+        first, n = starts[i], starts[i + 1] - starts[i]
+        if n > 0 and _is_wide(size, tile // size):
+            _strengthen(hidden, a, i, tokens, first, n, workspace, 0)
+            for b in range(0, size, WIDE):
+                place = i * tile + b
+                of_dy, act, of_w2 = (dy, 0, tile // size), (workspace, b, size), (w2, place, size)
+                of_base, moves = (base, place, base, 0), (rate[i], pull)
+                pulled(False, of_dy, act, of_w2, (tokens, first), tile // size, n, of_base, moves)
+        elif n > 0:
             # Copied as the integers are made numbers: of two ways the compiler may round one otherwise.
             row = base[i]
             for j in range(tile):
@@ -220,9 +266,18 @@ def blocks_w2_step(dy, a, starts, tokens, hidden, base, rate, pull, workspace, w
 def blocks_w2_step_int8(dy, a, starts, tokens, hidden, q, scale, rate, pull, workspace, w2):
     """``blocks_w2_step`` with the base as uint8 around 128, q [M,D B], times scale [M,D B/32]."""
     n_blocks, tile = w2.shape
+    size = hidden.shape[1]
     given = workspace[len(workspace) - tile :]
     for i in range(n_blocks):
-        if starts[i] < starts[i + 1]:
+        first, n = starts[i], starts[i + 1] - starts[i]
+        if n > 0 and _is_wide(size, tile // size):
+            _strengthen(hidden, a, i, tokens, first, n, workspace, 0)
+            for b in range(0, size, WIDE):
+                place = i * tile + b
+                of_dy, act, of_w2 = (dy, 0, tile // size), (workspace, b, size), (w2, place, size)
+                of_base, moves = (q, place, scale, place // RUN), (rate[i], pull)
+                pulled(True, of_dy, act, of_w2, (tokens, first), tile // size, n, of_base, moves)
+        elif n > 0:
             for j in range(0, tile, LANES):
                 widen(q, i * tile + j, scale[i, j // RUN], given, j)
             _w2_step(dy, a, i, starts, tokens, hidden, given, rate[i], pull, workspace, w2)
@@ -261,11 +316,24 @@ def _w2_gradient(dy, a, i, starts, tokens, hidden, workspace, out, base):
     rows = width * size
     act = rows + n * width
     _gather(dy, tokens, first, n, workspace, rows)
+    _strengthen(hidden, a, i, tokens, first, n, workspace, act)
+    product_across(workspace, rows, width, workspace, act, out, base, width, size, n)
+
+
+@kernel
+def _strengthen(hidden, a, i, tokens, first, n, workspace, base):
+    """workspace [n,B] = what the neurons of block i give, as strong as the block is awake."""
+    size = hidden.shape[1]
     for p in range(n):
         strength = a[tokens[first + p], i]
         for b in range(size):
-            workspace[act + p * size + b] = hidden[first + p, b] * strength
-    product_across(workspace, rows, width, workspace, act, out, base, width, size, n)
+            workspace[base + p * size + b] = hidden[first + p, b] * strength
+
+
+@kernel
+def _is_wide(size, width):
+    """Whether whole panels make the products of blocks of B = ``size`` and D = ``width``."""
+    return size % WIDE == 0 and width % WIDE == 0
 
 
 @kernel

@@ -54,6 +54,12 @@ class _Vectors:
         undefined = self.ir.Constant(self.vector(lanes), self.ir.Undefined)
         return self.spread(self.builder.insert_element(undefined, number, self.ir.IntType(32)(0)), 0, lanes)
 
+    def function(self, name: str, vector: Any, n: int) -> Any:
+        """An intrinsic of LLVM that takes ``n`` vectors and gives one."""
+        suffix = f"v{vector.count}{self.number.intrinsic_name}"
+        kind = self.ir.FunctionType(vector, [vector] * n)
+        return self.builder.module.declare_intrinsic(f"llvm.{name}.{suffix}", fnty=kind)
+
 
 class _Tile(_Vectors):
     """The code of ``tile``."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.kernels.jit import entry, kernel
+from edgelm.kernels.emit_sigmoid import HIGH, LN2, LN2_REST, LOG2E, LOW, TERMS, emit_sigmoids
+from edgelm.kernels.jit import entry, kernel, lowered
 from edgelm.kernels.signature import F1, F2, F, I
 
 # Numbers of the narrowest type: a sum that begins with them has the type of what is added. Beside a float32 a plain
 # 0 or 1 makes float64, and halves what a vector holds.
 ZERO, ONE = np.float32(0), np.float32(1)
-_LOW, _HIGH = np.float32(-87), np.float32(88)
-"""Between them e^x and its parts are normal float32 numbers."""
-_LOG2E, _LN2, _LN2_REST = np.float32(1.44269504), np.float32(0.693359375), np.float32(2.12194440e-4)
+_LOW, _HIGH, _LOG2E, _LN2, _LN2_REST = LOW, HIGH, LOG2E, LN2, LN2_REST
 _HALF = np.float32(0.5)
-_C2, _C3, _C4 = np.float32(5.0000001201e-1), np.float32(1.6666665459e-1), np.float32(4.1665795894e-2)
-_C5, _C6, _C7 = np.float32(8.3334519073e-3), np.float32(1.3981999507e-3), np.float32(1.9875691500e-4)
+_C7, _C6, _C5, _C4, _C3, _C2 = TERMS
 
 
 @kernel
@@ -40,6 +38,12 @@ def exp(x):
 def sigmoid(x):
     """1 / (1 + e^-x) of a number."""
     return ONE / (ONE + exp(-x))
+
+
+@lowered(emit_sigmoids, literals=0)
+def sigmoids(x, x0, out, out0, n):
+    """out [n] = ``sigmoid`` of x [n], numbers side by side from a place of each array on."""
+    out.reshape(-1)[out0 : out0 + n] = ONE / (ONE + np.exp(-x.reshape(-1)[x0 : x0 + n]))
 
 
 @entry(F2, F1, F, F1, F2)
