@@ -147,25 +147,27 @@ def _state_step(old, k, v, g, beta, e, new):
 
 @entry(F2, F1, F1, F1, F2, F2)
 def gates_forward(raw, decay_bias, write_bias, rate, g, beta):
-    """g = -A softplus(raw + b), beta = sigmoid(raw' + b'): raw [T,2H] holds both, g, beta [T,H]."""
+    """g = -A softplus(raw + b), beta = sigmoid(raw' + b'): the last 2H columns of raw hold both, g, beta [T,H]."""
     n_steps, n_heads = g.shape
+    first, second = raw.shape[1] - 2 * n_heads, raw.shape[1] - n_heads
     for t in range(n_steps):
         for h in range(n_heads):
-            x = raw[t, h] + decay_bias[h]
+            x = raw[t, first + h] + decay_bias[h]
             g[t, h] = -rate[h] * (max(x, ZERO) + np.log1p(exp(-abs(x))))
-            beta[t, h] = sigmoid(raw[t, n_heads + h] + write_bias[h])
+            beta[t, h] = sigmoid(raw[t, second + h] + write_bias[h])
 
 
 @entry(F2, F2, F2, F1, F1, F2, F2, F2, F1, F1, F1)
 def gates_backward(dg, dbeta, raw, decay_bias, rate, g, beta, draw, ddecay_bias, dwrite_bias, drate):
-    """draw [T,2H] overwritten; ddecay_bias, dwrite_bias, drate [H] added to."""
+    """The last 2H columns of draw overwritten; ddecay_bias, dwrite_bias, drate [H] added to."""
     n_steps, n_heads = g.shape
+    first, second = raw.shape[1] - 2 * n_heads, raw.shape[1] - n_heads
     for t in range(n_steps):
         for h in range(n_heads):
-            dx = -dg[t, h] * rate[h] * sigmoid(raw[t, h] + decay_bias[h])
+            dx = -dg[t, h] * rate[h] * sigmoid(raw[t, first + h] + decay_bias[h])
             db = dbeta[t, h] * beta[t, h] * (ONE - beta[t, h])
-            draw[t, h] = dx
-            draw[t, n_heads + h] = db
+            draw[t, first + h] = dx
+            draw[t, second + h] = db
             ddecay_bias[h] += dx
             dwrite_bias[h] += db
             drate[h] += dg[t, h] * g[t, h] / rate[h]

@@ -1,4 +1,4 @@
-"""RMSNorm, the L2 norm of keys and queries, the gated norm of the heads, and the exponential of all kernels."""
+"""RMSNorm, SiLU and gates, the gated norm of the heads, and the exponential of all kernels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from edgelm.kernels.emit_sigmoid import HIGH, LN2, LN2_REST, LOG2E, LOW, TERMS, emit_sigmoids
 from edgelm.kernels.jit import entry, kernel, lowered
-from edgelm.kernels.signature import F1, F2, F, I
+from edgelm.kernels.signature import F1, F2, F
 
 # Numbers of the narrowest type: a sum that begins with them has the type of what is added. Beside a float32 a plain
 # 0 or 1 makes float64, and halves what a vector holds.
@@ -73,41 +73,6 @@ def rms_backward(dout, x, gain, inverse, dx, dgain):
         for j in range(width):
             dgain[j] += dout[t, j] * x[t, j] * r
             dx[t, j] += dout[t, j] * gain[j] * r - x[t, j] * back
-
-
-@entry(F2, I, F, F2, F2)
-def silu_l2_forward(u, n_heads, eps, inverse, out):
-    """SiLU, then unit length per head: u, out [T,H*K]; inverse [T,H] overwritten."""
-    n_steps, width = u.shape
-    size = width // n_heads
-    for t in range(n_steps):
-        for h in range(n_heads):
-            total = ZERO
-            for j in range(h * size, (h + 1) * size):
-                s = u[t, j] * sigmoid(u[t, j])
-                out[t, j] = s
-                total += s * s
-            r = ONE / np.sqrt(total + eps)
-            inverse[t, h] = r
-            for j in range(h * size, (h + 1) * size):
-                out[t, j] *= r
-
-
-@entry(F2, F2, I, F2, F2, F2)
-def silu_l2_backward(dout, u, n_heads, out, inverse, du):
-    """du [T,H*K] overwritten, it may be dout itself; out is the forward result."""
-    n_steps, width = u.shape
-    size = width // n_heads
-    for t in range(n_steps):
-        for h in range(n_heads):
-            r = inverse[t, h]
-            dot = ZERO
-            for j in range(h * size, (h + 1) * size):
-                dot += dout[t, j] * out[t, j]
-            for j in range(h * size, (h + 1) * size):
-                sig = sigmoid(u[t, j])
-                slope = sig * (ONE + u[t, j] * (ONE - sig))
-                du[t, j] = (dout[t, j] - out[t, j] * dot) * r * slope
 
 
 @entry(F2, F2)

@@ -41,6 +41,7 @@ def pulled(of_integers, a, b, w, names, rows, steps, base, step):
 
     base: (array, beginning, its scales, beginning of these), its rows as far apart as those of w, a multiple of 32. It
     is uint8 around 128, with a scale for 32, if it is ``of_integers``; else no scale is read. step: (rate, pull).
+    Products of such integers with scales that float16 can hold, as in files, are exact, however they are rounded.
     """
     gradient = np.empty((rows, WIDE), w[0].dtype)
     panel(False, True, True, False, a, b, (gradient, 0, WIDE), names, rows, steps)
@@ -84,3 +85,27 @@ def fetch(a, a0, n, line):
     """Asks for n numbers, ``line`` to a line of memory."""
     for k in range(a0, a0 + n, line):
         ahead(a, k)
+
+
+@kernel
+def multiply(x, a0, a_row, b0, b_row, c0, c_row, rows, lanes, steps):
+    """c = a b, all parts of one array; lanes are a multiple of 32."""
+    for j in range(0, lanes, WIDE):
+        a, b, c = (x, a0, a_row), (x, b0 + j, b_row), (x, c0 + j, c_row)
+        panel(False, False, False, False, a, b, c, (x, 0), rows, steps)
+
+
+@kernel
+def add_product(x, a0, a_row, b0, b_row, c0, c_row, rows, lanes, steps):
+    """c += a b, as ``multiply``."""
+    for j in range(0, lanes, WIDE):
+        a, b, c = (x, a0, a_row), (x, b0 + j, b_row), (x, c0 + j, c_row)
+        panel(True, False, False, False, a, b, c, (x, 0), rows, steps)
+
+
+@kernel
+def add_across(x, a0, a_step, b0, b_row, c0, c_row, rows, lanes, steps):
+    """c += a' b, as ``multiply``; the steps of a are ``a_step`` apart."""
+    for j in range(0, lanes, WIDE):
+        a, b, c = (x, a0, a_step), (x, b0 + j, b_row), (x, c0 + j, c_row)
+        panel(True, True, False, False, a, b, c, (x, 0), rows, steps)

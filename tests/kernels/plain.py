@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.kernels import blocks, dense
+from edgelm.kernels import blocks, chunks, dense
 from edgelm.kernels.jit import entries
 from edgelm.kernels.recall import DEPTH
 from edgelm.memory.fast_memory import FastMemory
@@ -47,8 +47,6 @@ def _norm(name: str) -> list[Any]:
     return {
         "rms_forward": [f[0], gain, EPS, inverse, f[1]],
         "rms_backward": [f[0], f[1], gain, inverse, f[2], gain.copy()],
-        "silu_l2_forward": [wide, H, EPS, heads, more[0]],
-        "silu_l2_backward": [more[0], wide, H, more[1], heads, more[2]],
         "silu_forward": f[:2], "silu_backward": f[:3], "gate_forward": f[:3], "gate_backward": f,
         "gated_norm_forward": [wide, head_gain, more[0], EPS, heads, more[1]],
         "gated_norm_backward": [*more[:2], head_gain, more[2], heads, more[3], more[4], head_gain.copy()],
@@ -83,6 +81,33 @@ def _decay(name: str) -> list[Any]:
         return [q, k, v, g, -beta, e, checkpoints, state, out]
     scratch, dg, dbeta = floats((19, K, VD), (T, H), (T, H))
     return [dout, q, k, v, g, -beta, checkpoints, scratch, state, dq, dk, dv, dg, dbeta]
+
+
+def _columns(name: str) -> list[Any]:
+    (m, dm, o), (p, dp, out) = floats(*[(T, F)] * 3), floats(*[(T, 3 * F)] * 3)
+    q, k, dq, dk, v, dv = floats(*[(T, H, K)] * 4, *[(T, H, VD)] * 2)
+    inverse, pairs, gain, dgain = floats((T, H), (T, 2 * H), (F // H,), (F // H,))
+    return {
+        "gate_columns_forward": [m, p, 3, out],
+        "gate_columns_backward": [out, m, p, 3, dm, dp],
+        "heads_forward": [p, 3, EPS, pairs, q, k, v],
+        "heads_backward": [dq, dk, dv, p, 3, q, k, pairs, dp],
+        "norm_columns_forward": [o, gain, p, 3, EPS, inverse, out],
+        "norm_columns_backward": [out, o, gain, p, 3, inverse, dm, dp, dgain],
+    }[name]
+
+
+def _chunks(name: str) -> list[Any]:
+    q, k, dq, dk, v, out, dv, dout = floats(*[(T, H, 32)] * 4, *[(T, H, 64)] * 4)
+    q, k = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+    g, beta = -RNG.uniform(0, 1, (2, T, H)).astype(np.float32)
+    x = np.full(chunks.workspace_size(32, 64), np.nan, np.float32)
+    state, checkpoints, dg, dbeta = floats((H, 32, 64), (2, H, 32, 64), (T, H), (T, H))
+    # Plain Python sums one by one; of large numbers that would be too far off.
+    state, checkpoints = state / 8, checkpoints / 8
+    if name == "chunks_forward":
+        return [(q, k, v), (g, -beta), x, checkpoints, state, out]
+    return [dout, (q, k, v), (g, -beta), checkpoints, x, state, (dq, dk, dv), (dg, dbeta)]
 
 
 def _loss(name: str) -> list[Any]:
@@ -167,7 +192,7 @@ def _learned() -> FastMemory:
 ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
     "norm": _norm, "conv": _conv, "slope": _slope, "decay": _decay, "loss": _loss, "optim": _optim, "blocks": _blocks,
     "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],
-    "integers": _integers, "dense": _dense,
+    "integers": _integers, "dense": _dense, "columns": _columns, "chunks": _chunks,
 }  # fmt: skip
 
 

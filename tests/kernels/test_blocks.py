@@ -53,8 +53,8 @@ def test_route_backward(rng: np.random.Generator, max_awake: int) -> None:
     same(dlog_gamma, before + gradient(total, log_gamma))
 
 
-WIDTHS = [(5, 3), (19, 6), (37, 18)]
-"""D and B of blocks: less than a tile of each, and more, and more than a strip."""
+WIDTHS = [(5, 3), (19, 6), (37, 18), (32, 32)]
+"""D and B of blocks: less than a tile of each, and more, and more than a strip; a whole panel."""
 
 
 def block_inputs(rng: np.random.Generator, steps: int, width: int, size: int, dtype: type = np.float64) -> list[Array]:
@@ -122,9 +122,10 @@ def test_blocks_backward(rng: np.random.Generator, steps: int, width: int, size:
     assert np.isnan(dw1[asleep]).all() and np.isnan(dw2[asleep]).all(), "left as they were"
 
 
+@pytest.mark.parametrize("size", [6, 32, 64])
 @pytest.mark.parametrize("steps", [1, 16, 21])
-def test_blocks_of_integers(rng: np.random.Generator, steps: int) -> None:
-    size, width = 6, 64
+def test_blocks_of_integers(rng: np.random.Generator, steps: int, size: int) -> None:
+    width = 64
     h, a, _, w2 = block_inputs(rng, steps, width, size, np.float32)
     q, scale, w1 = int8(rng, 7, size, width)
     found = []
@@ -138,18 +139,23 @@ def test_blocks_of_integers(rng: np.random.Generator, steps: int) -> None:
         forward(h, a, *given, w2, *pairs, *spare, work(h, size), y)
         backward(h, a, *given, w2, *pairs, work(h, size), *out)
         found.append([y, *out])
+    same(found[0][0], naive.blocks(h, a, w1, w2))
     for integers_, floats in zip(*found, strict=True):
         np.testing.assert_allclose(integers_, floats, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("width", "size"), [(19, 32), (64, 32), (32, 64)])
 @pytest.mark.parametrize("steps", [1, 9])
-def test_blocks_w2_step(rng: np.random.Generator, dtype: type, steps: int) -> None:
-    h, a, w1, before = block_inputs(rng, steps, 19, 32, dtype)
-    (dy,), rates, pull = many(rng, (steps, 19), dtype=dtype), rng.random(7).astype(dtype), dtype(0.01)
-    q, scale, base = int8(rng, 7, 19, 32)
-    asleep, (starts, tokens, slope, hidden) = ~(a > 0).any(0), pairs_of(a, 32)
-    blocks.blocks_forward(h, a, w1, before, starts, tokens, slope, hidden, work(h, 32), np.zeros_like(h))
-    dw2, workspace = blank(*before.shape, dtype=dtype), work(h, 32)
+def test_blocks_w2_step(rng: np.random.Generator, dtype: type, steps: int, width: int, size: int) -> None:
+    h, a, w1, before = block_inputs(rng, steps, width, size, dtype)
+    (dy,), rates, pull = many(rng, (steps, width), dtype=dtype), rng.random(7).astype(dtype), dtype(0.01)
+    q, scale, _ = int8(rng, 7, width, size)
+    # As in files: a product with such a scale is exact.
+    scale = scale.astype(np.float16).astype(np.float32)
+    base = (q - 128.0) * scale.repeat(32, -1)
+    asleep, (starts, tokens, slope, hidden) = ~(a > 0).any(0), pairs_of(a, size)
+    blocks.blocks_forward(h, a, w1, before, starts, tokens, slope, hidden, work(h, size), np.zeros_like(h))
+    dw2, workspace = blank(*before.shape, dtype=dtype), work(h, size)
     blocks.blocks_w2_backward(dy, a, starts, tokens, hidden, workspace, dw2)
     before[asleep] = np.nan
     scale = scale.astype(dtype)

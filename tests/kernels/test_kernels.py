@@ -181,24 +181,6 @@ def test_rms_backward(rng: np.random.Generator) -> None:
     same(dgain, dgain_before + gradient(total, gain))
 
 
-def test_silu_l2(rng: np.random.Generator, dtype: type) -> None:
-    (u,) = many(rng, (6, 9), dtype=dtype)
-    inverse, out = blank(6, 3, dtype=dtype), blank(6, 9, dtype=dtype)
-    norm.silu_l2_forward(u, 3, dtype(EPS), inverse, out)
-    same(out, naive.silu_l2(u, 3, EPS))
-
-
-@pytest.mark.parametrize("in_place", [False, True])
-def test_silu_l2_backward(rng: np.random.Generator, in_place: bool) -> None:
-    dout, u = many(rng, (6, 9), (6, 9))
-    inverse, out = blank(6, 3), blank(6, 9)
-    norm.silu_l2_forward(u, 3, EPS, inverse, out)
-    expected = gradient(lambda: np.sum(dout * naive.silu_l2(u, 3, EPS)), u)
-    du = dout if in_place else blank(6, 9)
-    norm.silu_l2_backward(dout, u, 3, out, inverse, du)
-    same(du, expected)
-
-
 def test_silu_and_gate(rng: np.random.Generator, dtype: type) -> None:
     m, u = many(rng, (6, 5), (6, 5), dtype=dtype)
     out, gated = blank(2, 6, 5, dtype=dtype)
