@@ -111,13 +111,14 @@ def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, pla
     for i in range(n_blocks):
         first, last = starts[i], starts[i + 1]
         if first < last:
-            fetch(w2, i * size * width, size * width, 16)
             is_wide = _is_wide(size, width)
             for b in range(size):
                 row = b % FOUR if is_wide else b
                 for j in range(0, width, LANES):
                     widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], plain, row * width + j)
                 if is_wide and row == FOUR - 1:
+                    # What is needed next comes while this is computed, a part at a time.
+                    fetch(w2, (i * size + b - row) * width, FOUR * width, 16)
                     four, c = (plain, 0, width), (slope, first * size + b - row, size)
                     along((h, 0, width), four, c, (tokens, first), last - first, width)
             if not is_wide:
@@ -178,7 +179,8 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, workspace, da,
 def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, workspace, da, dh):
     """``blocks_backward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32]."""
     n_blocks, width, size = w2.shape
-    out = size * width + dy.shape[0] * width
+    tile = size * width
+    out = tile + dy.shape[0] * width
     da[:] = 0
     for i in range(n_blocks):
         first, n = starts[i], starts[i + 1] - starts[i]
@@ -193,7 +195,9 @@ def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, w
                     of_b, of_dh = (workspace, 0, WIDE), (dh, j, width)
                     panel(True, False, False, True, (slope, first * size, size), of_b, of_dh, (tokens, first), n, size)
             if not _is_wide(size, width):
-                product(slope, first * size, size, workspace, 0, LANES, size * LANES, workspace, out, width, n, width, size)
+                product(
+                    slope, first * size, size, workspace, 0, LANES, size * LANES, workspace, out, width, n, width, size
+                )
                 _scatter(workspace, out, tokens, first, n, dh)
 
 

@@ -163,7 +163,7 @@ def _products_back(n, sizes, x):
 def _gates_back(h, t0, n, sizes, x, dg):
     """dg: of each token what its share of the memory, and of what was written before, weighs."""
     keys, values = sizes
-    _, _, m, shares, lost, q0, _, p, d, _, _, dp, state = _places(sizes)
+    _, _, m, _, lost, q0, _, p, d, _, _, dp, state = _places(sizes)
     area, ck, square = keys * values, CHUNK * keys, CHUNK * WIDE
     dqt, moved = state + area, lost + 2 * CHUNK
     kept = dqt + 2 * ck

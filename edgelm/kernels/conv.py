@@ -32,8 +32,7 @@ def conv_backward(dout, u, taps, last, du, dtaps):
             row[j] = 0
         for ahead in range(min(4, n_steps - t)):
             _add(taps[3 - ahead], dout[t + ahead], row)
-    for back in range(4):
-        for t in range(n_steps):
+        for back in range(4):
             _add(dout[t], u[t - back] if t >= back else last[3 + t - back], dtaps[3 - back])
 
 

@@ -133,7 +133,9 @@ class _Panel(_Vectors):
         if self.across:
             sources = [builder.gep(self.a, [first])]
         else:
-            sources = [builder.gep(self.a, [builder.mul(self.a_pitch, n)]) for n in (names if self.named_a else numbers)]
+            sources = [
+                builder.gep(self.a, [builder.mul(self.a_pitch, n)]) for n in (names if self.named_a else numbers)
+            ]
         none = self.ir.Constant(self.vector(self.machine.lanes), None)
         sums = [self.load(c, self.machine.lanes) if self.adds else none for c in targets]
         strip = builder.gep(self.b, [lane])
@@ -252,7 +254,9 @@ class _Along(_Panel):
         pairs = [(x, y) for x in ours for y in theirs]
         found = [builder.call(self.multiply_add, [x, y, z]) for (x, y), z in zip(pairs, totals, strict=True)]
         following = builder.add(k, self.word(register))
-        for phi, start, value in zip([k, *totals], [self.word(0), *[none] * len(totals)], [following, *found], strict=True):
+        for phi, start, value in zip(
+            [k, *totals], [self.word(0), *[none] * len(totals)], [following, *found], strict=True
+        ):
             phi.add_incoming(start, before)
             phi.add_incoming(value, steps)
         builder.branch(check)

@@ -26,7 +26,8 @@ class _Sigmoids(_Vectors):
         x, x0, out, out0, n = values
         source, target = self.place(0, x, x0), self.place(2, out, out0)
         whole = self.builder.and_(n, self.word(-LANES))
-        for self.lanes, first, last in ((LANES, self.word(0), whole), (1, whole, n)):
+        for lanes, first, last in ((LANES, self.word(0), whole), (1, whole, n)):
+            self.lanes = lanes
             self.loop(source, target, first, last)
 
     def loop(self, source: Any, target: Any, first: Any, last: Any) -> None:

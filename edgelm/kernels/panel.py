@@ -1,9 +1,9 @@
 """Products with 32 lanes, of any number of rows: what most of learning is made of.
 
-A tile of ``tile.py`` has one size wherever it runs; these are cut to the machine: eight rows of 32 float32 with AVX-512,
-six of 16 with AVX2, four of 16 on Arm. Rows may be named, so that what some tokens share need not be gathered before a
-product nor be spread after it. An operand is a tuple: its array, where it begins, and, in numbers, how far its rows or
-steps are apart.
+A tile of ``tile.py`` has one size wherever it runs; these are cut to the machine: eight rows of 32 float32 with
+AVX-512, six of 16 with AVX2, four of 16 on Arm. Rows may be named, so that what some tokens share need not be gathered
+before a product nor be spread after it. An operand is a tuple: its array, where it begins, and, in numbers, how far its
+rows or steps are apart.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from edgelm.kernels.signature import F1, F2
 def slope_forward(v, decay, norm, state, norms, out):
     """One segment: n <- lam n + v, z <- lam z + 1, out = n / z.
 
-    v, out [T,S], more columns of v may follow; decay [S]; norm [S] (z of each feature) and state [S] (n) updated in place;
-    norms [T,S] overwritten with z at every step, for backward.
+    v, out [T,S]; more columns of v may follow; decay [S]; norm [S] (z of each feature) and state [S] (n) updated in
+    place; norms [T,S] overwritten with z at every step, for backward.
     """
     for t in range(v.shape[0]):
         for j in range(decay.shape[0]):

@@ -149,7 +149,7 @@ class Learner:
         network.backward()
         # What is not finite on its way back shows in the gains and in log_gamma; blocks need not be read for it. Finite
         # numbers whose product is not would show in the next loss.
-        if not all(np.isfinite(np.vdot(grad, grad)) for grad, *_ in self._small):
+        if not np.isfinite(np.vdot(network.small_grads, network.small_grads)):
             raise DivergenceError("a gradient is not finite; the text was not learned")
         pull = self._dtype(self.config.pull * n_steps / self.config.segment)
         with self._guard.writing(network.awake):

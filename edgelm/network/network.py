@@ -6,6 +6,7 @@ back-propagation through time).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -40,15 +41,23 @@ class Network:
     ----------
     grads : dict of ndarray
         Gradients of the sum of the segment's losses, after ``backward``.
+    small_grads : ndarray
+        Those of gains and of biases, one after another: the same memory as in ``grads``.
     """
 
     def __init__(self, config: ModelConfig, weights: Operands, wanted: Iterable[str], max_steps: int) -> None:
         self.config, self.weights, self.max_steps = config, weights, max_steps
-        wanted = {"final_norm", *wanted}
-        wanted |= {prefix + name for prefix, cell in config.parts() for name in passes_of(cell).SMALL}
+        always = {prefix + name for prefix, cell in config.parts() for name in passes_of(cell).SMALL} | {"final_norm"}
+        wanted = always | set(wanted)
         dtype = weights["embed"].dtype
+        specs = {name: spec for name, spec in tensors(config).items() if name in wanted}
+        # Those that are always made stand side by side, so that one look tells whether all are finite.
+        small = {name: math.prod(spec.shape) for name, spec in specs.items() if name in always}
+        self.small_grads = np.zeros(sum(small.values()), dtype)
+        places = dict(zip(small, np.split(self.small_grads, np.cumsum([*small.values()])[:-1]), strict=True))
         self.grads: Weights = {
-            name: np.zeros(spec.shape, dtype) for name, spec in tensors(config).items() if name in wanted
+            name: places[name].reshape(spec.shape) if name in places else np.zeros(spec.shape, dtype)
+            for name, spec in specs.items()
         }
         matrices = [spec.shape for spec in tensors(config).values() if len(spec.shape) == 2 and spec.sums is not None]
         shared_buffers: Weights = {"workspace": np.zeros(max(workspace_size(max_steps, s) for s in matrices), dtype)}

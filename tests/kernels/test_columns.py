@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ HEADS, KEYS, VALUES = 2, 3, 5
 def heads_of(u: Array) -> list[Array]:
     """q, k and v by the slow twins."""
     ends = [FIRST, FIRST + HEADS * KEYS, FIRST + 2 * HEADS * KEYS, FIRST + HEADS * (2 * KEYS + VALUES)]
-    q, k, v = (u[:, first:last] for first, last in zip(ends, ends[1:], strict=False))
+    q, k, v = (u[:, first:last] for first, last in pairwise(ends))
     units = [naive.silu_l2(x, HEADS, EPS).reshape(len(u), HEADS, KEYS) for x in (q, k)]
     return [*units, naive.silu(v).reshape(len(u), HEADS, VALUES)]
 

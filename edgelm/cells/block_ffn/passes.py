@@ -108,7 +108,7 @@ class Pass:
     @property
     def awake(self) -> Array:
         """As of ``edgelm.cells.passes.BlockPass``."""
-        return np.diff(self.starts) > 0
+        return self.starts[1:] > self.starts[:-1]
 
     @property
     def n_pairs(self) -> int:

@@ -20,8 +20,9 @@ from edgelm.matrices.matrix import Operands
 
 SMALL = ("norm", "conv", "decay_bias", "write_bias", "decay_base", "decay_step", "head_norm")
 """Tensors whose gradients are always made."""
-_SHARED: tuple[str, ...] = ()
-"""Buffers that hold nothing between forward and backward, beside the gradients."""
+_SHARED = ("norms",)
+"""Buffers that hold nothing between forward and backward, beside the gradients, or the same in all layers: the running
+counts depend on the position alone."""
 
 
 class Pass:
@@ -92,14 +93,12 @@ class Pass:
             chunk_kernels.chunks_forward((q, k, v), gates, self.scratch, self.checkpoints, memory, o)
         else:
             decay_kernels.decay_forward(q, k, v, *gates, self.e, self.checkpoints, memory, o)
-        column_kernels.norm_columns_forward(
-            b["o"], w["head_norm"], p, self.ud, self.eps, b["o_inverse"], b["mix"]
-        )
+        column_kernels.norm_columns_forward(b["o"], w["head_norm"], p, self.ud, self.eps, b["o_inverse"], b["mix"])
         y += self.w_out.product(b["mix"], self.workspace, b["dh"])
 
     def backward(self, dy: Array, dx: Array) -> None:
         """As of ``edgelm.cells.passes.Pass``."""
-        c, w, b = self.cell, self.w, self.b
+        w, b = self.w, self.b
         p, dp, dmix, dmixed = b["p"], b["dp"], b["dmix"], b["dmixed"]
         small = {name: self.grads[name] for name in SMALL}
         for gradient in small.values():
