@@ -47,7 +47,7 @@ class _Sigmoids(_Vectors):
         builder.branch(check)
         builder.position_at_end(done)
 
-    def every(self, number: float) -> Any:
+    def every(self, number: Any) -> Any:
         """A constant in all lanes."""
         return self.ir.Constant(self.vector(self.lanes), [float(number)] * self.lanes)
 
