@@ -54,6 +54,9 @@ def route_backward(da, a1, log_gamma, inverse, a, da0, dlog_gamma):
         for i in range(n_blocks):
             if a[t, i] > 0:
                 dlog_gamma[i] += da[t, i] * a[t, i]
+        # Apart from what is stored, as in ``_write_backward``.
+        for i in range(n_blocks):
+            if a[t, i] > 0:
                 dot += da[t, i] * a[t, i]  # = da gamma a1 r
         back = dot * r * r / np.float32(n_blocks)
         for i in range(n_blocks):

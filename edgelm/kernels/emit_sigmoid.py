@@ -40,12 +40,15 @@ class _Sigmoids(_Vectors):
         k.add_incoming(first, before)
         builder.cbranch(builder.icmp_signed("<", k, last), steps, done)
         builder.position_at_end(steps)
-        one = self.every(1.0)
-        down = self.exp(builder.fneg(self.load(builder.gep(source, [k]), self.lanes)))
-        self.store(builder.fdiv(one, builder.fadd(one, down)), builder.gep(target, [k]))
+        self.store(self.of(self.load(builder.gep(source, [k]), self.lanes)), builder.gep(target, [k]))
         k.add_incoming(builder.add(k, self.word(self.lanes)), builder.block)
         builder.branch(check)
         builder.position_at_end(done)
+
+    def of(self, x: Any) -> Any:
+        """What becomes of a vector."""
+        one = self.every(1.0)
+        return self.builder.fdiv(one, self.builder.fadd(one, self.exp(self.builder.fneg(x))))
 
     def every(self, number: Any) -> Any:
         """A constant in all lanes."""
@@ -74,6 +77,19 @@ class _Sigmoids(_Vectors):
         bits = builder.add(builder.fptosi(n, whole), ir.Constant(whole, [127] * self.lanes))
         power = builder.bitcast(builder.shl(bits, ir.Constant(whole, [23] * self.lanes)), vector)
         return builder.fmul(builder.fadd(p, self.every(1.0)), power)
+
+
+class _Exps(_Sigmoids):
+    """The code of ``exps``."""
+
+    def of(self, x: Any) -> Any:
+        """What becomes of a vector."""
+        return self.exp(x)
+
+
+def emit_exps(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
+    """e^x of numbers side by side."""
+    _Exps(context, builder, types, 0).emit(values)
 
 
 def emit_sigmoids(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.kernels.emit_sigmoid import HIGH, LN2, LN2_REST, LOG2E, LOW, TERMS, emit_sigmoids
+from edgelm.kernels.emit_sigmoid import HIGH, LN2, LN2_REST, LOG2E, LOW, TERMS, emit_exps, emit_sigmoids
 from edgelm.kernels.jit import entry, kernel, lowered
 from edgelm.kernels.signature import F1, F2, F
 
@@ -38,6 +38,12 @@ def exp(x):
 def sigmoid(x):
     """1 / (1 + e^-x) of a number."""
     return ONE / (ONE + exp(-x))
+
+
+@lowered(emit_exps, literals=0)
+def exps(x, x0, out, out0, n):
+    """out [n] = ``exp`` of x [n], numbers side by side from a place of each array on."""
+    out.reshape(-1)[out0 : out0 + n] = np.exp(x.reshape(-1)[x0 : x0 + n])
 
 
 @lowered(emit_sigmoids, literals=0)

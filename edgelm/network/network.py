@@ -18,7 +18,7 @@ from edgelm.kernels import norm as norm_kernels
 from edgelm.kernels.loss import cross_entropy
 from edgelm.matrices.matrix import Operands, as_matrix, workspace_size
 from edgelm.model.config import ModelConfig
-from edgelm.model.state import State, advance, part_of, shared_part
+from edgelm.model.state import State, advance, part_of, shared_part, state_shapes
 from edgelm.model.weights import EMBED_SUMS, Weights, tensors
 
 Array = np.ndarray
@@ -67,6 +67,8 @@ class Network:
         for prefix, cell in config.parts():
             own = [{n.removeprefix(prefix): t[n] for n in t if n.startswith(prefix)} for t in (weights, self.grads)]
             self.passes.append((prefix, passes_of(cell).Pass(cell, *own, max_steps, shared_buffers)))
+        names: Any = {name: name for name in state_shapes(config)}
+        self._state_names: list[list[Any]] = [[*part_of(names, prefix).items()] for prefix, _ in self.passes]
         # The residual stream before each layer part, and after the last.
         self.streams = np.zeros((len(self.passes) + 1, max_steps, config.d_model), dtype)
         self.hidden, self.dx = np.zeros((2, max_steps, config.d_model), dtype)
@@ -84,9 +86,9 @@ class Network:
         x = self.streams[:, :n_steps]
         x[0] = self.embed.rows(ids)
         shared = shared_part(state)
-        for number, (prefix, part) in enumerate(self.passes):
+        for number, ((_, part), names) in enumerate(zip(self.passes, self._state_names, strict=True)):
             x[number + 1] = x[number]
-            part.forward(x[number], x[number + 1], part_of(state, prefix), shared)
+            part.forward(x[number], x[number + 1], {local: state[name] for local, name in names}, shared)
         advance(state, self.config, n_steps)
         hidden, logits, losses = self.hidden[:n_steps], self.logits[:n_steps], self.losses[:n_steps]
         norm_kernels.rms_forward(x[-1], self.final_norm, self.eps, self.inverse, hidden)
