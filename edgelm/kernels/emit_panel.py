@@ -100,22 +100,30 @@ class _Panel(_Vectors):
         builder.position_at_end(after)
 
     def rows_of(self, lane: Any) -> None:
-        """Groups of rows, of which the last two are of about one size."""
-        builder, most = self.builder, self.word(self.machine.rows)
+        """Groups of rows. Named rows are few, and so their last two tiles are of about one size; of others there are so
+        many that a few sizes do, which are less to compile."""
+        builder, most = self.builder, self.machine.rows
+        named = self.named_c or (self.named_a and not self.across)
+        sizes = [*range(1, most + 1)] if named else sorted({1, 2, 4, most})
 
         def size(first: Any) -> Any:
             left = builder.sub(self.n_rows, first)
-            half = builder.lshr(builder.add(left, self.word(1)), self.word(1))
-            few = builder.select(builder.icmp_signed(">", half, most), most, half)
-            return builder.select(builder.icmp_signed("<=", left, most), left, few)
+            if named:
+                half = builder.lshr(builder.add(left, self.word(1)), self.word(1))
+                few = builder.select(builder.icmp_signed(">", half, self.word(most)), self.word(most), half)
+                return builder.select(builder.icmp_signed("<=", left, self.word(most)), left, few)
+            found = self.word(1)
+            for n in sizes[1:]:
+                found = builder.select(builder.icmp_signed(">=", left, self.word(n)), self.word(n), found)
+            return found
 
         def group(first: Any) -> None:
             joined = builder.append_basic_block("joined")
-            cases = [builder.append_basic_block(f"rows{n}") for n in range(1, self.machine.rows + 1)]
-            switch = builder.switch(self.step, cases[-1])
-            for n, case in enumerate(cases[:-1], 1):
-                switch.add_case(self.word(n), case)
-            for n, case in enumerate(cases, 1):
+            cases = {n: builder.append_basic_block(f"rows{n}") for n in sizes}
+            switch = builder.switch(self.step, cases[most])
+            for n in sizes[:-1]:
+                switch.add_case(self.word(n), cases[n])
+            for n, case in cases.items():
                 builder.position_at_end(case)
                 self.tile(first, lane, n)
                 builder.branch(joined)

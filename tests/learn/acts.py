@@ -22,7 +22,7 @@ NEVER = 1 << 40
 WORDS = ["the", "ferry", "waits", "in", "fog", "and", "a", "baker", "brings", "warm", "rolls", "to", "Ada's", "boat"]
 LIVELY = LearnConfig(rate=1000, gate_segments=2, gate_limit=0.01, gate_draw=0.001)
 """Learns so fast that the guardrail has something to do after a few words, above all after ``HARM``."""
-HARM = "zq" * 40
+HARM = "zq" * 160
 
 
 @dataclass(frozen=True)
