@@ -158,6 +158,20 @@ def graph_choice() -> Literal["int8", "float32"] | None:
     return choice or None  # type: ignore[return-value]
 
 
+def engine_choice() -> Literal["kernels", "onnx"] | None:
+    """Which engine answers, if ``EDGELM_ENGINE`` says so.
+
+    Raises
+    ------
+    ConfigError
+        It says something else.
+    """
+    choice = os.environ.get("EDGELM_ENGINE", "")
+    if choice not in ("", "kernels", "onnx"):
+        raise ConfigError(f"EDGELM_ENGINE must be kernels or onnx, not {choice!r}")
+    return choice or None  # type: ignore[return-value]
+
+
 def kernel_choice() -> Literal["aot", "jit", "python"] | None:
     """How kernels shall run, if ``EDGELM_KERNELS`` says so: compiled before, compiled by numba, or as plain Python.
 

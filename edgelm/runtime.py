@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgelm import ports
 from edgelm.config import LearnConfig, data_dir
+from edgelm.engine.choice import Choice, choose
 from edgelm.engine.generate import Mix
 from edgelm.engine.opening import open_session, precision_of
 from edgelm.engine.session import Session
@@ -42,8 +42,6 @@ from edgelm.memory.reading import Reading
 from edgelm.memory.reminder import reminder_text
 from edgelm.memory.statements import Statement, Statements, told_in
 from edgelm.model import hub
-from edgelm.model.reference import forward
-from edgelm.model.state import empty_state
 from edgelm.model.weights import Weights
 from edgelm.text.files import pieces
 from edgelm.text.tokenizer import document_ids
@@ -79,6 +77,8 @@ class EngineOptions:
         Where profiles are kept; default: ``profiles_dir()``.
     bank : bool
         Whether answers may come from the bank of exchanges.
+    engine : {"kernels", "onnx"}, optional
+        What answers; default: ``edgelm.engine.choice`` decides.
     """
 
     model: str | None = None
@@ -87,6 +87,7 @@ class EngineOptions:
     seed: int = 0
     profiles: Path | None = None
     bank: bool = True
+    engine: str | None = None
 
 
 class Engine:
@@ -134,7 +135,6 @@ class Engine:
             self.model.config = self.config = self.config.resized(max_awake=max_awake)
         self.tokenizer, self.guard = self.model.tokenizer, self.model.guard
         self.template = self.model.template
-        self.precision = precision_of(self.model)
         self._threads, self._fixed = options.threads, fixed
         if not fixed:
             self._shared  # noqa: B018  before what learning takes
@@ -167,10 +167,23 @@ class Engine:
         self._reporter.listener = listener
 
     @cached_property
+    def choice(self) -> Choice:
+        """Which engine answers, and why."""
+        return choose(self.model, self.options.engine, self._open, learns=not self._fixed, measures=False)
+
+    @property
+    def precision(self) -> str:
+        """``int8`` or ``float32``, what answers are computed with."""
+        return precision_of(self.choice.engine)
+
+    def _open(self, engine: str, *, fixed: bool = False) -> Session:
+        return open_session(self.model, self._threads, fixed=fixed, engine=engine)
+
+    @cached_property
     def _shared(self) -> SharedSession:
         """What answers; a fixed one only where nothing of the log waits to be learned."""
         fixed = self._fixed and not self.adaptation.pending
-        session = open_session(self.model, self._threads, self.precision, fixed=fixed)
+        session = self._open(self.choice.engine, fixed=fixed)
         self.model.release()
         return SharedSession(session)
 
@@ -369,30 +382,3 @@ def _parse_progress(text: str) -> tuple[str, int, int]:
     sha256, _, rest = text.partition(":")
     conversation, _, done = rest.partition(":")
     return (sha256, int(conversation), int(done)) if conversation.isdigit() and done.isdigit() else ("", 0, 0)
-
-
-def export_model(engine: Engine, folder: Path, quantize: str) -> dict[str, Any]:
-    """Writes the engine's model as a folder for plain onnxruntime; the fields of ``export --json``.
-
-    ``quantize`` is one of ``edgelm.matrices.quantize.PRECISIONS``.
-
-    ``max_abs_error`` is the largest difference of a logit to the float32 reference over a fixed text.
-    """
-    from edgelm.engine.session import run_exported
-    from edgelm.export.folder import write_export
-    from edgelm.export.step import build_graph
-    from edgelm.matrices.quantize import PRECISIONS
-
-    precision = PRECISIONS[quantize]
-    graph = build_graph(engine.config, engine.weights, precision)
-    ids = np.array(engine.template.document(engine.tokenizer.encode(_SAMPLE)))
-    expected, _, _ = forward(ids, engine.weights, empty_state(engine.config), engine.config)
-    error = float(np.abs(run_exported(graph, ids) - expected).max())
-    sizes = write_export(folder, engine.model, graph, precision, error)
-    return {"files": sorted(sizes), "bytes": sum(sizes.values()), "max_abs_error": error}
-
-
-_SAMPLE = (
-    "The river was high that morning, and the ferry did not go.\nUser: What shall we do now?\n"
-    "Assistant: We can walk to the bridge. It is not far, and the rain has stopped.\n"
-)

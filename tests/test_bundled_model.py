@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgelm.engine.ort_session import OrtSession
 from edgelm.engine.sampler import log_softmax
-from edgelm.engine.session import OrtSession
 from edgelm.export.step import build_graph
 from edgelm.model import hub
 from edgelm.model.reference import forward

@@ -113,7 +113,7 @@ def test_names_say_what_is_inside() -> None:
         ("numba", "edgelm/kernels/jit.py"),
         ("llvmlite", "edgelm/kernels/jit.py"),
         ("onnx", "edgelm/export/folder.py"),
-        ("onnxruntime", "edgelm/engine/session.py"),
+        ("onnxruntime", "edgelm/engine/ort_session.py"),
         ("click", "edgelm/cli/"),
     ],
 )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgelm.config import LearnConfig
-from edgelm.engine.session import PREFILL_STEPS, OrtSession, ReferenceSession, run_exported
+from edgelm.engine.ort_session import OrtSession, run_exported
+from edgelm.engine.session import PREFILL_STEPS, ReferenceSession
 from edgelm.export.step import build_graph
 from edgelm.learn.learner import Learner
 from edgelm.model.config import PRESETS, ModelConfig

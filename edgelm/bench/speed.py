@@ -15,7 +15,8 @@ import numpy as np
 from edgelm.bench.limit import narrow, read_rate, weights_per_token
 from edgelm.bench.timing import rate
 from edgelm.engine.opening import open_session
-from edgelm.engine.session import PREFILL_STEPS, OrtSession, Session, Snapshot
+from edgelm.engine.ort_session import OrtSession
+from edgelm.engine.session import PREFILL_STEPS, Session, Snapshot
 from edgelm.export.step import build_graph
 from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model.weights import random_weights

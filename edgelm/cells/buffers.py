@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 import numpy as np
 
-from edgelm.cells.cell import Cell, Parts
+from edgelm.cells.cell import Array, Cell, Parts
 from edgelm.matrices.matrix import Matrix, Operands, as_matrix
+from edgelm.matrices.quantize import BLOCK
 
 
 def make_buffers(
@@ -31,3 +32,17 @@ def make_buffers(
 def matrix_of(cell: Cell, weights: Operands, name: str) -> Matrix:
     """One of the cell's matrices with its products."""
     return as_matrix(weights[name], cell.MATRICES[name])
+
+
+def integer_buffers(widest: int, d_model: int, max_steps: int, buffers: Parts) -> tuple[Array, Array, Array]:
+    """What all fused kernels work in: h [D], and activations as integers, with their scales, of at most ``max_steps``
+    rows of ``widest`` numbers."""
+    n_runs = max_steps * widest // BLOCK
+    if buffers.setdefault("codes", np.zeros(0, np.uint8)).size < n_runs * BLOCK:
+        buffers["codes"], buffers["scales"] = np.zeros(n_runs * BLOCK, np.uint8), np.zeros(2 * n_runs, np.float32)
+    return buffers.setdefault("h", np.zeros(d_model, np.float32)), buffers["codes"], buffers["scales"]
+
+
+def integers_of(weights: Operands, *names: str) -> tuple[Array, ...]:
+    """The numbers and the scales of some matrices of integers, one after the other."""
+    return tuple(part for name in names for part in (weights[name].q, weights[name].scale))

@@ -1,4 +1,5 @@
-"""What the network calls of each kind of layer part: forward and backward over a segment, with kernels."""
+"""What is called of each kind of layer part, with kernels: a pass forward and backward over a segment, for learning,
+and one forward alone over tokens, for answering."""
 
 from __future__ import annotations
 
@@ -95,3 +96,37 @@ class BlockPass(Pass, Protocol):
         pull : floating
             The share of the way to ``base``, from 0 to 1.
         """
+
+
+class Answer(Protocol):
+    """One layer part over some tokens, or one: nothing is kept for learning, and nothing allocated.
+
+    A kind has one in its ``passes.py`` if kernels compute all of it in one call. It is used where all matrices are
+    ``Strips``; where they are not, or a kind has none, its ``Pass`` answers. With it comes a function::
+
+        begin(cell, shared, n_steps, buffers)
+
+    which is called once for all layers before so many tokens. It moves ``shared``, the arrays of ``shared_state``, on
+    by them, and leaves in ``buffers`` what the layers need of it.
+
+    Parameters
+    ----------
+    cell : Cell
+    weights : dict of ndarray or Strips
+        The tensors of the layer part. The arrays are kept, not copied: what is written into them counts from the next
+        call on.
+    state : dict of ndarray
+        That of the layer, which each call updates in place.
+    max_steps : int
+        Tokens of the longest call.
+    buffers : dict of ndarray
+        Arrays that all parts of a model share, because nothing in them has to be kept between two calls. A part adds
+        those it needs.
+    """
+
+    def __init__(
+        self, cell: Any, weights: Operands, state: Parts, max_steps: int, buffers: Parts
+    ) -> None: ...  # pragma: no cover
+
+    def forward(self, x: Array) -> None:
+        """Adds the part's output to the residual stream x [T,D], in place."""

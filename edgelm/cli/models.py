@@ -12,6 +12,7 @@ from edgelm import __version__, ports
 from edgelm.cli.options import Common, common, progress_bar
 from edgelm.config import data_dir
 from edgelm.engine import verify as verification
+from edgelm.engine.session import Session
 from edgelm.errors import DeviceError, ModelFileError
 from edgelm.log.folder import files_of
 from edgelm.model import hub, store
@@ -33,11 +34,12 @@ from edgelm.runtime import models_dir
 def export(folder: Path, quantize: str, merge_profile: bool, common: Common) -> None:
     """Write the model into DIR as ONNX, loadable by plain onnxruntime."""
     from edgelm.cli.options import catch_up
-    from edgelm.runtime import Engine, export_model
+    from edgelm.engine.exporting import export_model
+    from edgelm.runtime import Engine
 
     with Engine(common.options, use_profile=merge_profile) as engine:
         catch_up(engine, common)
-        fields = export_model(engine, folder, quantize)
+        fields = export_model(engine.model, folder, quantize)
     size, error = f"{fields['bytes']:,} bytes", f"logits within {fields['max_abs_error']:.2g}"
     common.emit(fields, f"{folder}: {', '.join(fields['files'])}; {size}, {error}")
 
@@ -153,11 +155,17 @@ def _problems(folder: Path, what: str) -> list[str]:
 @common
 def info(common: Common) -> None:
     """Version, model card, device and port detected, where files are."""
-    from edgelm.engine.opening import precision_of
+    from edgelm.engine.choice import choose
+    from edgelm.engine.opening import open_session, precision_of
     from edgelm.kernels import aot
 
     model, port = hub.load(common.options.model, models_dir()), ports.detect()
     folder, name = data_dir() / "profiles", common.options.profile
+
+    def opens(engine: str) -> Session:
+        return open_session(model, common.options.threads, engine=engine)
+
+    choice = choose(model, common.options.engine, opens, learns=True, measures=True)
     fields = {
         "version": __version__,
         "model": model.name,
@@ -166,7 +174,9 @@ def info(common: Common) -> None:
         "threads": common.options.threads,
         "memory_mb": port.memory_mb,
         "kernels": aot.in_use(),
-        "precision": precision_of(model),
+        "engine": choice.engine,
+        "engine_why": choice.why,
+        "precision": precision_of(choice.engine),
         "model_sha256": model.sha256,
         "model_folder": str(model.folder),
         "model_bytes": sum(path.stat().st_size for path in model.folder.iterdir() if path.is_file()),

@@ -45,14 +45,18 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     @click.option("--model", metavar="NAME|PATH", help="Model to use (default: the bundled one).")
     @click.option("--profile", default="default", show_default=True, help="Whose learning to use.")
     @click.option("--threads", type=click.IntRange(1, 256), help="Threads of an operator (default: those of the port).")
+    @click.option(
+        "--engine", type=click.Choice(["kernels", "onnx"]), help="What answers (default: what is faster here)."
+    )
     @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sampling; 0 draws one.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")
     @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
     @functools.wraps(function)
     def wrapper(
-        *, model: str | None, profile: str, threads: int | None, seed: int, as_json: bool, verbose: bool, **kwargs: Any
-    ) -> None:
-        options = EngineOptions(model, profile, threads or ports.detect().threads, seed)
+        *, model: str | None, profile: str, threads: int | None, engine: str | None, seed: int, as_json: bool,
+        verbose: bool, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        options = EngineOptions(model, profile, threads or ports.detect().threads, seed, engine=engine)
         function(common=Common(options, as_json, verbose), **kwargs)
 
     return wrapper

@@ -25,9 +25,9 @@ DTYPES = ("float32", "float64", "int64", "int32", "uint16", "uint8", "bool")
 F, F1, F2, F3, F4 = (Kind("float32", n) for n in range(5))
 D, D1, D2 = (Kind("float64", n) for n in range(3))
 I, I1, I2 = (Kind("int64", n) for n in range(3))  # noqa: E741
-J1 = Kind("int32", 1)
+J1, J2, J4 = (Kind("int32", n) for n in (1, 2, 4))
 W1, W2 = (Kind("uint16", n) for n in (1, 2))
-U1, U2, U3 = (Kind("uint8", n) for n in range(1, 4))
+U1, U2, U3, U4, U5 = (Kind("uint8", n) for n in range(1, 6))
 B, B1 = (Kind("bool", n) for n in range(2))
 
 

@@ -25,10 +25,13 @@ class Guard:
     versions : ndarray [L,M] of int64
         How often each neuron block was written. A reader that keeps a copy of a block in another form, say in
         integers, makes it anew when this has changed.
+    n_writes : int
+        How often anything was written.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         self.versions = np.zeros((config.n_layers, config.n_blocks), np.int64)
+        self.n_writes = 0
         self._lock = threading.RLock()
 
     def __enter__(self) -> None:
@@ -37,9 +40,18 @@ class Guard:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def enter_if_free(self) -> bool:
+        """Enters as ``with`` does, unless another thread is inside; whether it did. Who entered calls ``leave``."""
+        return self._lock.acquire(blocking=False)
+
+    def leave(self) -> None:
+        """Ends what ``enter_if_free`` began."""
+        self._lock.release()
+
     @contextmanager
     def writing(self, blocks: Array | None = None) -> Iterator[None]:
         """While weights change; ``blocks`` [L,M] of bool: of the neuron blocks these alone."""
         with self._lock:
             self.versions[... if blocks is None else blocks] += 1
+            self.n_writes += 1
             yield

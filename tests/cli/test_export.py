@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgelm.engine.session import OrtSession, run_exported
+from edgelm.engine.ort_session import OrtSession, run_exported
 from edgelm.export.step import build_graph
 from edgelm.model import hub
 from tests.cli.conftest import Cli

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgelm.engine.session import OrtSession
+from edgelm.engine.ort_session import OrtSession
 from edgelm.errors import ModelFileError
 from edgelm.export.step import build_graph
 from tests.command import ROOT
@@ -31,7 +31,7 @@ def test_a_weight_that_is_missing() -> None:
 
 
 def test_nothing_is_collected(tmp_path: Path, tiny_model: Path) -> None:
-    script = "from edgelm.model import hub\nfrom edgelm.engine.session import OrtSession\nimport sys\n"
+    script = "from edgelm.model import hub\nfrom edgelm.engine.ort_session import OrtSession\nimport sys\n"
     script += "from edgelm.export.step import build_graph\n"
     script += "import numpy as np\nmodel = hub.load(sys.argv[1])\n"
     script += "OrtSession(build_graph(model.config), model.weights).run(np.array([1]))"

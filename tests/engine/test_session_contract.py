@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgelm.engine.session import PREFILL_STEPS, OrtSession, ReferenceSession, Session
+from edgelm.engine.ort_session import OrtSession
+from edgelm.engine.session import PREFILL_STEPS, ReferenceSession, Session
 from edgelm.engine.sharing import SharedSession
 from edgelm.export.step import build_graph
 from edgelm.matrices.quantize import PRECISIONS

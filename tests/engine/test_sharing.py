@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from edgelm.engine.session import OrtSession, ReferenceSession, Session
+from edgelm.engine.ort_session import OrtSession
+from edgelm.engine.session import ReferenceSession, Session
 from edgelm.engine.sharing import SharedSession
 from edgelm.export.step import build_graph
 from tests.tiny import random_ids, random_model

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgelm.engine.session import OrtSession, run_exported
+from edgelm.engine.ort_session import OrtSession, run_exported
 from edgelm.export.step import build_graph
 from edgelm.graph import weighted
 from edgelm.matrices.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, quantize

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgelm.engine.session import OrtSession, run_exported
+from edgelm.engine.ort_session import OrtSession, run_exported
 from edgelm.errors import ModelFileError
 from edgelm.export.step import build_graph
 from edgelm.matrices.matrix import Int8

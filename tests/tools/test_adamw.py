@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgelm.engine.session import OrtSession  # noqa: E402
+from edgelm.engine.ort_session import OrtSession  # noqa: E402
 from edgelm.export.step import build_graph  # noqa: E402
 from edgelm.measure.score import score_text  # noqa: E402
 from edgelm.model import hub  # noqa: E402

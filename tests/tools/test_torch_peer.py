@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgelm.config import LearnConfig  # noqa: E402
-from edgelm.engine.session import OrtSession  # noqa: E402
+from edgelm.engine.ort_session import OrtSession  # noqa: E402
 from edgelm.export.step import build_graph  # noqa: E402
 from edgelm.learn.learner import Learner  # noqa: E402
 from edgelm.measure.score import score_text  # noqa: E402

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from edgelm.engine.opening import open_session
+from edgelm.engine.ort_session import OrtSession
 from edgelm.engine.sampler import log_softmax
-from edgelm.engine.session import OrtSession
 from edgelm.model import hub
 from edgelm.text.tokenizer import DOC_ID
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgelm.bench.timing import medians
 from edgelm.config import LearnConfig
-from edgelm.engine.session import OrtSession
+from edgelm.engine.ort_session import OrtSession
 from edgelm.export.step import build_graph
 from edgelm.learn.learner import Learner
 from edgelm.matrices.matrix import Operands

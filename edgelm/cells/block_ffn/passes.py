@@ -1,4 +1,5 @@
-"""Forward and backward of ``block_ffn`` over one segment: only blocks that are awake are read, computed, changed."""
+"""``block_ffn`` by kernels, which read, compute and change only blocks that are awake: forward and backward over a
+segment, and answering."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from edgelm.cells.block_ffn.paper import ROUTER_EPS, BlockFfn
-from edgelm.cells.buffers import make_buffers, matrix_of
+from edgelm.cells.buffers import integer_buffers, integers_of, make_buffers, matrix_of
 from edgelm.cells.cell import Array, Parts
 from edgelm.kernels import blocks as block_kernels
+from edgelm.kernels import fused
 from edgelm.kernels import norm as norm_kernels
 from edgelm.matrices.blocks import as_blocks
 from edgelm.matrices.matrix import Operands
@@ -114,3 +116,36 @@ class Pass:
     def n_pairs(self) -> int:
         """As of ``edgelm.cells.passes.BlockPass``."""
         return int(self.starts[-1])
+
+
+def begin(cell: BlockFfn, shared: Parts, n_steps: int, buffers: Parts) -> None:
+    """Layers share nothing."""
+
+
+class Answer:
+    """One layer's router, blocks and shared block. Parameters and methods: ``edgelm.cells.passes.Answer``."""
+
+    def __init__(self, cell: BlockFfn, weights: Operands, state: Parts, max_steps: int, buffers: Parts) -> None:
+        c, self.max_awake = cell, cell.max_awake
+        self.matrices = integers_of(weights, "w1", "w2", "shared_w1", "shared_w2")
+        self.gains = tuple(np.asarray(weights[name]) for name in ("norm", "router", "router_bias", "log_gamma"))
+        self.eps = (np.float32(c.norm_eps), np.float32(ROUTER_EPS))
+        neurons = max(c.block_size, c.shared_size)
+        # Of every token h as integers, and behind them the neurons of one.
+        widest = c.d_model + neurons
+        self.shared = integer_buffers(widest, c.d_model, max_steps, buffers)
+        sizes = {"before": (max_steps, c.n_blocks), "awake": (max_steps, c.n_blocks), "s": (neurons,)}
+        self.own = [buffers.setdefault(f"{name}.{n}", np.zeros(n, np.float32)) for name, n in sizes.items()]
+        self.of: tuple[Array, ...] = (np.zeros((0, c.n_blocks), np.float32),)
+
+    def forward(self, x: Array) -> None:
+        """As of ``edgelm.cells.passes.Answer``."""
+        if len(self.of[0]) != len(x):
+            before, awake, s = self.own
+            self.of = (before[: len(x)], awake[: len(x)], s)
+        fused.block_ffn(x, self.matrices, self.gains, self.max_awake, self.eps, self.shared, self.of)
+
+    @property
+    def activations(self) -> Array:
+        """Those of the last call, [T,M], before the weakest were put to sleep; the next call overwrites them."""
+        return self.of[0]

@@ -1,4 +1,4 @@
-"""Forward and backward of ``gated_delta`` over one segment, with all memory taken beforehand.
+"""``gated_delta`` by kernels, with all memory taken beforehand: forward and backward over a segment, and answering.
 
 Products with float32 are BLAS calls; all else are kernels.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.cells.buffers import make_buffers, matrix_of
+from edgelm.cells.buffers import integer_buffers, integers_of, make_buffers, matrix_of
 from edgelm.cells.cell import Array, Parts
 from edgelm.cells.gated_delta.paper import CONV_WIDTH, GatedDelta, decay_rates
 from edgelm.kernels import chunks as chunk_kernels
 from edgelm.kernels import columns as column_kernels
 from edgelm.kernels import conv as conv_kernels
 from edgelm.kernels import decay as decay_kernels
+from edgelm.kernels import fused
 from edgelm.kernels import norm as norm_kernels
 from edgelm.kernels import slope as slope_kernels
 from edgelm.matrices.matrix import Operands
@@ -147,3 +148,45 @@ class Pass:
         small["decay_base"][:] = scaled.sum()
         later = np.cumsum(scaled[::-1])[::-1]
         small["decay_step"][:] = later / (1 + np.exp(-self.w["decay_step"]))
+
+
+def begin(cell: GatedDelta, shared: Parts, n_steps: int, buffers: Parts) -> None:
+    """Counts on; leaves 1 / z of every feature of the slope section, [T,S]. See ``edgelm.cells.passes.Answer``."""
+    z, decay, inverse = shared["slope"].reshape(-1), buffers["channel decays"], buffers["inverse counts"]
+    for t in range(n_steps):
+        z *= decay
+        z += 1
+        inverse[t].reshape(len(z), -1)[:] = (1 / z)[:, None]
+
+
+class Answer:
+    """One layer's slope and decay section. Parameters and methods: ``edgelm.cells.passes.Answer``."""
+
+    def __init__(self, cell: GatedDelta, weights: Operands, state: Parts, max_steps: int, buffers: Parts) -> None:
+        c, w = cell, {name: np.asarray(weights[name]) for name in SMALL}
+        buffers.setdefault("channel decays", c.channel_decays().astype(np.float32))
+        self.inverse = buffers.setdefault("inverse counts", np.zeros((max_steps, c.slope_dim), np.float32))
+        self.decay = np.repeat(buffers["channel decays"], c.slope_dim // c.n_channels)
+        rate = decay_rates(w["decay_base"], w["decay_step"]).astype(np.float32)
+        taps = np.ascontiguousarray(w["conv"].T)
+        self.matrices = integers_of(weights, "w_in", "w_out")
+        self.gains = (w["norm"], taps, w["decay_bias"], w["write_bias"], rate, w["head_norm"])
+        self.state = (state["slope"].reshape(-1), state["conv"][0], state["decay"][0])
+        self.eps = np.float32(c.norm_eps)
+        self.shared = integer_buffers(max(c.d_model, c.mix_dim), c.d_model, max_steps, buffers)
+        sizes = {
+            "c": (c.conv_dim,),
+            "gates": (3,),
+            "p": (max_steps, cell.tensors()["w_in"].shape[1]),
+            "mix": (max_steps, c.mix_dim),
+        }
+        self.own = [buffers.setdefault(f"{name}.{n}", np.zeros(n, np.float32)) for name, n in sizes.items()]
+        self.of: tuple[int, tuple[Array, ...], tuple[Array, ...]] = (0, (), ())
+
+    def forward(self, x: Array) -> None:
+        """As of ``edgelm.cells.passes.Answer``."""
+        if self.of[0] != len(x):
+            c, gates, p, mix = self.own
+            self.of = (len(x), (self.decay, self.inverse[: len(x)]), (c, gates, p[: len(x)], mix[: len(x)]))
+        _, counts, own = self.of
+        fused.gated_delta(x, self.matrices, self.gains, counts, self.state, self.eps, self.shared, own)

@@ -1,0 +1,133 @@
+"""A running model under the kernels that learning uses too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgelm.engine.session import Snapshot
+from edgelm.matrices.strips import Strips
+from edgelm.model.hub import Model
+from edgelm.model.packing import integers, unpack_one
+from edgelm.model.state import empty_state, state_bytes
+from edgelm.model.weights import block_names, tensors
+from edgelm.network.decoder import Decoder
+
+Array = np.ndarray
+STEPS = 64
+"""Tokens that are read together: the weights of a layer part are then read from a near cache for all but the first."""
+
+
+class KernelSession:
+    """The model by its cells' kernels, which see what is learned.
+
+    What learning changes is copied after each change, of the neuron blocks those that were written to, as integers;
+    while somebody is writing, the copies of before answer, so that a token is never computed from half a change, and
+    never waits for one.
+
+    Parameters
+    ----------
+    model : Model
+    precision : {"int8", "float32"}
+        ``float32``: nothing is made integers, and the weights are read where whoever learns writes them.
+    """
+
+    def __init__(self, model: Model, precision: str = "int8") -> None:
+        self._guard, self._is_live = model.guard, precision == "float32"
+        config, self.vocab_size = model.config, model.config.vocab_size
+        self._state = empty_state(config)
+        self.state_bytes = state_bytes(config)
+        self._model = model
+        if self._is_live:
+            model.answers_in_float32 = True
+            weights: dict[str, Any] = dict(model.weights)
+        else:
+            weights = self._integers(model)
+        self._decoder = Decoder(config, weights, self._state, STEPS)
+        self._id, self._logits = np.zeros(1, np.int64), np.zeros((1, self.vocab_size), np.float32)
+
+    def _integers(self, model: Model) -> dict[str, Any]:
+        """All tensors: what divides into runs as integers; what learning changes as copies of its own."""
+        weights: dict[str, Any] = {}
+        self._copies: dict[str, Array] = {}
+        for name, spec in tensors(model.config).items():
+            if spec.divides:
+                weights[name] = Strips.of(*integers(model.packed, name, blocks=True))
+            elif spec.learns:
+                weights[name] = self._copies[name] = np.array(model.now(name))
+            else:
+                weights[name] = np.ascontiguousarray(unpack_one(model.packed, name))
+        # What was written before now is not in the file.
+        self._seen, self._versions = 0, np.zeros_like(self._guard.versions)
+        self._blocks = [
+            (name, weights[name]) for name in block_names(model.config) if tensors(model.config)[name].divides
+        ]
+        return weights
+
+    def _refresh(self) -> None:
+        """Takes over what was learned since the last time, unless somebody is just writing."""
+        if self._guard.n_writes == self._seen or not self._guard.enter_if_free():
+            return
+        try:
+            stale = self._guard.versions != self._versions
+            for (name, strips), used in zip(self._blocks, stale, strict=False):
+                if used.any():
+                    strips.quantize(self._model.learning(name), used)
+            for name, copy in self._copies.items():
+                np.copyto(copy, self._model.now(name))
+            self._seen = self._guard.n_writes
+            np.copyto(self._versions, self._guard.versions)
+        finally:
+            self._guard.leave()
+
+    def run(self, ids: Array, first_logit: int | None = None) -> Array:
+        """Feeds ids [T], T >= 1; returns logits [N,V] from ``first_logit`` on (default: the last alone).
+
+        The array returned for a single token is overwritten by the next call.
+        """
+        if len(ids) == 1 and first_logit is None:
+            self._id[0] = ids[0]
+            self._feed(self._id, self._logits)
+            return self._logits
+        first = len(ids) - 1 if first_logit is None else first_logit
+        logits = np.empty((len(ids) - first, self.vocab_size), np.float32)
+        ids = np.ascontiguousarray(ids, np.int64)
+        for start in range(0, len(ids), STEPS):
+            part, done = ids[start : start + STEPS], max(start - first, 0)
+            self._feed(part, logits[done : max(start + len(part) - first, 0)])
+        return logits
+
+    def _feed(self, ids: Array, logits: Array) -> None:
+        if self._is_live:
+            with self._guard:
+                self._decoder.run(ids, logits)
+        else:
+            self._refresh()
+            self._decoder.run(ids, logits)
+
+    def observe(self, ids: Array) -> tuple[Array, Array]:
+        """Feeds ids [T]; returns all logits [T,V] and the router's activations [L,T,M], before the cap."""
+        ids = np.ascontiguousarray(ids, np.int64)
+        logits, found = np.empty((len(ids), self.vocab_size), np.float32), []
+        with self._guard:
+            if not self._is_live:
+                self._refresh()
+            for start in range(0, len(ids), STEPS):
+                part = slice(start, start + STEPS)
+                found.append(self._decoder.observe(ids[part], logits[part]))
+        return logits, np.concatenate(found, 1)
+
+    def reset(self) -> None:
+        """Forgets everything that was fed."""
+        for array in self._state.values():
+            array[:] = 0
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the state."""
+        return [array.copy() for array in self._state.values()]
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Returns to a state that ``snapshot`` gave."""
+        for array, saved in zip(self._state.values(), snapshot, strict=True):
+            array[:] = saved

@@ -1,0 +1,280 @@
+"""Whole layer parts in one call, for answering: some tokens in, the residual stream changed, nothing kept for learning.
+
+Equations and letters: ``edgelm.cells.gated_delta.paper`` and ``edgelm.cells.block_ffn.paper``. Matrices are integers in
+strips, and what they are multiplied by is made integers too (``edgelm/kernels/dots.py``). A token's sums do not depend
+on how many tokens a call gets.
+
+Buffers hold nothing between two calls: ``h`` [D], ``codes`` of uint8 and ``scales`` for the activations as integers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgelm.kernels.dots import add_product, quantize
+from edgelm.kernels.emit import LANES
+from edgelm.kernels.emit_delta import emit_delta
+from edgelm.kernels.jit import entry, kernel, lowered
+from edgelm.kernels.norm import ONE, ZERO, exp, sigmoid
+from edgelm.kernels.signature import F1, F2, F3, F4, I1, U1, U4, U5, F, I
+from edgelm.kernels.tile import RUN
+
+_TINY = np.float32(1e-6)
+
+
+@kernel
+def _norm(x, t, gain, eps, h):
+    """h [D] = RMSNorm(x[t])."""
+    total = ZERO
+    for j in range(len(h)):
+        total += x[t, j] * x[t, j]
+    r = ONE / np.sqrt(total / np.float32(len(h)) + eps)
+    for j in range(len(h)):
+        h[j] = x[t, j] * r * gain[j]
+
+
+@entry(I1, U4, F3, F2)
+def embed(ids, q, scale, x):
+    """x [T,D] = rows ``ids`` [T] of a matrix of integers [V,D] in strips."""
+    for t in range(len(ids)):
+        strip, lane = ids[t] // LANES, ids[t] % LANES
+        for run in range(q.shape[1]):
+            s = scale[strip, run, lane]
+            for group in range(8):
+                for j in range(4):
+                    number = np.float32(q[strip, run, group, 4 * lane + j]) - np.float32(128)
+                    x[t, run * RUN + 4 * group + j] = number * s
+
+
+@entry(F2, I, F1, F, U4, F3, (F1, U1, F1), F2)
+def head(x, first, gain, eps, q, scale, buffers, logits):
+    """logits [T - first,V] of the tokens from ``first`` on: RMSNorm(x) w'; x [T,D]; w [V,D]."""
+    h, codes, scales = buffers
+    n_runs = len(h) // RUN
+    for t in range(first, len(x)):
+        _norm(x, t, gain, eps, h)
+        quantize(h, 0, n_runs, codes, (t - first) * n_runs, scales)
+    logits[:] = 0
+    add_product(q, scale, logits.shape[1], codes, scales, 0, len(logits), logits, 0, h)
+
+
+@entry(F2, (U4, F3, U4, F3), (F1, F2, F1, F1, F1, F1), (F1, F2), (F1, F2, F3), F, (F1, U1, F1), (F1, F1, F2, F2))
+def gated_delta(x, matrices, gains, counts, state, eps, buffers, own_buffers):
+    """x [T,D] += both sections of a layer.
+
+    Parameters
+    ----------
+    matrices
+        W_in' [P,D] as integers and their scales, W_out' [D,S + H Vd] likewise.
+    gains
+        Gain of the norm [D], taps of the convolution [4,F], the last row for the present token, biases of decay and
+        write [H], A [H], gain of the heads' norm [Vd].
+    counts
+        Of the features of the slope section, lam [S] and 1 / z [T,S].
+    state
+        n [S], the inputs of the convolution before [3,F], memories [H,K,Vd]; updated in place.
+    own_buffers
+        c [F], gates [3], p [T,P], mix [T,S + H Vd].
+    """
+    q_in, scale_in, q_out, scale_out = matrices
+    h, codes, scales = buffers
+    p, mix = own_buffers[2:]
+    n_runs = len(h) // RUN
+    for t in range(len(x)):
+        _norm(x, t, gains[0], eps, h)
+        quantize(h, 0, n_runs, codes, t * n_runs, scales)
+    p[:] = 0
+    add_product(q_in, scale_in, p.shape[1], codes, scales, 0, len(x), p, 0, h)
+    for t in range(len(x)):
+        c = own_buffers[0]
+        _convolve(p[t], gains[1], state[1], c)
+        _slope(c, p[t], counts[0], counts[1][t], state[0], mix[t])
+        _decay(c, p[t], gains, eps, state, own_buffers[1], mix[t])
+    n_runs = mix.shape[1] // RUN
+    for t in range(len(x)):
+        quantize(mix[t], 0, n_runs, codes, t * n_runs, scales)
+    add_product(q_out, scale_out, x.shape[1], codes, scales, 0, len(x), x, 0, h)
+
+
+@kernel
+def _convolve(u, taps, last, c):
+    """c [F] of the first F numbers of u; ``last`` [3,F] moves on."""
+    for j in range(len(c)):
+        oldest, older, old, now = last[0, j], last[1, j], last[2, j], u[j]
+        c[j] = taps[3, j] * now + taps[2, j] * old + taps[1, j] * older + taps[0, j] * oldest
+    for j in range(len(c)):
+        last[0, j] = last[1, j]
+    for j in range(len(c)):
+        last[1, j] = last[2, j]
+    for j in range(len(c)):
+        last[2, j] = u[j]
+
+
+@kernel
+def _slope(c, p, decay, inverse, n, mix):
+    """The first S numbers of mix: n / z SiLU(us)."""
+    gate = len(c)
+    for j in range(len(n)):
+        total, u = decay[j] * n[j] + c[j], p[gate + j]
+        n[j] = total
+        mix[j] = total * inverse[j] * u * sigmoid(u)
+
+
+@kernel
+def _decay(c, p, gains, eps, state, gates, mix):
+    """The other numbers of mix: the memories after this token, read by the queries, normed and gated."""
+    decay_bias, write_bias, rate, gain = gains[2:]
+    n_heads, key_dim, value_dim = state[2].shape
+    n_slope, keys = len(state[0]), n_heads * key_dim
+    gate = len(c) + n_slope
+    raw = gate + n_heads * value_dim
+    for j in range(n_slope, len(c)):
+        c[j] = c[j] * sigmoid(c[j])
+    for i in range(n_heads):
+        q0, k0, v0 = n_slope + i * key_dim, n_slope + keys + i * key_dim, n_slope + 2 * keys + i * value_dim
+        q_q, k_k, q_k = _TINY, _TINY, ZERO
+        for j in range(key_dim):
+            q_q += c[q0 + j] * c[q0 + j]
+            k_k += c[k0 + j] * c[k0 + j]
+            q_k += c[q0 + j] * c[k0 + j]
+        q_inverse, k_inverse = ONE / np.sqrt(q_q), ONE / np.sqrt(k_k)
+        for j in range(key_dim):
+            c[q0 + j] *= q_inverse
+            c[k0 + j] *= k_inverse
+        a = p[raw + i] + decay_bias[i]
+        gates[0] = exp(-rate[i] * (max(a, ZERO) + np.log1p(exp(-abs(a)))))
+        gates[1] = sigmoid(p[raw + n_heads + i] + write_bias[i])
+        gates[2] = q_k * q_inverse * k_inverse
+        out, first = n_slope + i * value_dim, gate + i * value_dim
+        _delta(state[2], i, c, q0, k0, v0, gates, mix, out)
+        total = ZERO
+        for j in range(value_dim):
+            total += mix[out + j] * mix[out + j]
+        inverse = ONE / np.sqrt(total / np.float32(value_dim) + eps)
+        for j in range(value_dim):
+            u = p[first + j]
+            mix[out + j] = mix[out + j] * inverse * gain[j] * u * sigmoid(u)
+
+
+@lowered(emit_delta, literals=2)
+def delta(strips, lanes, s, s0, n_rows, pitch, c, q0, k0, v0, gates, out, o0):
+    """A step of the delta rule on strips x lanes columns of a memory, whose rows are ``pitch`` numbers apart:
+
+    e = beta (v - keep S'k), out = keep S'q + (q.k) e, S <- keep S + k e'; gates are keep, beta and q.k; q, k and v
+    stand in c.
+    """
+    columns = np.arange(strips * lanes)
+    place = s0 + pitch * np.arange(n_rows)[:, None] + columns
+    memory, (keep, beta, q_k) = s.reshape(-1), gates[:3]
+    q, k = c[q0 : q0 + n_rows], c[k0 : k0 + n_rows]
+    kept = keep * memory[place]
+    e = beta * (c[v0 + columns] - k @ kept)
+    out[o0 + columns] = q @ kept + q_k * e
+    memory[place] = kept + k[:, None] * e
+
+
+@kernel
+def _delta(s, i, c, q0, k0, v0, gates, out, o0):
+    """The step on all columns of memory i of s [H,K,Vd]."""
+    key_dim, value_dim = s.shape[1:]
+    first, done = i * key_dim * value_dim, 0
+    while value_dim - done >= 64:
+        delta(4, 16, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
+        done += 64
+    while value_dim - done >= 16:
+        delta(1, 16, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
+        done += 16
+    while value_dim > done:
+        delta(1, 1, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
+        done += 1
+
+
+@entry(F2, (U5, F4, U5, F4, U4, F3, U4, F3), (F1, F2, F1, F1), I, (F, F), (F1, U1, F1), (F2, F2, F1))
+def block_ffn(x, matrices, gains, max_awake, eps, buffers, own_buffers):
+    """x [T,D] += the feed-forward part of a layer.
+
+    Parameters
+    ----------
+    matrices
+        As integers and scales each: W1 [M,B,D], W2 [M,D,B], the shared block's W1' [F,D] and W2' [D,F].
+    gains
+        Gain of the norm [D], router [D,M], its bias [M], log_gamma [M].
+    eps
+        Of the norm, and of that of the router.
+    own_buffers
+        Activations a [T,M] as they are before the weakest are put to sleep, which are left for the caller; those after
+        it [T,M]; s [F], of as many neurons as the larger of a block and the shared block has.
+    """
+    q1, scale1, q2, scale2, shared_q1, shared_scale1, shared_q2, shared_scale2 = matrices
+    h, codes, scales = buffers
+    before, a, s = own_buffers
+    n_runs, n_blocks, size, n_shared = len(h) // RUN, len(q1), q2.shape[2] * RUN, shared_q2.shape[1] * RUN
+    after = len(x) * n_runs
+    for t in range(len(x)):
+        _norm(x, t, gains[0], eps[0], h)
+        quantize(h, 0, n_runs, codes, t * n_runs, scales)
+        _route(h, gains, max_awake, eps[1], before[t], a[t])
+    for i in range(n_blocks):
+        for t in range(len(x)):
+            if a[t, i] > 0:
+                _neurons(q1[i], scale1[i], size, codes, scales, t, s, h)
+                _write(q2[i], scale2[i], s, a[t, i], codes, scales, after, x, t)
+    for t in range(len(x)):
+        _neurons(shared_q1, shared_scale1, n_shared, codes, scales, t, s, h)
+        _write(shared_q2, shared_scale2, s, ONE, codes, scales, after, x, t)
+
+
+@kernel
+def _route(h, gains, max_awake, eps, before, a):
+    """Activations of a token: ReLU, RMSNorm over all blocks; then the weakest sleep, of equals the last."""
+    router, bias, log_gamma = gains[1:]
+    n_blocks = len(a)
+    for i in range(n_blocks):
+        a[i] = bias[i]
+    width = len(h)
+    whole = width - width % 4
+    for j in range(0, whole, 4):
+        r0, r1, r2, r3 = router[j], router[j + 1], router[j + 2], router[j + 3]
+        x0, x1, x2, x3 = h[j], h[j + 1], h[j + 2], h[j + 3]
+        for i in range(n_blocks):
+            a[i] += x0 * r0[i] + x1 * r1[i] + x2 * r2[i] + x3 * r3[i]
+    for j in range(whole, width):
+        x, row = h[j], router[j]
+        for i in range(n_blocks):
+            a[i] += x * row[i]
+    total, n_awake = ZERO, 0
+    for i in range(n_blocks):
+        y = max(a[i], ZERO)
+        total += y * y
+        n_awake += y > 0
+    r = ONE / np.sqrt(total / np.float32(n_blocks) + eps)
+    for i in range(n_blocks):
+        y = max(a[i], ZERO) * r * exp(log_gamma[i])
+        before[i] = y
+        a[i] = y
+    while n_awake > max_awake:
+        weakest = -1
+        for i in range(n_blocks):
+            if a[i] > 0 and (weakest < 0 or a[i] <= a[weakest]):
+                weakest = i
+        a[weakest] = 0
+        n_awake -= 1
+
+
+@kernel
+def _neurons(q, scale, size, codes, scales, t, s, spare):
+    """s [size] = SiLU(W1 h) of token t; W1 [size,D]."""
+    s[:size] = 0
+    add_product(q, scale, size, codes, scales, t * q.shape[1], 1, s, 0, spare)
+    for j in range(size):
+        s[j] = s[j] * sigmoid(s[j])
+
+
+@kernel
+def _write(q, scale, s, strength, codes, scales, after, x, t):
+    """x[t] += strength W2 s; W2 [D,size]; the integers of s stand from run ``after`` on."""
+    n_runs = q.shape[1]
+    quantize(s, 0, n_runs, codes, after, scales)
+    for run in range(after, after + n_runs):
+        scales[2 * run] *= strength
+    add_product(q, scale, x.shape[1], codes, scales, after, 1, x, t * x.shape[1], s)

@@ -1,0 +1,52 @@
+"""Matrices of integers as answering reads them: 16 rows side by side (``edgelm/kernels/dots.py``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgelm.kernels import dots
+from edgelm.kernels.emit import LANES
+from edgelm.matrices.quantize import BLOCK
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Strips:
+    """A matrix W' [out,in], or a stack of them, as uint8 around 128 with a scale for 32 numbers, in strips of 16 rows.
+
+    Attributes
+    ----------
+    q : ndarray [..., out / 16, in / 32, 8, 64] of uint8
+        Rows that fill up the last strip are 0.
+    scale : ndarray [..., out / 16, in / 32, 16] of float32
+    """
+
+    q: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, q: Array, scale: Array) -> Strips:
+        """A copy, in strips, of ``Int8``'s numbers q [..., out, in] of uint8 and scale [..., out, in / 32] of
+        float32."""
+        *stack, n_rows, width = q.shape
+        n_strips = -(-n_rows // LANES)
+        made = cls(
+            np.full((*stack, n_strips, width // BLOCK, 8, 4 * LANES), 128, np.uint8),
+            np.zeros((*stack, n_strips, width // BLOCK, LANES), np.float32),
+        )
+        words, of_words = np.ascontiguousarray(q).view(np.int32), made.q.view(np.int32)
+        for place in np.ndindex(*stack):
+            dots.strips(words[place], np.ascontiguousarray(scale[place]), of_words[place], made.scale[place])
+        return made
+
+    def quantize(self, weight: Array, used: Array) -> None:
+        """Takes over the ``used`` blocks [M] of bool of a stack weight [M,out,in] of float32."""
+        dots.quantize_strips(weight, used, self.q, self.scale)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its numbers and scales."""
+        return self.q.nbytes + self.scale.nbytes
