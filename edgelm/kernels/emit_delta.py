@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgelm.kernels.emit import _Vectors
+from edgelm.kernels.emit import LANES, _Vectors
 from edgelm.kernels.emit_dots import loop
 
 
 def emit_delta(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """What is read of some columns, and what is written to them."""
-    (strips, lanes), (s, s0, n_rows, pitch, c, q0, k0, v0, gates, out, o0) = literals, values
-    made = _Vectors(context, builder, types, 0)
+    (columns,), (s, s0, n_rows, pitch, c, q0, k0, v0, gates, out, o0) = literals, values
+    made, lanes = _Vectors(context, builder, types, 0), min(columns, LANES)
+    strips = columns // lanes
     word, kind = made.word, made.vector(lanes)
     rows, queries, keys = made.place(0, s, s0), made.place(4, c, q0), made.place(4, c, k0)
     starts = [word(i * lanes) for i in range(strips)]

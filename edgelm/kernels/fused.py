@@ -156,20 +156,20 @@ def _decay(c, p, gains, eps, state, gates, mix):
             mix[out + j] = mix[out + j] * inverse * gain[j] * u * sigmoid(u)
 
 
-@lowered(emit_delta, literals=2)
-def delta(strips, lanes, s, s0, n_rows, pitch, c, q0, k0, v0, gates, out, o0):
-    """A step of the delta rule on strips x lanes columns of a memory, whose rows are ``pitch`` numbers apart:
+@lowered(emit_delta, literals=1)
+def delta(columns, s, s0, n_rows, pitch, c, q0, k0, v0, gates, out, o0):
+    """A step of the delta rule on 64, 16 or 1 columns of a memory, whose rows are ``pitch`` numbers apart:
 
     e = beta (v - keep S'k), out = keep S'q + (q.k) e, S <- keep S + k e'; gates are keep, beta and q.k; q, k and v
     stand in c.
     """
-    columns = np.arange(strips * lanes)
-    place = s0 + pitch * np.arange(n_rows)[:, None] + columns
+    each = np.arange(columns)
+    place = s0 + pitch * np.arange(n_rows)[:, None] + each
     memory, (keep, beta, q_k) = s.reshape(-1), gates[:3]
     q, k = c[q0 : q0 + n_rows], c[k0 : k0 + n_rows]
     kept = keep * memory[place]
-    e = beta * (c[v0 + columns] - k @ kept)
-    out[o0 + columns] = q @ kept + q_k * e
+    e = beta * (c[v0 + each] - k @ kept)
+    out[o0 + each] = q @ kept + q_k * e
     memory[place] = kept + k[:, None] * e
 
 
@@ -179,13 +179,13 @@ def _delta(s, i, c, q0, k0, v0, gates, out, o0):
     key_dim, value_dim = s.shape[1:]
     first, done = i * key_dim * value_dim, 0
     while value_dim - done >= 64:
-        delta(4, 16, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
+        delta(64, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
         done += 64
     while value_dim - done >= 16:
-        delta(1, 16, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
+        delta(16, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
         done += 16
     while value_dim > done:
-        delta(1, 1, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
+        delta(1, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
         done += 1
 
 
