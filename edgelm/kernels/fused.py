@@ -64,6 +64,8 @@ def gated_delta(x, matrices, gains, counts, state, eps, buffers, own_buffers):
 
     Parameters
     ----------
+    x
+        The residual stream, changed in place.
     matrices
         W_in' [P,D] as integers and their scales, W_out' [D,S + H Vd] likewise.
     gains
@@ -73,6 +75,10 @@ def gated_delta(x, matrices, gains, counts, state, eps, buffers, own_buffers):
         Of the features of the slope section, lam [S] and 1 / z [T,S].
     state
         n [S], the inputs of the convolution before [3,F], memories [H,K,Vd]; updated in place.
+    eps
+        Of the norms.
+    buffers
+        h, codes and scales.
     own_buffers
         c [F], gates [3], p [T,P], mix [T,S + H Vd].
     """
@@ -195,12 +201,18 @@ def block_ffn(x, matrices, gains, max_awake, eps, buffers, own_buffers):
 
     Parameters
     ----------
+    x
+        The residual stream, changed in place.
     matrices
         As integers and scales each: W1 [M,B,D], W2 [M,D,B], the shared block's W1' [F,D] and W2' [D,F].
     gains
         Gain of the norm [D], router [D,M], its bias [M], log_gamma [M].
+    max_awake
+        Blocks that wake for a token at most.
     eps
         Of the norm, and of that of the router.
+    buffers
+        h, codes and scales.
     own_buffers
         Activations a [T,M] as they are before the weakest are put to sleep, which are left for the caller; those after
         it [T,M]; s [F], of as many neurons as the larger of a block and the shared block has.
