@@ -46,19 +46,19 @@ def quantize(x, x0, n_runs, codes, run0, scales):
     """x from number x0 on as integers, from run ``run0`` on: the largest of a run becomes 127. What is not finite stays
     so, in the scale."""
     for run in range(n_runs):
-        first, to = x0 + run * RUN, (run0 + run) * RUN
+        numbers, bytes_ = x[x0 + run * RUN : x0 + (run + 1) * RUN], codes[(run0 + run) * RUN : (run0 + run + 1) * RUN]
         largest, nothing = ZERO, ZERO
         for j in range(RUN):
-            size = abs(x[first + j])
+            size = abs(numbers[j])
             largest = size if size > largest else largest
-            nothing += x[first + j] * ZERO
+            nothing += numbers[j] * ZERO
         step = max(largest / _STEPS, _TINY)
         per_step = ONE / step
         total = ZERO
         for j in range(RUN):
             # Above 0, so that cutting off the fraction rounds.
-            code = np.int32(x[first + j] * per_step + _MIDDLE) - np.int32(128)
-            codes[to + j] = np.uint8(code)
+            code = np.int32(numbers[j] * per_step + _MIDDLE) - np.int32(128)
+            bytes_[j] = np.uint8(code)
             total += np.float32(code)
         scales[2 * (run0 + run)] = step + nothing
         scales[2 * (run0 + run) + 1] = np.float32(-128) * total

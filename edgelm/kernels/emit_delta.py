@@ -10,13 +10,13 @@ from edgelm.kernels.emit_dots import loop
 
 def emit_delta(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """What is read of some columns, and what is written to them."""
-    (columns,), (s, s0, n_rows, pitch, c, q0, k0, v0, gates, out, o0) = literals, values
+    (columns,), (s, s0, n_rows, pitch, c, q0, k0, v0, gates) = literals, values
     made, lanes = _Vectors(context, builder, types, 0), min(columns, LANES)
     strips = columns // lanes
     word, kind = made.word, made.vector(lanes)
     rows, queries, keys = made.place(0, s, s0), made.place(4, c, q0), made.place(4, c, k0)
     starts = [word(i * lanes) for i in range(strips)]
-    found, given = made.place(9, out, o0), made.place(4, c, v0)
+    given = made.place(4, c, v0)
     keep, beta, q_k = (made.everywhere(builder.load(made.place(8, gates, word(i))), lanes) for i in range(3))
     multiply_add = builder.module.declare_intrinsic(
         f"llvm.fmuladd.v{lanes}{made.number.intrinsic_name}", fnty=made.ir.FunctionType(kind, [kind] * 3)
@@ -42,7 +42,7 @@ def emit_delta(context: Any, builder: Any, literals: Any, types: Any, values: An
     for at, by_key, by_query in zip(starts, sums, sums[strips:], strict=False):
         v = made.load(builder.gep(given, [at]), lanes)
         errors.append(builder.fmul(beta, builder.fsub(v, builder.fmul(keep, by_key))))
-        made.store(times(q_k, errors[-1], builder.fmul(keep, by_query)), builder.gep(found, [at]))
+        made.store(times(q_k, errors[-1], builder.fmul(keep, by_query)), builder.gep(given, [at]))
 
     def write(r: Any, nothing: list[Any]) -> list[Any]:
         k = made.everywhere(builder.load(builder.gep(keys, [r])), lanes)

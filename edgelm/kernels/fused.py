@@ -93,9 +93,9 @@ def gated_delta(x, matrices, gains, counts, state, eps, buffers, own_buffers):
     add_product(q_in, scale_in, p.shape[1], codes, scales, 0, len(x), p, 0, h)
     for t in range(len(x)):
         c = own_buffers[0]
-        _convolve(p[t], gains[1], state[1], c)
-        _slope(c, p[t], counts[0], counts[1][t], state[0], mix[t])
-        _decay(c, p[t], gains, eps, state, own_buffers[1], mix[t])
+        _convolve(p[t], gains[1], state[1], len(state[0]), c)
+        _slope(c, p[t, len(c) :], counts[0], counts[1][t], state[0], mix[t])
+        _decay(p[t], gains, eps, state, own_buffers[1], mix[t])
     n_runs = mix.shape[1] // RUN
     for t in range(len(x)):
         quantize(mix[t], 0, n_runs, codes, t * n_runs, scales)
@@ -103,71 +103,80 @@ def gated_delta(x, matrices, gains, counts, state, eps, buffers, own_buffers):
 
 
 @kernel
-def _convolve(u, taps, last, c):
-    """c [F] of the first F numbers of u; ``last`` [3,F] moves on."""
+def _convolve(p, taps, last, n_plain, c):
+    """c [F] of the first F numbers of p; ``last`` [3,F] moves on. From number ``n_plain`` on, p becomes SiLU(c)."""
     for j in range(len(c)):
-        oldest, older, old, now = last[0, j], last[1, j], last[2, j], u[j]
-        c[j] = taps[3, j] * now + taps[2, j] * old + taps[1, j] * older + taps[0, j] * oldest
+        c[j] = taps[3, j] * p[j] + taps[2, j] * last[2, j] + taps[1, j] * last[1, j] + taps[0, j] * last[0, j]
     for j in range(len(c)):
         last[0, j] = last[1, j]
     for j in range(len(c)):
         last[1, j] = last[2, j]
     for j in range(len(c)):
-        last[2, j] = u[j]
+        last[2, j] = p[j]
+    # A loop vectorises only where it reads one array and writes another, both from their beginnings.
+    _silu(c[n_plain:], p[n_plain:])
 
 
 @kernel
-def _slope(c, p, decay, inverse, n, mix):
+def _silu(x, out):
+    """out = x sigmoid(x), of as many numbers as x has."""
+    for j in range(len(x)):
+        out[j] = x[j] * sigmoid(x[j])
+
+
+@kernel
+def _slope(c, us, decay, inverse, n, mix):
     """The first S numbers of mix: n / z SiLU(us)."""
-    gate = len(c)
     for j in range(len(n)):
-        total, u = decay[j] * n[j] + c[j], p[gate + j]
+        total, u = decay[j] * n[j] + c[j], us[j]
         n[j] = total
         mix[j] = total * inverse[j] * u * sigmoid(u)
 
 
 @kernel
-def _decay(c, p, gains, eps, state, gates, mix):
-    """The other numbers of mix: the memories after this token, read by the queries, normed and gated."""
+def _decay(p, gains, eps, state, gates, mix):
+    """The other numbers of mix: the memories after this token, read by the queries, normed and gated.
+
+    p holds q, k and v behind the numbers of the slope section; they are overwritten.
+    """
     decay_bias, write_bias, rate, gain = gains[2:]
     n_heads, key_dim, value_dim = state[2].shape
     n_slope, keys = len(state[0]), n_heads * key_dim
-    gate = len(c) + n_slope
+    gate = state[1].shape[1] + n_slope
     raw = gate + n_heads * value_dim
-    for j in range(n_slope, len(c)):
-        c[j] = c[j] * sigmoid(c[j])
     for i in range(n_heads):
         q0, k0, v0 = n_slope + i * key_dim, n_slope + keys + i * key_dim, n_slope + 2 * keys + i * value_dim
+        q, k, o = p[q0 : q0 + key_dim], p[k0 : k0 + key_dim], p[v0 : v0 + value_dim]
         q_q, k_k, q_k = _TINY, _TINY, ZERO
         for j in range(key_dim):
-            q_q += c[q0 + j] * c[q0 + j]
-            k_k += c[k0 + j] * c[k0 + j]
-            q_k += c[q0 + j] * c[k0 + j]
+            q_q += q[j] * q[j]
+            k_k += k[j] * k[j]
+            q_k += q[j] * k[j]
         q_inverse, k_inverse = ONE / np.sqrt(q_q), ONE / np.sqrt(k_k)
         for j in range(key_dim):
-            c[q0 + j] *= q_inverse
-            c[k0 + j] *= k_inverse
+            q[j] *= q_inverse
+        for j in range(key_dim):
+            k[j] *= k_inverse
         a = p[raw + i] + decay_bias[i]
         gates[0] = exp(-rate[i] * (max(a, ZERO) + np.log1p(exp(-abs(a)))))
         gates[1] = sigmoid(p[raw + n_heads + i] + write_bias[i])
         gates[2] = q_k * q_inverse * k_inverse
-        out, first = n_slope + i * value_dim, gate + i * value_dim
-        _delta(state[2], i, c, q0, k0, v0, gates, mix, out)
+        _delta(state[2], i, p, q0, k0, v0, gates)
         total = ZERO
         for j in range(value_dim):
-            total += mix[out + j] * mix[out + j]
+            total += o[j] * o[j]
         inverse = ONE / np.sqrt(total / np.float32(value_dim) + eps)
+        out, u = mix[n_slope + i * value_dim :], p[gate + i * value_dim :]
         for j in range(value_dim):
-            u = p[first + j]
-            mix[out + j] = mix[out + j] * inverse * gain[j] * u * sigmoid(u)
+            out[j] = o[j] * inverse * gain[j] * u[j] * sigmoid(u[j])
 
 
 @lowered(emit_delta, literals=1)
-def delta(columns, s, s0, n_rows, pitch, c, q0, k0, v0, gates, out, o0):
-    """A step of the delta rule on 64, 16 or 1 columns of a memory, whose rows are ``pitch`` numbers apart:
+def delta(columns, s, s0, n_rows, pitch, c, q0, k0, v0, gates):
+    """A step of the delta rule on 64, 16 or 1 columns of a memory, whose rows are ``pitch`` numbers apart.
 
-    e = beta (v - keep S'k), out = keep S'q + (q.k) e, S <- keep S + k e'; gates are keep, beta and q.k; q, k and v
-    stand in c.
+    q, k and v stand in c, gates are keep, beta and q.k: e = beta (v - keep S'k), S <- keep S + k e', and
+    keep S'q + (q.k) e in the place of v.
     """
     each = np.arange(columns)
     place = s0 + pitch * np.arange(n_rows)[:, None] + each
@@ -175,27 +184,27 @@ def delta(columns, s, s0, n_rows, pitch, c, q0, k0, v0, gates, out, o0):
     q, k = c[q0 : q0 + n_rows], c[k0 : k0 + n_rows]
     kept = keep * memory[place]
     e = beta * (c[v0 + each] - k @ kept)
-    out[o0 + each] = q @ kept + q_k * e
+    c[v0 + each] = q @ kept + q_k * e
     memory[place] = kept + k[:, None] * e
 
 
 @kernel
-def _delta(s, i, c, q0, k0, v0, gates, out, o0):
+def _delta(s, i, c, q0, k0, v0, gates):
     """The step on all columns of memory i of s [H,K,Vd]."""
     key_dim, value_dim = s.shape[1:]
     first, done = i * key_dim * value_dim, 0
     while value_dim - done >= 64:
-        delta(64, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
+        delta(64, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates)
         done += 64
     while value_dim - done >= 16:
-        delta(16, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
+        delta(16, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates)
         done += 16
     while value_dim > done:
-        delta(1, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates, out, o0 + done)
+        delta(1, s, first + done, key_dim, value_dim, c, q0, k0, v0 + done, gates)
         done += 1
 
 
-@entry(F2, (U5, F4, U5, F4, U4, F3, U4, F3), (F1, F2, F1, F1), I, (F, F), (F1, U1, F1), (F2, F2, F1))
+@entry(F2, (U5, F4, U5, F4, U4, F3, U4, F3), (F1, F2, F1, F1), I, (F, F), (F1, U1, F1), (F2, F2, F2))
 def block_ffn(x, matrices, gains, max_awake, eps, buffers, own_buffers):
     """x [T,D] += the feed-forward part of a layer.
 
@@ -215,7 +224,7 @@ def block_ffn(x, matrices, gains, max_awake, eps, buffers, own_buffers):
         h, codes and scales.
     own_buffers
         Activations a [T,M] as they are before the weakest are put to sleep, which are left for the caller; those after
-        it [T,M]; s [F], of as many neurons as the larger of a block and the shared block has.
+        it [T,M]; s [2,F], of as many neurons as the larger of a block and the shared block has.
     """
     q1, scale1, q2, scale2, shared_q1, shared_scale1, shared_q2, shared_scale2 = matrices
     h, codes, scales = buffers
@@ -275,18 +284,18 @@ def _route(h, gains, max_awake, eps, before, a):
 
 @kernel
 def _neurons(q, scale, size, codes, scales, t, s, spare):
-    """s [size] = SiLU(W1 h) of token t; W1 [size,D]."""
-    s[:size] = 0
-    add_product(q, scale, size, codes, scales, t * q.shape[1], 1, s, 0, spare)
-    for j in range(size):
-        s[j] = s[j] * sigmoid(s[j])
+    """s = W1 h, and SiLU of it, of token t; W1 [size,D]."""
+    plain = s[0, :size]
+    plain[:] = 0
+    add_product(q, scale, size, codes, scales, t * q.shape[1], 1, plain, 0, spare)
+    _silu(plain, s[1])
 
 
 @kernel
 def _write(q, scale, s, strength, codes, scales, after, x, t):
     """x[t] += strength W2 s; W2 [D,size]; the integers of s stand from run ``after`` on."""
     n_runs = q.shape[1]
-    quantize(s, 0, n_runs, codes, after, scales)
+    quantize(s[1], 0, n_runs, codes, after, scales)
     for run in range(after, after + n_runs):
         scales[2 * run] *= strength
-    add_product(q, scale, x.shape[1], codes, scales, after, 1, x, t * x.shape[1], s)
+    add_product(q, scale, x.shape[1], codes, scales, after, 1, x, t * x.shape[1], s[0])

@@ -134,7 +134,7 @@ class Answer:
         # Of every token h as integers, and behind them the neurons of one.
         widest = c.d_model + neurons
         self.shared = integer_buffers(widest, c.d_model, max_steps, buffers)
-        sizes = {"before": (max_steps, c.n_blocks), "awake": (max_steps, c.n_blocks), "s": (neurons,)}
+        sizes = {"before": (max_steps, c.n_blocks), "awake": (max_steps, c.n_blocks), "s": (2, neurons)}
         self.own = [buffers.setdefault(f"{name}.{n}", np.zeros(n, np.float32)) for name, n in sizes.items()]
         self.of: tuple[Array, ...] = (np.zeros((0, c.n_blocks), np.float32),)
 
