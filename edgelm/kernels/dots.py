@@ -16,13 +16,15 @@ from __future__ import annotations
 import numpy as np
 
 from edgelm.kernels.emit import LANES
+from edgelm.kernels.emit_codes import emit_code_run
 from edgelm.kernels.emit_dots import emit_dot_strips
 from edgelm.kernels.jit import entry, kernel, lowered
 from edgelm.kernels.norm import ONE, ZERO
-from edgelm.kernels.signature import B1, F1, F2, F3, F4, J2, J4, U1, U4, U5
+from edgelm.kernels.signature import B1, F1, F2, F3, F4, J2, J4, J5, U1, U2, U4
 from edgelm.kernels.tile import RUN
 
 _STEPS, _MIDDLE, _TINY = np.float32(127), np.float32(128.5), np.float32(1e-30)
+_SMALLEST = np.float32(6e-8)
 STRIPS, TOKENS = 4, 4
 """Strips that one token passes together, and tokens that pass one strip together."""
 
@@ -41,27 +43,28 @@ def dot_strips(n_strips, n_steps, q, scale, strip, n_runs, codes, scales, run0, 
         out[o0 + t * pitch : o0 + t * pitch + len(found)] += found
 
 
+@lowered(emit_code_run, literals=1)
+def code_run(signed, x, x0, smallest, codes, c0, out, o0):
+    """A run of x, from number x0 on, as codes, from byte c0 on: the largest becomes 127; out[o0] is their scale, at least
+    ``smallest``.
+
+    ``signed``: the codes are the bytes of int8, out[o0 + 1] is -128 times their sum, and what is not finite makes the
+    scale no number. Else they are uint8 around 128.
+    """
+    numbers = x.reshape(-1)[x0 : x0 + RUN]
+    step = max(np.fmax.reduce(np.abs(numbers)) / _STEPS, smallest)
+    found = (numbers * (ONE / step) + _MIDDLE).astype(np.int32)
+    codes.reshape(-1)[c0 : c0 + RUN] = (found ^ 128 if signed else found).astype(np.uint8)
+    out.reshape(-1)[o0] = step + (numbers * ZERO).sum() if signed else step
+    if signed:
+        out.reshape(-1)[o0 + 1] = np.float32(-128) * np.float32((found - 128).sum())
+
+
 @kernel
 def quantize(x, x0, n_runs, codes, run0, scales):
-    """x from number x0 on as integers, from run ``run0`` on: the largest of a run becomes 127. What is not finite stays
-    so, in the scale."""
+    """x from number x0 on as integers, from run ``run0`` on. What is not finite shows in the scale."""
     for run in range(n_runs):
-        numbers, bytes_ = x[x0 + run * RUN : x0 + (run + 1) * RUN], codes[(run0 + run) * RUN : (run0 + run + 1) * RUN]
-        largest, nothing = ZERO, ZERO
-        for j in range(RUN):
-            size = abs(numbers[j])
-            largest = size if size > largest else largest
-            nothing += numbers[j] * ZERO
-        step = max(largest / _STEPS, _TINY)
-        per_step = ONE / step
-        total = ZERO
-        for j in range(RUN):
-            # Above 0, so that cutting off the fraction rounds.
-            code = np.int32(numbers[j] * per_step + _MIDDLE) - np.int32(128)
-            bytes_[j] = np.uint8(code)
-            total += np.float32(code)
-        scales[2 * (run0 + run)] = step + nothing
-        scales[2 * (run0 + run) + 1] = np.float32(-128) * total
+        code_run(True, x, x0 + run * RUN, _TINY, codes, (run0 + run) * RUN, scales, 2 * (run0 + run))
 
 
 @kernel
@@ -104,36 +107,41 @@ def integer_product(x, q, scale, codes, scales, spare, out):
 @entry(J2, F2, J4, F3)
 def strips(words, scale, q, strip_scale):
     """A matrix of integers in strips: words [M,C/4] are the bytes of its numbers as int32, scale [M,C/32]; of q
-    [M/16,C/32,8,16] and strip_scale [M/16,C/32,16] what the rows fill is overwritten."""
-    n_runs = scale.shape[1]
-    for r in range(len(words)):
-        strip, lane = r // LANES, r % LANES
-        for run in range(n_runs):
-            strip_scale[strip, run, lane] = scale[r, run]
-            for group in range(8):
-                q[strip, run, group, lane] = words[r, 8 * run + group]
+    [M/16,C/32,8,16], of int32 too, and strip_scale [M/16,C/32,16] what the rows fill is overwritten."""
+    for strip in range(len(q)):
+        n = min(LANES, len(words) - strip * LANES)
+        _in_strip(words[strip * LANES :], n, q[strip])
+        for lane in range(n):
+            for run in range(scale.shape[1]):
+                strip_scale[strip, run, lane] = scale[strip * LANES + lane, run]
 
 
-@entry(F3, B1, U5, F4)
-def quantize_strips(weight, used, q, scale):
-    """The ``used`` blocks [M] of weight [M,R,C] as integers in strips, q [M,R/16,C/32,8,64] and scale [M,R/16,C/32,16];
-    others stay. R is a multiple of 16."""
+@kernel
+def _in_strip(words, n_rows, q):
+    """One strip q [C/32,8,16] of rows words [.., C/4] of int32."""
+    for run in range(len(q)):
+        for group in range(8):
+            out = q[run, group]
+            for lane in range(n_rows):
+                out[lane] = words[lane, 8 * run + group]
+
+
+@entry(F3, B1, U2, J2, J5, F4)
+def quantize_strips(weight, used, codes, words, q, scale):
+    """The ``used`` blocks [M] of weight [M,R,C] as integers in strips; others stay. R is a multiple of 16.
+
+    q [M,R/16,C/32,8,16] are the bytes of uint8 around 128 as int32, scale [M,R/16,C/32,16]. codes [R,C] are overwritten;
+    words [R,C/4] of int32 are the same memory.
+    """
     n_rows, n_runs = weight.shape[1], weight.shape[2] // RUN
     for i in range(len(weight)):
         if not used[i]:
             continue
         for r in range(n_rows):
-            strip, lane = r // LANES, r % LANES
             for run in range(n_runs):
-                numbers = weight[i, r]
-                largest = ZERO
-                for j in range(RUN):
-                    size = abs(numbers[run * RUN + j])
-                    largest = size if size > largest else largest
-                step = max(largest / _STEPS, np.float32(6e-8))
-                scale[i, strip, run, lane] = step
-                per_step = ONE / step
-                for group in range(8):
-                    for j in range(4):
-                        number = numbers[run * RUN + 4 * group + j] * per_step + _MIDDLE
-                        q[i, strip, run, group, 4 * lane + j] = np.uint8(np.int32(number))
+                at = ((i * n_rows + r - r % LANES) * n_runs + run * LANES) + r % LANES
+                first = (r * n_runs + run) * RUN
+                # A run of zeros must not divide by zero.
+                code_run(False, weight, i * n_rows * n_runs * RUN + first, _SMALLEST, codes, first, scale, at)
+        for strip in range(n_rows // LANES):
+            _in_strip(words[strip * LANES :], LANES, q[i, strip])

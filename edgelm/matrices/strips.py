@@ -44,7 +44,8 @@ class Strips:
 
     def quantize(self, weight: Array, used: Array) -> None:
         """Takes over the ``used`` blocks [M] of bool of a stack weight [M,out,in] of float32."""
-        dots.quantize_strips(weight, used, self.q, self.scale)
+        codes = np.zeros(weight.shape[1:], np.uint8)
+        dots.quantize_strips(weight, used, codes, codes.view(np.int32), self.q.view(np.int32), self.scale)
 
     @property
     def nbytes(self) -> int:
