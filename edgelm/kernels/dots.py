@@ -45,8 +45,8 @@ def dot_strips(n_strips, n_steps, q, scale, strip, n_runs, codes, scales, run0, 
 
 @lowered(emit_code_run, literals=1)
 def code_run(signed, x, x0, smallest, codes, c0, out, o0):
-    """A run of x, from number x0 on, as codes, from byte c0 on: the largest becomes 127; out[o0] is their scale, at least
-    ``smallest``.
+    """A run of x, from number x0 on, as codes, from byte c0 on: the largest becomes 127; out[o0] is their scale, at
+    least ``smallest``.
 
     ``signed``: the codes are the bytes of int8, out[o0 + 1] is -128 times their sum, and what is not finite makes the
     scale no number. Else they are uint8 around 128.
@@ -68,9 +68,9 @@ def quantize(x, x0, n_runs, codes, run0, scales):
 
 
 @kernel
-def add_product(q, scale, n_rows, codes, scales, run0, n_steps, out, o0, spare):
-    """out [T,n_rows], from number o0 on, += x w', of w in strips and of T tokens of x, one after another from run run0
-    on. ``spare`` has 16 numbers, which are overwritten."""
+def add_product(q, scale, n_rows, codes, scales, run0, n_steps, out, o0):
+    """out [T,n_rows], from number o0 on, += x w', of the whole strips of w and of T tokens of x, one after another from
+    run run0 on."""
     n_runs, whole = q.shape[1], n_rows // LANES
     strip, many = 0, n_steps - n_steps % TOKENS
     while strip < whole:
@@ -86,12 +86,21 @@ def add_product(q, scale, n_rows, codes, scales, run0, n_steps, out, o0, spare):
             else:
                 dot_strips(1, 1, q, scale, strip, n_runs, codes, scales, run, out, place, n_rows)
         strip += n
-    rest, flat = n_rows - whole * LANES, out.reshape(-1)
-    for t in range(n_steps if rest > 0 else 0):
+
+
+@kernel
+def add_products(q, scale, codes, scales, out, spare):
+    """out [T,M] += x w' of any number of rows M, of T tokens of x from run 0 on. ``spare`` has 16 numbers, which are
+    overwritten."""
+    (n_steps, n_rows), n_runs = out.shape, q.shape[1]
+    add_product(q, scale, n_rows, codes, scales, 0, n_steps, out, 0)
+    whole = n_rows // LANES
+    first = whole * LANES
+    for t in range(n_steps if first < n_rows else 0):
         spare[:LANES] = 0
-        dot_strips(1, 1, q, scale, whole, n_runs, codes, scales, run0 + t * n_runs, spare, 0, 0)
-        for j in range(rest):
-            flat[o0 + t * n_rows + whole * LANES + j] += spare[j]
+        dot_strips(1, 1, q, scale, whole, n_runs, codes, scales, t * n_runs, spare, 0, 0)
+        for j in range(n_rows - first):
+            out[t, first + j] += spare[j]
 
 
 @entry(F2, U4, F3, U1, F1, F1, F2)
@@ -101,7 +110,7 @@ def integer_product(x, q, scale, codes, scales, spare, out):
     for t in range(n_steps):
         quantize(x[t], 0, n_runs, codes, t * n_runs, scales)
     out[:] = 0
-    add_product(q, scale, out.shape[1], codes, scales, 0, n_steps, out, 0, spare)
+    add_products(q, scale, codes, scales, out, spare)
 
 
 @entry(J2, F2, J4, F3)
@@ -130,8 +139,8 @@ def _in_strip(words, n_rows, q):
 def quantize_strips(weight, used, codes, words, q, scale):
     """The ``used`` blocks [M] of weight [M,R,C] as integers in strips; others stay. R is a multiple of 16.
 
-    q [M,R/16,C/32,8,16] are the bytes of uint8 around 128 as int32, scale [M,R/16,C/32,16]. codes [R,C] are overwritten;
-    words [R,C/4] of int32 are the same memory.
+    q [M,R/16,C/32,8,16] are the bytes of uint8 around 128 as int32, scale [M,R/16,C/32,16]. codes [R,C] are
+    overwritten; words [R,C/4] of int32 are the same memory.
     """
     n_rows, n_runs = weight.shape[1], weight.shape[2] // RUN
     for i in range(len(weight)):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.kernels.dots import add_product, quantize
+from edgelm.kernels.dots import add_product, add_products, quantize
 from edgelm.kernels.emit import LANES
 from edgelm.kernels.emit_delta import emit_delta
 from edgelm.kernels.jit import entry, kernel, lowered
@@ -55,7 +55,7 @@ def head(x, first, gain, eps, q, scale, buffers, logits):
         _norm(x, t, gain, eps, h)
         quantize(h, 0, n_runs, codes, (t - first) * n_runs, scales)
     logits[:] = 0
-    add_product(q, scale, logits.shape[1], codes, scales, 0, len(logits), logits, 0, h)
+    add_products(q, scale, codes, scales, logits, h)
 
 
 @entry(F2, (U4, F3, U4, F3), (F1, F2, F1, F1, F1, F1), (F1, F2), (F1, F2, F3), F, (F1, U1, F1), (F1, F1, F2, F2))
@@ -90,7 +90,7 @@ def gated_delta(x, matrices, gains, counts, state, eps, buffers, own_buffers):
         _norm(x, t, gains[0], eps, h)
         quantize(h, 0, n_runs, codes, t * n_runs, scales)
     p[:] = 0
-    add_product(q_in, scale_in, p.shape[1], codes, scales, 0, len(x), p, 0, h)
+    add_products(q_in, scale_in, codes, scales, p, h)
     for t in range(len(x)):
         c = own_buffers[0]
         _convolve(p[t], gains[1], state[1], len(state[0]), c)
@@ -99,7 +99,7 @@ def gated_delta(x, matrices, gains, counts, state, eps, buffers, own_buffers):
     n_runs = mix.shape[1] // RUN
     for t in range(len(x)):
         quantize(mix[t], 0, n_runs, codes, t * n_runs, scales)
-    add_product(q_out, scale_out, x.shape[1], codes, scales, 0, len(x), x, 0, h)
+    add_products(q_out, scale_out, codes, scales, x, h)
 
 
 @kernel
@@ -238,10 +238,10 @@ def block_ffn(x, matrices, gains, max_awake, eps, buffers, own_buffers):
     for i in range(n_blocks):
         for t in range(len(x)):
             if a[t, i] > 0:
-                _neurons(q1[i], scale1[i], size, codes, scales, t, s, h)
+                _neurons(q1[i], scale1[i], size, codes, scales, t, s)
                 _write(q2[i], scale2[i], s, a[t, i], codes, scales, after, x, t)
     for t in range(len(x)):
-        _neurons(shared_q1, shared_scale1, n_shared, codes, scales, t, s, h)
+        _neurons(shared_q1, shared_scale1, n_shared, codes, scales, t, s)
         _write(shared_q2, shared_scale2, s, ONE, codes, scales, after, x, t)
 
 
@@ -283,11 +283,11 @@ def _route(h, gains, max_awake, eps, before, a):
 
 
 @kernel
-def _neurons(q, scale, size, codes, scales, t, s, spare):
+def _neurons(q, scale, size, codes, scales, t, s):
     """s = W1 h, and SiLU of it, of token t; W1 [size,D]."""
     plain = s[0, :size]
     plain[:] = 0
-    add_product(q, scale, size, codes, scales, t * q.shape[1], 1, plain, 0, spare)
+    add_product(q, scale, size, codes, scales, t * q.shape[1], 1, plain, 0)
     _silu(plain, s[1])
 
 
@@ -298,4 +298,4 @@ def _write(q, scale, s, strength, codes, scales, after, x, t):
     quantize(s[1], 0, n_runs, codes, after, scales)
     for run in range(after, after + n_runs):
         scales[2 * run] *= strength
-    add_product(q, scale, x.shape[1], codes, scales, after, 1, x, t * x.shape[1], s[0])
+    add_product(q, scale, x.shape[1], codes, scales, after, 1, x, t * x.shape[1])
