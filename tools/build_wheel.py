@@ -25,8 +25,9 @@ from pathlib import Path
 from edgelm import ports
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_NEEDED = ("numba", "onnx")
-"""What such a wheel runs without; they stay extras."""
+NOT_NEEDED = {"x86_64": ("numba", "onnx"), "aarch64": ("numba", "onnx", "onnxruntime")}
+"""What the wheel of a machine runs without; they stay extras. To a Raspberry Pi ONNX Runtime would be the largest part
+of all that is downloaded."""
 _FIRST_DAY = 315532800
 """1980, the first year that a zip file can name."""
 
@@ -66,7 +67,7 @@ def pack(machine: str, libraries: Path, out: Path) -> Path:
             files[f"edgelm/kernels/compiled/{path.name}"] = path.read_bytes()
     tag = f"py3-none-manylinux2014_{machine}"
     info = next(name.partition("/")[0] for name in files if name.endswith(".dist-info/METADATA"))
-    files[f"{info}/METADATA"] = _without_needs(files[f"{info}/METADATA"])
+    files[f"{info}/METADATA"] = _without_needs(files[f"{info}/METADATA"], machine)
     files[f"{info}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: edgelm tools.build_wheel\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()
     )
@@ -90,8 +91,8 @@ def _pure_wheel(room: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
 
 
-def _without_needs(metadata: bytes) -> bytes:
-    dropped = re.compile(rf"Requires-Dist: ({'|'.join(NOT_NEEDED)})\b(?!.*extra ==)")
+def _without_needs(metadata: bytes, machine: str) -> bytes:
+    dropped = re.compile(rf"Requires-Dist: ({'|'.join(NOT_NEEDED[machine])})\b(?!.*extra ==)")
     return "".join(line for line in metadata.decode().splitlines(keepends=True) if not dropped.match(line)).encode()
 
 

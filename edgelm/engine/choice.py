@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,8 @@ def choose(model: Model, asked: str | None, opens: Opens, *, learns: bool, measu
     """
     if engine := asked or engine_choice():
         return Choice(engine, "asked for")
+    if not has_onnxruntime():
+        return Choice("kernels", "ONNX Runtime is not installed")
     kernels = aot.in_use()
     if kernels == "python":
         return Choice("onnx", "kernels run as plain Python here")
@@ -83,6 +85,11 @@ def choose(model: Model, asked: str | None, opens: Opens, *, learns: bool, measu
         return Choice("onnx", "not measured yet: `edgelm info` does")
     best, other = sorted(ENGINES, key=lambda engine: -rates[engine])
     return Choice(best, f"measured here: {rates[best]:,.0f} tokens/s against {rates[other]:,.0f} of {other}")
+
+
+def has_onnxruntime() -> bool:
+    """Whether ONNX Runtime is installed; the wheels for Arm leave it out."""
+    return find_spec("onnxruntime") is not None
 
 
 def _measure(opens: Opens) -> dict[str, float]:
@@ -106,14 +113,17 @@ def _path() -> Path:
 
 
 def _key(model: Model) -> str:
-    """What the figures depend on: another model, processor or version is measured anew."""
-    versions = [__version__]
-    for package in ("numpy", "onnxruntime", "numba"):
-        try:
-            versions.append(version(package))
-        except PackageNotFoundError:
-            versions.append("none")
-    return " ".join([model.sha256[:16], ports.cpu_name(), aot.in_use(), *versions])
+    """What the figures depend on: another model, processor or installation is measured anew."""
+    return " ".join([model.sha256[:16], ports.cpu_name(), aot.in_use(), __version__, _installed("onnxruntime")])
+
+
+def _installed(package: str) -> str:
+    """When a package was installed; neither it nor what knows its version is imported, which would take longer."""
+    spec = find_spec(package)
+    try:
+        return str(int(Path(spec.origin).stat().st_mtime)) if spec is not None and spec.origin else "none"
+    except OSError:
+        return "none"
 
 
 def _read() -> dict[str, Any]:

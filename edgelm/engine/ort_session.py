@@ -9,13 +9,16 @@ import numpy as np
 
 from edgelm.config import no_telemetry
 from edgelm.engine.session import PREFILL_STEPS, Snapshot
-from edgelm.errors import ModelFileError
+from edgelm.errors import DeviceError, ModelFileError
 from edgelm.model.guard import Guard
 from edgelm.model.weights import Weights
 
 # Nothing leaves the device: it would start to collect as soon as it is imported.
 no_telemetry()
-import onnxruntime as ort  # noqa: E402
+try:
+    import onnxruntime as ort
+except ImportError:
+    raise DeviceError("ONNX Runtime is not installed; install edgelm[onnx], or use --engine kernels") from None
 
 Array = np.ndarray
 

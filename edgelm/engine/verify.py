@@ -1,4 +1,5 @@
-"""Whether a model folder is whole, and whether ONNX Runtime computes with it what the reference does."""
+"""Whether a model folder is whole, and whether what answers with it computes what the reference does: ONNX Runtime, or
+the kernels where it is not installed."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgelm.engine.choice import has_onnxruntime
 from edgelm.engine.opening import open_session
 from edgelm.errors import ModelFileError
 from edgelm.model import hub
@@ -41,8 +43,9 @@ def _disagreements(model: hub.Model) -> list[str]:
         return [f"{model.folder}: its state takes {n_bytes:,} bytes, more than {MAX_STATE_BYTES:,}; get another"]
     state = empty_state(model.config)
     ids = np.array(model.template.document(model.tokenizer.encode(_TEXT)))
+    engine = "onnx" if has_onnxruntime() else "kernels"
     for precision in ("float32", "int8"):
-        session = open_session(model, 1, precision)
+        session = open_session(model, 1, precision, engine=engine)
         with np.errstate(all="ignore"):
             expected, _, _ = forward(ids, model.weights, state, model.config)
             difference = np.abs(session.run(ids, 0) - expected) / np.abs(expected).max()

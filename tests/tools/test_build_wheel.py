@@ -40,14 +40,16 @@ def test_two_builds_are_the_same_bytes(wheel: Path, compiled: Path, tmp_path: Pa
     assert pack(MACHINE, compiled, tmp_path).read_bytes() == wheel.read_bytes()
 
 
-def test_it_needs_neither_numba_nor_onnx(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_it_needs_neither_numba_nor_onnx_and_on_arm_no_onnx_runtime(machine: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(pack(machine, tmp_path, tmp_path / "dist")) as archive:
         name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = Parser().parsestr(archive.read(name).decode())
     needs = metadata.get_all("Requires-Dist", [])
     always = [need for need in needs if "extra ==" not in need]
-    assert any(need.startswith("onnxruntime") for need in always)
+    assert any(need.startswith("onnxruntime") for need in always) == (machine == "x86_64")
     assert [need for need in always if need.startswith(("numba", "llvmlite", "onnx>"))] == []
+    assert {'onnxruntime>=1.31; extra == "onnx"'} <= set(needs)
     assert {'onnx>=1.19; extra == "export"', 'numba>=0.61; extra == "jit"'} <= set(needs)
 
 
