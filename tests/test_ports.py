@@ -28,6 +28,9 @@ PI_4 = "fp asimd evtstrm crc32 cpuid"
 PI_5 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
 OLD_PC = "fpu cx16 popcnt ssse3 sse4_1 sse4_2"
 PC = f"{OLD_PC} abm avx avx2 bmi1 bmi2 f16c fma movbe"
+PC_2021 = f"{PC} avx_vnni"
+SERVER = f"{PC} avx512f avx512bw avx512cd avx512dq avx512vl"
+SERVER_2019 = f"{SERVER} avx512_vnni"
 
 
 def test_every_port_is_whole() -> None:
@@ -97,6 +100,10 @@ def test_detect(model: str | None, machine: str, name: str, tmp_path: Path) -> N
         (f"Features\t: {PI_5}\n", "aarch64", "Linux", "aarch64-cortex-a76"),
         (f"processor\t: 0\nFeatures\t: {PI_4}\n", "aarch64", "Linux", "aarch64-cortex-a53"),
         ("", "arm64", "Linux", "aarch64-cortex-a53"),
+        (f"flags\t\t: {SERVER_2019} avx_vnni\n", "x86_64", "Linux", "x86-64-v4"),
+        (f"flags\t\t: {SERVER_2019}\n", "x86_64", "Linux", "x86-64-v4"),
+        (f"flags\t\t: {PC_2021}\n", "x86_64", "Linux", "x86-64-avxvnni"),
+        (f"flags\t\t: {SERVER}\n", "x86_64", "Linux", "x86-64-v3"),
         (f"flags\t\t: {PC}\n", "x86_64", "Linux", "x86-64-v3"),
         (f"flags\t\t: {OLD_PC}\n", "x86_64", "Linux", "x86-64-v2"),
         ("flags\t\t: fpu\n", "x86_64", "Linux", None),

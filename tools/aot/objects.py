@@ -22,11 +22,17 @@ RAISED = -1
 """What a shim returns when a kernel raised, as it never should: ``edgelm.kernels.aot``."""
 
 
-@global_compiler_lock  # type: ignore[untyped-decorator]
 def compile_kernels(triple: str, cpu: str, features: str) -> tuple[bytes, list[str]]:
     """The object file and the symbols it offers; once in a process, since numba keeps what it compiled."""
+    library, symbols = compile_library(triple, cpu, features)
+    return library.emit_native_object(), symbols
+
+
+@global_compiler_lock  # type: ignore[untyped-decorator]
+def compile_library(triple: str, cpu: str, features: str, wanted: str = "") -> tuple[Any, list[str]]:
+    """numba's library, and the symbols it offers: of the entry point ``wanted`` alone, else of all."""
     context = generate_for(triple, cpu, features)
-    points = entries()
+    points = [point for point in entries() if wanted in ("", point.symbol)]
     # Those that offer no entry point too: others call what is in them.
     for module in [module for name, module in sys.modules.items() if name.startswith("edgelm.kernels.")]:
         for function in vars(module).values():
@@ -48,7 +54,7 @@ def compile_kernels(triple: str, cpu: str, features: str) -> tuple[bytes, list[s
     library.finalize()
     symbols = [point.symbol for point in points]
     _hide_all_but(symbols, library)
-    return library.emit_native_object(), symbols
+    return library, symbols
 
 
 def _add_reference_counts(library: Any) -> None:
