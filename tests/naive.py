@@ -160,3 +160,65 @@ def shared(
         if list(question).index(word) == len(question) - 1 - back:
             weights[word] = nats
     return np.array([sum(weights.get(word, 0.0) for word in set(sentence)) for sentence in sentences])
+
+
+def strips(q: Array, scale: Array) -> tuple[Array, Array]:
+    """Rows of numbers [M,C] and their scales [M,C/32], sixteen rows a strip, a lane each; rows that fill up are 0."""
+    missing = -len(q) % 16
+    q = np.pad(q, ((0, missing), (0, 0)), constant_values=128).reshape(-1, 16, q.shape[1] // 32, 8, 4)
+    scale = np.pad(scale, ((0, missing), (0, 0))).reshape(-1, 16, scale.shape[1])
+    return q.transpose(0, 2, 3, 1, 4).reshape(len(q), -1, 8, 64), scale.transpose(0, 2, 1).copy()
+
+
+def codes(x: Array, smallest: float = 1e-30) -> tuple[Array, Array]:
+    """Numbers [...,C] as integers from -127 to 127, and the scale of 32 of them each."""
+    runs = x.reshape(*x.shape[:-1], -1, 32)
+    scale = np.maximum(np.abs(runs).max(-1) / 127, smallest)
+    return np.floor(runs / scale[..., None] + 0.5).reshape(x.shape), scale
+
+
+def coded(x: Array) -> Array:
+    """What the integers of x stand for."""
+    q, scale = codes(x)
+    return q * scale.repeat(32, -1)
+
+
+def integer_product(x: Array, w: Array) -> Array:
+    return coded(x) @ w.T
+
+
+def head(x: Array, gain: Array, eps: float, w: Array) -> Array:
+    return integer_product(rms(x, gain, eps), w)
+
+
+def gated_delta(
+    x: Array, matrices: Sequence[Array], gains: Sequence[Array], decay_: Array, state: Sequence[Array], eps: float
+) -> tuple[Array, list[Array]]:
+    """The residual stream after both sections, and their state; what the slope section counts begins at 0."""
+    (w_in, w_out), (gain, taps, decay_bias, write_bias, rate, head_gain) = matrices, gains
+    n, last, memories = state
+    heads, key_dim, value_dim = memories.shape
+    keys, values, n_slope, width = heads * key_dim, heads * value_dim, len(n), taps.shape[1]
+    p = integer_product(rms(x, gain, eps), w_in)
+    u, us, ud, raw = np.split(p, np.cumsum([width, n_slope, values]), axis=1)
+    vs, qk, v = np.split(conv(u, taps, last), np.cumsum([n_slope, 2 * keys]), axis=1)
+    m, _, _, n = slope(vs, decay_, np.zeros(n_slope), n)
+    q, k = np.split(silu_l2(qk, 2 * heads, 1e-6), 2, axis=1)
+    q, k, v = (part.reshape(len(x), heads, -1) for part in (q, k, silu(v)))
+    o, memories = decay(q, k, v, *gates(raw, decay_bias, write_bias, rate), memories)
+    mix = np.concatenate([m * silu(us), gated_norm(o.reshape(len(x), -1), head_gain, ud, eps)], 1)
+    return x + integer_product(mix, w_out), [n, np.concatenate([last, u])[-3:], memories]
+
+
+def block_ffn(
+    x: Array, matrices: Sequence[Array], gains: Sequence[Array], max_awake: int, eps: float, router_eps: float
+) -> tuple[Array, Array, Array]:
+    """The residual stream after the blocks, and activations before and after the weakest were put to sleep."""
+    (w1, w2, shared_w1, shared_w2), (gain, router, bias, log_gamma) = matrices, gains
+    h = rms(x, gain, eps)
+    before, a = (route(h @ router, bias, log_gamma, n, router_eps) for n in (len(w1), max_awake))
+    y = x + integer_product(silu(integer_product(h, shared_w1)), shared_w2)
+    for t in range(len(x)):
+        for i in np.flatnonzero(a[t]):
+            y[t] += a[t, i] * integer_product(silu(integer_product(h[t : t + 1], w1[i])), w2[i])[0]
+    return y, before, a

@@ -3,7 +3,7 @@
 EDGELM_KERNELS=python python -m tests.kernels.plain OUT.npz
 
 OUT.npz holds, for each symbol, ``symbol/before/i`` and ``symbol/after/i`` of argument i, tuples opened, and
-``symbol/returned``.
+``symbol/returned``; where argument i is the memory of argument j, ``symbol/is/i`` is j.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from edgelm.kernels.jit import entries
 from edgelm.kernels.recall import DEPTH
 from edgelm.memory.fast_memory import FastMemory
 from tests import naive
+from tests.kernels import integers
 from tests.memory.test_fast_memory import V, fast_memory, text
 
 Array = np.ndarray
@@ -182,6 +183,29 @@ def _recall(name: str) -> list[Any]:
     return [ids, 1, 60, (True, False, True), *more, np.full((59, 3), np.nan)]
 
 
+def _dots(name: str) -> list[Any]:
+    if name == "integer_product":
+        q, scale, _ = integers.in_strips(RNG, 85, WIDE)
+        room = np.zeros(T * WIDE, np.uint8), *floats((T * WIDE // 16,), (16,), (T, 85))
+        return [*floats((T, WIDE)), q, scale, *room]
+    if name == "strips":
+        q, scale = int8(35, WIDE)
+        return [q.view(np.int32), scale, np.zeros((3, 2, 8, 16), np.int32), *floats((3, 2, 16))]
+    words = np.zeros((32, WIDE // 4), np.int32)
+    weight, scale = floats((M, 32, WIDE), (M, 2, 2, 16))
+    return [weight, RNG.random(M) < 0.6, words.view(np.uint8), words, np.zeros((M, 2, 2, 8, 16), np.int32), scale]
+
+
+def _fused(name: str) -> list[Any]:
+    if name in ("gated_delta", "block_ffn"):
+        return getattr(integers, "of_" + name)(RNG)[0]
+    q, scale, _ = integers.in_strips(RNG, 37, WIDE)
+    x, gain, logits = floats((T, WIDE), (WIDE,), (T - 3, 37))
+    if name == "embed":
+        return [RNG.integers(0, 37, T), q, scale, x]
+    return [x, 3, gain, EPS, q, scale, integers.room(RNG, T, WIDE), logits]
+
+
 def _learned() -> FastMemory:
     memory = fast_memory(1 << 8, 1 << 8)
     for seed in range(3):
@@ -192,7 +216,7 @@ def _learned() -> FastMemory:
 ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
     "norm": _norm, "conv": _conv, "slope": _slope, "decay": _decay, "loss": _loss, "optim": _optim, "blocks": _blocks,
     "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],
-    "integers": _integers, "dense": _dense, "columns": _columns, "chunks": _chunks,
+    "integers": _integers, "dense": _dense, "columns": _columns, "chunks": _chunks, "dots": _dots, "fused": _fused,
 }  # fmt: skip
 
 
@@ -204,6 +228,8 @@ def main() -> None:
         arguments = ARGUMENTS[workspace](name)
         opened = [part for given in arguments for part in (given if isinstance(given, tuple) else (given,))]
         results |= {f"{entry.symbol}/before/{i}": np.array(part) for i, part in enumerate(opened)}
+        shared = ((i, j) for i, a in enumerate(opened) for j in range(i) if np.shares_memory(a, opened[j]))
+        results |= {f"{entry.symbol}/is/{i}": np.array(j) for i, j in shared}
         returned = entry.function(*arguments)
         results |= {f"{entry.symbol}/after/{i}": part for i, part in enumerate(opened)}
         results[f"{entry.symbol}/returned"] = np.array([] if returned is None else returned, np.float64)

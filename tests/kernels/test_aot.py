@@ -30,7 +30,11 @@ def library(compiled: Path) -> aot.Library:
 
 def given_to(entry: jit.Entry, plain: dict[str, Array]) -> list[Any]:
     """The arguments of an entry point as it takes them, tuples closed."""
-    opened = iter([plain[f"{entry.symbol}/before/{i}"].copy() for i, _ in enumerate(flat(entry.takes))])
+    arrays: list[Array] = []
+    for i, _ in enumerate(flat(entry.takes)):
+        array, same = plain[f"{entry.symbol}/before/{i}"].copy(), plain.get(f"{entry.symbol}/is/{i}")
+        arrays.append(array if same is None else arrays[same].view(array.dtype))
+    opened = iter(arrays)
 
     def close(kind: Any) -> Any:
         if not hasattr(kind, "dtype"):

@@ -19,12 +19,35 @@ from numba.core.registry import cpu_target
 from edgelm.kernels import emit
 from tests.kernels.arrays import blank, same
 
-KINDS = {"float32": types.float32, "float64": types.float64, "uint8": types.uint8}
+KINDS = {"float32": types.float32, "float64": types.float64, "uint8": types.uint8, "int64": types.int64}
 
 
-def run(write: Callable[..., None], literals: list[Any], values: list[Any], triple: str) -> None:
-    """Compiles what ``write`` emits for a machine and calls it, on this one, with arrays and numbers."""
-    context = cpu_target.target_context
+class _Context:
+    """numba's context, with a code generator for a processor of some features."""
+
+    def __init__(self, features: str) -> None:
+        self._tm_features = features
+
+    def codegen(self) -> _Context:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(cpu_target.target_context, name)
+
+
+def run(
+    write: Callable[..., None],
+    literals: list[Any],
+    values: list[Any],
+    triple: str,
+    features: str = "",
+    features_here: str | None = None,
+) -> None:
+    """Compiles what ``write`` emits for a machine and calls it, on this one, with arrays and numbers.
+
+    ``features_here`` are those that it is compiled with, if others than those that it is written for.
+    """
+    context = _Context(features)
     module = context.create_module("emitted")
     module.triple, here = triple or module.triple, module.triple
     given = [types.Array(KINDS[str(v.dtype)], 1, "C") if isinstance(v, np.ndarray) else types.int64 for v in values]
@@ -45,7 +68,10 @@ def run(write: Callable[..., None], literals: list[Any], values: list[Any], trip
     module.triple = here
     parsed = llvm.parse_assembly(str(module))
     parsed.verify()
-    engine = llvm.create_mcjit_compiler(parsed, llvm.Target.from_default_triple().create_target_machine())
+    machine = llvm.Target.from_default_triple().create_target_machine(
+        features=features if features_here is None else features_here
+    )
+    engine = llvm.create_mcjit_compiler(parsed, machine)
     engine.finalize_object()
     c_types = [
         ctypes.c_void_p

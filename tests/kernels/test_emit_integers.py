@@ -1,0 +1,112 @@
+"""What multiplies integers as LLVM's code does what numpy does, for each kind of processor that this one can be."""
+
+from __future__ import annotations
+
+import platform
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+
+from edgelm.kernels.emit_codes import emit_code_run
+from edgelm.kernels.emit_delta import emit_delta
+from edgelm.kernels.emit_dots import emit_dot_strips, kind_of
+from tests import naive
+from tests.kernels.arrays import blank, same
+from tests.kernels.integers import floats, in_strips
+from tests.kernels.test_emit import run
+
+VNNI = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
+FEATURES = {
+    "vnni 512": VNNI, "vnni 256": ("avxvnni",), "madd 256": ("avx2",), "madd 128": ("sse4.1",), "plain 128": (),
+}  # fmt: skip
+OF_MACHINE = {"x86_64": FEATURES, "aarch64": {"sdot 128": ("dotprod",), "smull 128": ()}}.get(platform.machine(), {})
+
+
+@pytest.fixture(params=OF_MACHINE)
+def features(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Features of a kind of processor that this one can be, and those by which LLVM compiles for it here."""
+    kind, bits = request.param.split()
+    host, needed = llvm.get_host_cpu_features(), OF_MACHINE[request.param]
+    chosen = _joined(needed)
+    assert kind_of(llvm.get_default_triple(), chosen) == (kind, int(bits))
+    if needed == ("avxvnni",) and not host.get("avxvnni"):
+        needed = ("avx512vl", "avx512vnni")  # the same instruction in another spelling
+    if not all(host.get(name) for name in needed):
+        pytest.skip(f"this processor has not {_joined(needed)}")
+    return chosen, _joined(needed)
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    return ",".join(f"+{name}" for name in names)
+
+
+@pytest.mark.parametrize(("n_strips", "n_tokens"), [(1, 1), (4, 1), (1, 4)])
+@pytest.mark.parametrize("n_runs", [0, 1, 3])
+def test_dot_strips(
+    rng: np.random.Generator, features: tuple[str, str], n_strips: int, n_tokens: int, n_runs: int
+) -> None:
+    q, scale, w = in_strips(rng, 16 * 6, 32 * n_runs) if n_runs else (*floats(rng, (0,), (0,)), np.zeros((96, 0)))
+    codes = rng.integers(-127, 128, (2 + n_tokens * n_runs, 32)).astype(np.int8)
+    codes[2:, :5], codes[2:, 5:9] = 127, -127
+    scales = rng.uniform(0.1, 1, (len(codes), 2)).astype(np.float32)
+    scales[:, 1] = -128 * codes.astype(np.float32).sum(1)
+    out, pitch = floats(rng, (400,))[0], 70
+    expected = out.astype(np.float64)
+    x = (codes[2:] * scales[2:, :1].astype(np.float64)).reshape(n_tokens, 32 * n_runs)
+    for t in range(n_tokens):
+        place = 7 + t * pitch
+        expected[place : place + 16 * n_strips] += w[16 : 16 + 16 * n_strips] @ x[t]
+    flat = [q.reshape(-1).astype(np.uint8), scale.reshape(-1), 1, n_runs, codes.reshape(-1).view(np.uint8)]
+    values = [*flat, scales.reshape(-1), 2, out, 7, pitch]
+    run(emit_dot_strips, [n_strips, n_tokens], values, "", *features)
+    largest = np.abs(expected).max()
+    assert np.abs(out - expected).max() <= 1e-6 * largest
+
+
+@pytest.mark.parametrize("columns", [1, 16, 64])
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_delta(rng: np.random.Generator, columns: int, n_rows: int) -> None:
+    pitch = columns + 6
+    memory, q, k, v = floats(rng, (n_rows, pitch), (1, n_rows), (1, n_rows), (1, columns))
+    keep, beta = 0.6, 0.3
+    gates = np.array([keep, beta, (q @ k.T).item()], np.float32)
+    shaped = [x.reshape(1, 1, -1).astype(np.float64) for x in (q, k, v)]
+    decayed = np.array([[np.log(keep)]]), np.array([[beta]])
+    part = slice(3, 3 + columns)
+    read, after = naive.decay(*shaped, *decayed, memory[None, :, part].astype(np.float64))
+    s, c = np.concatenate([[9, 9], memory.reshape(-1)]).astype(np.float32), blank(200, dtype=np.float32)
+    c[1 : 1 + n_rows], c[20 : 20 + n_rows], c[40 : 40 + columns] = q[0], k[0], v[0]
+    kept = c.copy()
+    run(emit_delta, [columns], [s, 5, n_rows, pitch, c, 1, 20, 40, gates], "")
+    kept[40 : 40 + columns] = read[0, 0]
+    same(c, kept)
+    expected = memory.copy()
+    expected[:, part] = after[0]
+    same(s, np.concatenate([[9, 9], expected.reshape(-1)]))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_code_run(rng: np.random.Generator, signed: bool) -> None:
+    for x in (*floats(rng, (32,), (32,)), np.zeros(32, np.float32), np.float32([*range(-127, -95)])):
+        given, codes, out = (
+            np.concatenate([np.float32([1e9] * 3), x]),
+            np.zeros(40, np.uint8),
+            blank(5, dtype=np.float32),
+        )
+        run(emit_code_run, [signed], [given, 3, np.float32(0.01), codes, 4, out, 1], "")
+        made = codes[4:36].view(np.int8).astype(int) if signed else codes[4:36].astype(int) - 128
+        found, step = naive.codes(x.astype(np.float64), 0.01)
+        assert np.abs(made - found).max() <= 1 and (made != found).mean() < 0.04
+        assert out[1] == pytest.approx(step[0], rel=1e-6)
+        assert out[2] == -128 * made.sum() if signed else np.isnan(out[2])
+        assert not codes[:4].any() and not codes[36:].any() and np.isnan(out[[0, 3, 4]]).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_code_of_what_is_not_finite_has_a_scale_that_is_none(rng: np.random.Generator, bad: float) -> None:
+    for place in (0, 15, 16, 31):
+        (x,), codes, out = floats(rng, (32,)), np.zeros(32, np.uint8), blank(2, dtype=np.float32)
+        x[place] = bad
+        run(emit_code_run, [True], [x, 0, np.float32(1e-30), codes, 0, out, 0], "")
+        assert not np.isfinite(out[0])
