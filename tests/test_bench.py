@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -187,17 +189,27 @@ def test_against_a_peer() -> None:
     assert (found["decode_vs_llama_cpp"], found["prefill_vs_llama_cpp"]) == (0.5, 3.0)
 
 
-def test_why_a_peer_is_lacking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert lacking("torch") == "torch is not installed"
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose modules a new process finds."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    return tmp_path
+
+
+def test_why_a_peer_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    for peer, (package, script) in process.PEERS.items():
+        assert find_spec(script) is not None
+        monkeypatch.setitem(sys.modules, package, None)
+        assert lacking(peer) == f"{package} is not installed"
     monkeypatch.setitem(process.PEERS, "click", ("click", "click_peer"))
-    assert "checkout" in lacking("click")
+    assert lacking("click") == ""
+
+
+def test_a_peer_says_what_it_measured(monkeypatch: pytest.MonkeyPatch, scripts: Path) -> None:
+    monkeypatch.setitem(process.PEERS, "click", ("click", "click_peer"))
     with pytest.raises(EdgelmError, match=r"script failed: .*click_peer"):
         run_peer("click", [])
-    (tmp_path / "tools" / "measure" / "peers").mkdir(parents=True)
-    (tmp_path / "tools" / "measure" / "peers" / "click_peer.py").write_text("print('a note\\n{\"speed\": 3}\\n')")
-    monkeypatch.setattr(process, "ROOT", tmp_path)
-    assert lacking("click") == ""
+    (scripts / "click_peer.py").write_text("print('a note\\n{\"speed\": 3}\\n')")
     assert run_peer("click", []) == {"speed": 3}
 
 
@@ -229,13 +241,10 @@ def test_commands_know_pulled_models_and_no_profile(home: Path, tiny_model: Path
     ("number", "name"), [(signal.SIGILL, "SIGILL"), (signal.SIGKILL, "SIGKILL"), (40, "signal 40")]
 )
 def test_a_peer_that_crashes_is_told_by_its_signal(
-    number: int, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    number: int, name: str, monkeypatch: pytest.MonkeyPatch, scripts: Path
 ) -> None:
-    folder = tmp_path / "tools" / "measure" / "peers"
-    folder.mkdir(parents=True)
-    (folder / "crash_peer.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
+    (scripts / "crash_peer.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\n")
     monkeypatch.setitem(process.PEERS, "crash", ("click", "crash_peer"))
-    monkeypatch.setattr(process, "ROOT", tmp_path)
     with pytest.raises(EdgelmError, match=rf"its script failed: {name} \(.+\); it said nothing"):
         run_peer("crash", [])
 

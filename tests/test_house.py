@@ -134,7 +134,15 @@ def test_there_is_one_composition_root() -> None:
 
 
 def test_edgelm_knows_neither_tools_nor_tests() -> None:
-    assert [path for path, tree in EDGELM.items() if {"tools", "tests", "torch"} & _imported(tree)] == []
+    assert [path for path, tree in EDGELM.items() if {"tools", "tests"} & _imported(tree)] == []
+
+
+def test_peers_are_known_to_their_scripts_alone() -> None:
+    others = {path: tree for path, tree in EDGELM.items() if not path.startswith("edgelm/bench/peers/")}
+    assert [path for path, tree in others.items() if {"torch", "llama_cpp"} & _imported(tree)] == []
+    for path, tree in others.items():
+        named = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
+        assert [line for line in named if "bench.peers" in line] == [], path
 
 
 def test_environment_is_read_in_one_place() -> None:

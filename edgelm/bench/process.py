@@ -20,9 +20,11 @@ from edgelm.errors import EdgelmError
 from edgelm.model import hub
 from edgelm.runtime import EngineOptions, models_dir
 
-ROOT = Path(__file__).resolve().parents[2]
-PEERS = {"torch": ("torch", "torch_peer"), "llama-cpp": ("llama_cpp", "llama_peer")}
-"""Name of a peer: the package that it is, and the script in ``tools/measure/peers`` that measures it."""
+PEERS = {
+    "torch": ("torch", "edgelm.bench.peers.torch_peer"),
+    "llama-cpp": ("llama_cpp", "edgelm.bench.peers.llama_peer"),
+}
+"""Name of a peer: the package that it is, and the script that measures it, a module of its own process."""
 STARTS = 3
 _SAID = "My sister lives by the sea, and her dog is called Pepper.\n"
 
@@ -118,12 +120,8 @@ def _peak_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
 
 def lacking(peer: str) -> str:
     """Why a peer (a key of ``PEERS``) cannot be measured here; empty if it can."""
-    package, script = PEERS[peer]
-    if find_spec(package) is None:
-        return f"{package} is not installed"
-    if not (ROOT / "tools" / "measure" / "peers" / f"{script}.py").is_file():
-        return "its script is not in the package; run from a checkout"
-    return ""
+    package, _ = PEERS[peer]
+    return f"{package} is not installed" if find_spec(package) is None else ""
 
 
 def run_peer(peer: str, arguments: Sequence[str]) -> dict[str, Any]:
@@ -134,8 +132,8 @@ def run_peer(peer: str, arguments: Sequence[str]) -> dict[str, Any]:
     EdgelmError
         It failed.
     """
-    command = [sys.executable, "-m", f"tools.measure.peers.{PEERS[peer][1]}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    command = [sys.executable, "-m", PEERS[peer][1], *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         raise EdgelmError(f"its script failed: {_why_it_ended(done.returncode, done.stderr)}")
     fields: dict[str, Any] = json.loads(_last_line(done.stdout))

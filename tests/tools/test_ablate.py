@@ -13,14 +13,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgelm.bench.peers.twins import (  # noqa: E402
+    chunked,
+    functions,
+    model,
+)
 from edgelm.cells.gated_delta.paper import CONV_WIDTH  # noqa: E402
 from edgelm.model.config import PRESETS, ModelConfig  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID, Tokenizer  # noqa: E402
 from tests.tools.tiny_run import kept_signals  # noqa: E402
 from tools.ablate import run as tool  # noqa: E402
 from tools.ablate.variants import VARIANTS, build, sized  # noqa: E402
-from tools.pretrain import chunked, model  # noqa: E402
-from tools.pretrain.cells import functions  # noqa: E402
 
 CONFIG = ModelConfig.flat(40, 64, 2, 2, 8, 16, 32, 8, 16, 8, 16)
 WINDOW = 24

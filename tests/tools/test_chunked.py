@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tools.pretrain import chunked, scan  # noqa: E402
+from edgelm.bench.peers.twins import chunked, scan  # noqa: E402
 
 ROWS, HEADS, KEY_DIM, VALUE_DIM = 3, 2, 5, 4
 LENGTHS = [1, 63, 64, 65, 130]

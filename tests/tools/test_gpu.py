@@ -11,9 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgelm.bench.peers.twins import chunked, scan  # noqa: E402
 from edgelm.model.config import PRESETS  # noqa: E402
 from tests.tools.tiny_run import CONFIG, MIXTURE  # noqa: E402
-from tools.pretrain import chunked, gpu, release, scan  # noqa: E402
+from tools.pretrain import gpu, release  # noqa: E402
 
 
 @pytest.fixture

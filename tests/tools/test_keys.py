@@ -12,9 +12,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgelm.bench.peers.twins import (  # noqa: E402
+    chunked,
+    functions,
+    model,
+)
 from edgelm.model.config import ModelConfig  # noqa: E402
-from tools.pretrain import chunked, keys, model  # noqa: E402
-from tools.pretrain.cells import functions  # noqa: E402
+from tools.pretrain import keys  # noqa: E402
 
 CONFIG = ModelConfig.flat(40, 64, 2, 2, 8, 16, 32, 8, 16, 8, 16)
 

@@ -11,6 +11,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgelm.bench.peers.twins import (  # noqa: E402
+    chunked,
+    functions,
+    model,
+    scan,
+)
 from edgelm.cells.retention.paper import Retention  # noqa: E402
 from edgelm.model import reference  # noqa: E402
 from edgelm.model.config import PRESETS, ModelConfig  # noqa: E402
@@ -18,8 +24,6 @@ from edgelm.model.state import State, empty_state, part_of, shared_part  # noqa:
 from edgelm.model.weights import Weights, random_weights, shapes  # noqa: E402
 from edgelm.network.network import Network  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID  # noqa: E402
-from tools.pretrain import chunked, model, scan  # noqa: E402
-from tools.pretrain.cells import functions  # noqa: E402
 
 TINY = {
     "gated_delta": ModelConfig.flat(23, 12, 2, 2, 3, 4, 6, 5, 3, 2, 5, n_channels=3),

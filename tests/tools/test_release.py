@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgelm.bench.peers.twins import model  # noqa: E402
 from edgelm.engine.ort_session import OrtSession  # noqa: E402
 from edgelm.export.step import build_graph  # noqa: E402
 from edgelm.model import hub, reference  # noqa: E402
@@ -17,7 +18,7 @@ from edgelm.model.state import empty_state  # noqa: E402
 from edgelm.model.weights import adaptable_names, is_quantizable  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID  # noqa: E402
 from tests.tools.tiny_run import CONFIG, MIXTURE  # noqa: E402
-from tools.pretrain import model, release  # noqa: E402
+from tools.pretrain import release  # noqa: E402
 
 pytestmark = pytest.mark.jit_only
 IDS = np.random.default_rng(0).integers(1, CONFIG.vocab_size, 40)

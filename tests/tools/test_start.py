@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from edgelm.bench.peers.twins.model import Model
 from edgelm.model.config import ModelConfig
 from edgelm.text.tokenizer import DOC_ID
 from tools.pretrain.again import BETWEEN, PASSAGE, repeated
-from tools.pretrain.model import Model
 from tools.pretrain.start import begin_from
 from tools.pretrain.told import exchanges, told_and_asked
 

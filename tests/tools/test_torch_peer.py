@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgelm.bench.peers import torch_peer  # noqa: E402
 from edgelm.config import LearnConfig  # noqa: E402
 from edgelm.engine.ort_session import OrtSession  # noqa: E402
 from edgelm.export.step import build_graph  # noqa: E402
@@ -21,7 +22,6 @@ from edgelm.model import hub  # noqa: E402
 from edgelm.model.weights import adaptable_names  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID, DOC_LINE  # noqa: E402
 from tests.model_folder import TEXT  # noqa: E402
-from tools.measure.peers import torch_peer  # noqa: E402
 
 pytestmark = pytest.mark.jit_only
 SEGMENTS = 3

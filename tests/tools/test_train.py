@@ -14,11 +14,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from edgelm.bench.peers.twins import (  # noqa: E402
+    chunked,
+    functions,
+    model,
+)
 from edgelm.model.config import PRESETS  # noqa: E402
 from tests.tools.tiny_run import CONFIG, kept_signals  # noqa: E402
-from tools.pretrain import chunked, model  # noqa: E402
 from tools.pretrain import train as train_tool  # noqa: E402
-from tools.pretrain.cells import functions  # noqa: E402
 from tools.pretrain.head import CHUNK_TOKENS, head_loss  # noqa: E402
 from tools.pretrain.optim import MATRICES, make_optimizers, orthogonalize  # noqa: E402
 

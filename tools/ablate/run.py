@@ -21,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from edgelm.bench.peers.twins.model import Model, document_masks
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.measure.point import CHOICES, EMPTY_REMARK, Pair, read_pairs
 from edgelm.model.config import PRESETS
@@ -30,7 +31,6 @@ from tools.ablate.variants import VARIANTS, build, sized
 from tools.pretrain.corpus import read_mixture
 from tools.pretrain.data import Streams, StreamsAhead
 from tools.pretrain.keys import KEY_FIELDS, key_statistics
-from tools.pretrain.model import Model, document_masks
 from tools.pretrain.parallel import Group
 from tools.pretrain.train import MIXTURE, Plan, Trainer, run
 

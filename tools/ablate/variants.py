@@ -15,16 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgelm.bench.peers.twins import block_ffn, chunked, gated_delta, published, retention
+from edgelm.bench.peers.twins.functions import State, rms_norm
+from edgelm.bench.peers.twins.model import Model
 from edgelm.cells.block_ffn.paper import BlockFfn
 from edgelm.cells.cell import Cell
 from edgelm.cells.gated_delta.paper import GatedDelta
 from edgelm.cells.published.paper import Published
 from edgelm.cells.retention.paper import Retention
 from edgelm.model.config import ModelConfig
-from tools.pretrain import chunked
-from tools.pretrain.cells import block_ffn, gated_delta, published, retention
-from tools.pretrain.cells.functions import State, rms_norm
-from tools.pretrain.model import Model
 
 NGRAM_ROWS = 8192
 BALANCE = 0.01

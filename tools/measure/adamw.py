@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
+from edgelm.bench.peers.torch_peer import twin, window_losses
+from edgelm.bench.peers.twins.model import Model
 from edgelm.measure.score import PART
 from edgelm.model import hub
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
-from tools.measure.peers.torch_peer import twin, window_losses
-from tools.pretrain.model import Model
 
 WARM_UP = 10
 """Steps over which the learning rate grows: the first moments of AdamW are those of very few windows."""

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
+from edgelm.bench.peers.twins.model import Model
 from edgelm.model.config import PRESETS
 from tools.pretrain.corpus import read_mixture
-from tools.pretrain.model import Model
 from tools.pretrain.parallel import Group
 from tools.pretrain.train import MIXTURE, Plan, Trainer
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgelm.bench.peers.twins.model import Model, document_masks
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.text.tokenizer import DOC_ID
-from tools.pretrain.model import Model, document_masks
 
 KEY_FIELDS = ["step", "layer", "head", "key_rank", "key_cosine", "beta"]
 MOST_TOKENS = 1024

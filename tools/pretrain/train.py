@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgelm.bench.peers.twins.model import Model, document_masks
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.model import hub
 from edgelm.model.config import PRESETS, ModelConfig
@@ -33,7 +34,6 @@ from tools.pretrain.corpus import read_mixture
 from tools.pretrain.data import Streams
 from tools.pretrain.head import head_loss
 from tools.pretrain.log import Log, plot
-from tools.pretrain.model import Model, document_masks
 from tools.pretrain.optim import make_optimizers
 from tools.pretrain.parallel import Group
 from tools.pretrain.start import begin_from

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgelm.bench.peers.twins import functions
+from edgelm.bench.peers.twins.functions import State, l2_norm, rms_norm
 from edgelm.cells.gated_delta.paper import CONV_WIDTH, GatedDelta
-from tools.pretrain.cells import functions
-from tools.pretrain.cells.functions import State, l2_norm, rms_norm
 
 
 def _first_taps(c: GatedDelta) -> Tensor:

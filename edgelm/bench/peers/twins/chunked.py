@@ -1,6 +1,6 @@
 """The two recurrences of the mixer as batched tensor operations, for a GPU.
 
-Same signatures and results as ``tools/pretrain/scan.py``. The decay section runs over chunks of tokens in
+Same signatures and results as ``edgelm/bench/peers/twins/scan.py``. The decay section runs over chunks of tokens in
 the WY/UT form (Yang et al. 2024, arXiv 2412.06464): within a chunk all tokens at once, from chunk to chunk
 one small matrix product. With b_t the sum of g up to t, S_0 the state before the chunk, u_t = beta_t e_t::
 

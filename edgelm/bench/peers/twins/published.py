@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgelm.bench.peers.twins import functions
+from edgelm.bench.peers.twins.functions import State, rms_norm
 from edgelm.cells.published.paper import Published
-from tools.pretrain.cells import functions
-from tools.pretrain.cells.functions import State, rms_norm
 
 
 class Twin(nn.Module):

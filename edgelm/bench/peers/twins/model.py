@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgelm.bench.peers.twins.functions import State, rms_norm
+from edgelm.bench.peers.twins.table import twin_of
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.model.config import ModelConfig
-from tools.pretrain.cells.functions import State, rms_norm
-from tools.pretrain.cells.table import twin_of
 
 
 class Layer(nn.Module):
@@ -26,6 +26,7 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State, max_awake: int
     ) -> tuple[Tensor, State, Tensor]:
+        """x [B,T,D] to the stream after the layer, the mixer's state, and the activations a [B,T,M] of the router."""
         y, state = self.mixer(x, starts, same_doc, state)
         x = x + y
         y, a = self.ffn(x, max_awake)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgelm.bench.peers.twins.functions import rms_norm
 from edgelm.cells.block_ffn.paper import ROUTER_EPS, BlockFfn
-from tools.pretrain.cells.functions import rms_norm
 
 
 class Twin(nn.Module):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from edgelm.bench.peers.twins import block_ffn, gated_delta, published, retention
 from edgelm.cells.block_ffn.paper import BlockFfn
 from edgelm.cells.cell import Cell
 from edgelm.cells.gated_delta.paper import GatedDelta
 from edgelm.cells.published.paper import Published
 from edgelm.cells.retention.paper import Retention
-from tools.pretrain.cells import block_ffn, gated_delta, published, retention
 
 TWINS: dict[str, type[nn.Module]] = {
     GatedDelta.KIND: gated_delta.Twin,
@@ -29,5 +29,7 @@ def twin_of(cell: Cell, n_layers: int) -> nn.Module:
     """
     if cell.KIND not in TWINS:
         known = ", ".join(TWINS)
-        raise ValueError(f"{cell.KIND} cannot be trained, it has no twin in tools/pretrain/cells; these have: {known}")
+        raise ValueError(
+            f"{cell.KIND} cannot be trained, it has no twin in edgelm/bench/peers/twins; these have: {known}"
+        )
     return TWINS[cell.KIND](cell, n_layers)

@@ -1,7 +1,7 @@
 """The two recurrences of the mixer as PyTorch operators.
 
 On the CPU they run the kernels of ``edgelm.kernels`` over the rows of a batch; elsewhere the chunked
-form in ``tools/pretrain/chunked.py``. A row may hold several documents: the state is emptied where one
+form in ``edgelm/bench/peers/twins/chunked.py``. A row may hold several documents: the state is emptied where one
 begins. Gradients stop at the start of the segment (truncated back-propagation).
 """
 
@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from edgelm.kernels.decay import CHUNK, decay_backward, decay_forward
+from edgelm.kernels.jit import kernel
 from edgelm.kernels.slope import slope_backward, slope_forward
 
 _pool = ThreadPoolExecutor(max_workers=torch.get_num_threads())
@@ -33,7 +33,7 @@ def _over_rows(function, n_rows: int, *arrays: np.ndarray) -> None:  # type: ign
         job.result()
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@kernel
 def _run_end(starts, t):  # type: ignore[no-untyped-def]
     t += 1
     while t < len(starts) and not starts[t]:
@@ -41,12 +41,12 @@ def _run_end(starts, t):  # type: ignore[no-untyped-def]
     return t
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@kernel
 def _decay_rows(q, k, v, g, beta, starts, state, out):  # type: ignore[no-untyped-def]
     n_rows, n_steps, n_heads, key_dim = q.shape
     value_dim = v.shape[3]
-    checkpoints = np.empty((n_steps // CHUNK + 1, n_heads, key_dim, value_dim), q.dtype)
-    e = np.empty(value_dim, q.dtype)
+    checkpoints = np.zeros((n_steps // CHUNK + 1, n_heads, key_dim, value_dim), q.dtype)
+    e = np.zeros(value_dim, q.dtype)
     for b in range(n_rows):
         t0 = 0
         while t0 < n_steps:
@@ -60,16 +60,16 @@ def _decay_rows(q, k, v, g, beta, starts, state, out):  # type: ignore[no-untype
             t0 = t1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@kernel
 def _decay_rows_backward(dout, q, k, v, g, beta, starts, state, dq, dk, dv, dg, dbeta):  # type: ignore[no-untyped-def]
     n_rows, n_steps, n_heads, key_dim = q.shape
     value_dim = v.shape[3]
-    checkpoints = np.empty((n_steps // CHUNK + 1, n_heads, key_dim, value_dim), q.dtype)
-    scratch = np.empty((CHUNK + 3, key_dim, value_dim), q.dtype)
-    dstate = np.empty((n_heads, key_dim, value_dim), q.dtype)
-    s = np.empty((n_heads, key_dim, value_dim), q.dtype)
-    out = np.empty((n_steps, n_heads, value_dim), q.dtype)
-    e = np.empty(value_dim, q.dtype)
+    checkpoints = np.zeros((n_steps // CHUNK + 1, n_heads, key_dim, value_dim), q.dtype)
+    scratch = np.zeros((CHUNK + 3, key_dim, value_dim), q.dtype)
+    dstate = np.zeros((n_heads, key_dim, value_dim), q.dtype)
+    s = np.zeros((n_heads, key_dim, value_dim), q.dtype)
+    out = np.zeros((n_steps, n_heads, value_dim), q.dtype)
+    e = np.zeros(value_dim, q.dtype)
     for b in range(n_rows):
         # The runs of a row are independent: gradients do not cross documents.
         t0 = 0
@@ -88,7 +88,7 @@ def _decay_rows_backward(dout, q, k, v, g, beta, starts, state, dq, dk, dv, dg, 
             t0 = t1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@kernel
 def _slope_rows(v, decay, starts, norm, state, norms, out):  # type: ignore[no-untyped-def]
     n_rows, n_steps, _ = v.shape
     for b in range(n_rows):
@@ -102,10 +102,10 @@ def _slope_rows(v, decay, starts, norm, state, norms, out):  # type: ignore[no-u
             t0 = t1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@kernel
 def _slope_rows_backward(dout, decay, starts, norms, dv):  # type: ignore[no-untyped-def]
     n_rows, n_steps, n_features = dout.shape
-    dstate = np.empty(n_features, dout.dtype)
+    dstate = np.zeros(n_features, dout.dtype)
     for b in range(n_rows):
         t0 = 0
         while t0 < n_steps:
@@ -144,7 +144,7 @@ def decay_scan_backward(
     grads = tuple(torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v, g, beta))
     arrays = _arrays(dout, q, k, v, g, beta, starts, state)
     _over_rows(_decay_rows_backward, len(q), *arrays, *[grad.numpy() for grad in grads])
-    return grads  # type: ignore[return-value]
+    return grads
 
 
 @decay_scan_backward.register_fake

@@ -1,6 +1,6 @@
 """PyTorch on the shape and the weights of a model: decoding, and learning what ``edgelm.learn`` learns.
 
-    python -m tools.measure.peers.torch_peer [--model NAME|PATH] [--blocks N] [--seconds S] [--threads N]
+    python -m edgelm.bench.peers.torch_peer [--model NAME|PATH] [--blocks N] [--seconds S] [--threads N]
 
 Run by ``edgelm bench --compare torch``; prints one JSON line. Learning is forward, backward and the same update of
 the same tensors, segments of 32. Blocks are computed densely and masked: no operator of PyTorch skips them on a
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgelm.bench.peers.twins.model import Model, document_masks
 from edgelm.bench.timing import Step, medians
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.config import LearnConfig
@@ -25,7 +26,6 @@ from edgelm.model import hub
 from edgelm.model.weights import adaptable_names, tensors
 from edgelm.text.general import rehearsal_text
 from edgelm.text.tokenizer import DOC_ID
-from tools.pretrain.model import Model, document_masks
 
 TEXT_TOKENS = 1024
 
@@ -129,6 +129,7 @@ def measure(model: hub.Model, seconds: float, *, compiled: bool = True) -> dict[
 
 
 def main() -> None:
+    """Measures, and prints the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--blocks", type=int)

@@ -1,6 +1,6 @@
 """llama.cpp on a model of its own: decoding and prefill.
 
-    python -m tools.measure.peers.llama_peer --gguf FILE [--seconds S] [--threads N]
+    python -m edgelm.bench.peers.llama_peer --gguf FILE [--seconds S] [--threads N]
 
 Run by ``edgelm bench --compare llama-cpp``; prints one JSON line. Needs the package ``llama-cpp-python``;
 nothing is fetched.
@@ -40,6 +40,7 @@ def measure(model: llama_cpp.Llama, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
+    """Measures, and prints the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gguf", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=3.0)

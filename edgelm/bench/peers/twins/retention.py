@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgelm.bench.peers.twins import chunked
+from edgelm.bench.peers.twins.functions import State, rms_norm
 from edgelm.cells.retention.paper import HEAD_EPS, Retention
-from tools.pretrain import chunked
-from tools.pretrain.cells.functions import State, rms_norm
 
 
 class Twin(nn.Module):

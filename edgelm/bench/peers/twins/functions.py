@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from tools.pretrain import chunked, scan
+from edgelm.bench.peers.twins import chunked, scan
 
 State = dict[str, Tensor]
 """What one layer part carries from segment to segment, a row for each stream."""

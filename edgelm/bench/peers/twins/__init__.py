@@ -1,0 +1,1 @@
+"""The model in PyTorch: the peer of decoding and learning, and what ``tools/pretrain`` trains."""
