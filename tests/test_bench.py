@@ -7,8 +7,11 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,8 +20,12 @@ import pytest
 from edgelm.bench import process, report
 from edgelm.bench.limit import bytes_per_token, narrow, read_rate, weights_per_token
 from edgelm.bench.process import Commands, lacking, run_peer
-from edgelm.bench.speed import EARLY, LATE, VARIANTS, Speeds
+from edgelm.bench.speed import EARLY, LATE, Speeds
 from edgelm.bench.timing import medians, rate
+from edgelm.bench.variants import GRAPHS, variants
+from edgelm.engine.choice import ENGINES
+from edgelm.engine.kernel_session import KernelSession
+from edgelm.engine.opening import open_session
 from edgelm.errors import EdgelmError
 from edgelm.export.step import build_graph, weight_bytes
 from edgelm.kernels.stream import read_words
@@ -125,8 +132,16 @@ def test_the_first_step_is_not_counted() -> None:
     assert medians({"read": step}, 0.0).keys() == {"read_tokens_per_s"}
 
 
+@pytest.fixture
+def kernels(tiny_model: Path, home: Path) -> Engine:
+    """An engine whose kernels answer."""
+    return Engine(EngineOptions(str(tiny_model), engine="kernels"))
+
+
 @pytest.mark.jit_only
-def test_measuring_leaves_the_weights_as_they_were(engine: Engine) -> None:
+@pytest.mark.parametrize("which", ["engine", "kernels"])
+def test_measuring_leaves_the_weights_as_they_were(which: str, request: pytest.FixtureRequest) -> None:
+    engine: Engine = request.getfixturevalue(which)
     before = {name: array.copy() for name, array in engine.weights.items()}
     learned: list[int] = []
     update = engine.adaptation.replay.learner._update
@@ -144,36 +159,101 @@ def test_measuring_leaves_the_weights_as_they_were(engine: Engine) -> None:
 
 
 def test_an_error_of_the_learning_thread_is_raised(engine: Engine) -> None:
-    speeds = Speeds(engine, 1e-4, 1)
+    speeds = Speeds(engine, 1e-4, 1, ["onnx"])
     engine.weights["layers.0.ffn.w2"][:] = np.nan
     with pytest.raises(EdgelmError, match="loss nan"):
         speeds.slices["decode_while_learning"](1e-4)
 
 
-def test_figures_and_what_follows_from_them(engine: Engine) -> None:
-    speeds = Speeds(engine, 1e-4, 1)
+def measured(engine: Engine, engines: Sequence[str]) -> Speeds:
+    """Three rounds that took no time, and what they might have found."""
+    speeds = Speeds(engine, 1e-4, 1, engines)
     for name in speeds.samples:
         speeds.samples[name] = [100.0, 400.0, 200.0]
     main = speeds.main
-    assert main == engine.precision
     speeds.samples |= {f"read_rate.{main}": [1e6, 3e6, 2e6], f"narrow.{main}": [1000.0] * 3, "learn": [50.0] * 3}
+    return speeds
+
+
+def check_limit(engine: Engine, speeds: Speeds, fields: dict[str, Any]) -> None:
+    """The fields of the normal path are those of the variant that answers, and follow from its samples."""
+    main = speeds.main
+    pairs, precision = speeds.pairs_per_token[main], speeds.precisions[main]
+    assert 0 < pairs <= engine.config.max_awake * engine.config.n_layers
+    assert fields["bytes_per_token"] == bytes_per_token(engine.config, pairs, precision)
+    expected = (fields["bytes_per_token"] / 3e6 + 1e-3) * 200
+    assert fields["roofline_ratio"] == pytest.approx(expected, abs=1e-4)
+    (chosen,) = (row for row in fields["variants"] if row["name"] == main)
+    assert chosen.items() <= {**fields, "name": main}.items()
+
+
+def test_figures_and_what_follows_from_them(engine: Engine) -> None:
+    speeds = measured(engine, ["onnx"])
+    assert speeds.main == engine.precision
     fields = report.speeds(engine, speeds)
     assert fields["decode_tokens_per_s"] == fields["forward_tokens_per_s"] == 200
+    assert fields["decode_onnx_tokens_per_s"] == fields["prefill_onnx_tokens_per_s"] == 200
     assert fields["ranges"]["decode_tokens_per_s"] == [100, 400]
     assert fields["learn_over_forward"] == 4
     assert fields["position_ratio"] == 1
-    pairs = speeds.pairs_per_token[main]
-    assert 0 < pairs <= engine.config.max_awake * engine.config.n_layers
-    assert fields["bytes_per_token"] == bytes_per_token(engine.config, pairs, VARIANTS[main])
-    expected = (fields["bytes_per_token"] / 3e6 + 1e-3) * 200
-    assert fields["roofline_ratio"] == pytest.approx(expected, abs=1e-4)
+    check_limit(engine, speeds, fields)
     plain, int8, int4, fixed = fields["variants"]
-    assert [row["name"] for row in fields["variants"]] == [*VARIANTS, "fixed"]
+    assert [row["name"] for row in fields["variants"]] == [*GRAPHS, "fixed"]
     assert fixed["decode_tokens_per_s"] == fields["decode_fixed_tokens_per_s"] == 200
-    (chosen,) = (row for row in fields["variants"] if row["name"] == main)
-    assert chosen.items() <= {**fields, "name": main}.items()
-    assert int8["bytes_per_token"] == bytes_per_token(engine.config, speeds.pairs_per_token["int8"], VARIANTS["int8"])
+    assert int8["bytes_per_token"] == bytes_per_token(engine.config, speeds.pairs_per_token["int8"], GRAPHS["int8"])
     assert int4["bytes_per_token"] < int8["bytes_per_token"] < plain["bytes_per_token"]
+    assert not {name for name in fields if "kernels" in name or "_vs_" in name}
+
+
+@pytest.mark.jit_only
+def test_two_engines_side_by_side(kernels: Engine) -> None:
+    speeds = measured(kernels, ENGINES)
+    assert speeds.main == "kernels"
+    speeds.samples |= {"decode.kernels": [900.0, 600.0, 600.0], "prefill.kernels": [500.0] * 3}
+    speeds.samples |= {"decode.late": [900.0, 600.0, 600.0], "decode.int8": [250.0, 200.0, 150.0]}
+    fields = report.speeds(kernels, speeds)
+    assert fields["decode_tokens_per_s"] == fields["decode_kernels_tokens_per_s"] == 600
+    assert fields["prefill_tokens_per_s"] == fields["prefill_kernels_tokens_per_s"] == 500
+    assert (fields["decode_onnx_tokens_per_s"], fields["prefill_onnx_tokens_per_s"]) == (200, 200)
+    assert (fields["decode_vs_onnx"], fields["prefill_vs_onnx"]) == (3, 2.5)
+    assert fields["ranges"]["decode_onnx_tokens_per_s"] == [150, 250]
+    rows = {row["name"]: row for row in fields["variants"]}
+    assert list(rows) == ["kernels", *GRAPHS, "fixed"]
+    assert rows["fixed"]["bytes_per_token"] == rows["int8"]["bytes_per_token"]
+    # Both keep their integers and scales in as many bytes; what is awake differs by what was rounded, if at all.
+    assert rows["kernels"]["bytes_per_token"] == pytest.approx(rows["int8"]["bytes_per_token"], rel=0.02)
+    speeds.samples["decode.kernels"] = [200.0] * 3
+    check_limit(kernels, speeds, report.speeds(kernels, speeds))
+
+
+@pytest.mark.jit_only
+def test_the_kernels_alone(kernels: Engine) -> None:
+    speeds = measured(kernels, ["kernels"])
+    assert not {name for name in speeds.slices if "int" in name or "float" in name or "fixed" in name}
+    fields = report.speeds(kernels, speeds)
+    assert [row["name"] for row in fields["variants"]] == ["kernels"]
+    assert not {"decode_onnx_tokens_per_s", "decode_fixed_tokens_per_s", "decode_vs_onnx"} & fields.keys()
+    check_limit(kernels, speeds, fields)
+    theirs = {"decode_tokens_per_s": 100.0}
+    assert report.against("torch", fields, theirs).keys() == {"torch", "decode_vs_torch"}
+
+
+@pytest.mark.parametrize("choice", ["int8", "float32"])
+def test_what_is_narrow_has_the_calls_of_what_answers(
+    choice: str, kernels: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGELM_GRAPH", choice)
+    found = variants(kernels, 1, ["kernels"])["kernels"]
+    assert found.precision is PRECISIONS["none" if choice == "float32" else "int8"]
+    wide = open_session(kernels.model, 1, choice, engine="kernels")
+    assert isinstance(wide, KernelSession)
+    assert isinstance(found.narrow, KernelSession)
+    assert found.narrow.vocab_size < wide.vocab_size
+    decoders = [session._decoder for session in (found.narrow, wide)]
+    narrow_parts, wide_parts = ([type(part) for part in decoder._parts] for decoder in decoders)
+    assert narrow_parts == wide_parts
+    assert decoders[0].is_fused == decoders[1].is_fused == (choice == "int8")
+    assert np.isfinite(found.narrow.run(np.array([1]))).all()
 
 
 def test_against_a_peer() -> None:
@@ -235,6 +315,22 @@ def test_commands_know_pulled_models_and_no_profile(home: Path, tiny_model: Path
         commands._start(["complete", "hi", "-n", "1"]).communicate()
         assert commands.chat_rss_mb(learn=False) > 0
     assert not room.exists()
+
+
+def test_commands_are_told_which_engine_answers(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    def start(command: list[str], **_: Any) -> None:
+        started.append(command)
+        raise InterruptedError
+
+    monkeypatch.setattr(process.subprocess, "Popen", start)
+    with Commands(EngineOptions(str(tiny_model), engine="kernels"), "onnx") as commands:
+        for measure in (commands.first_token_ms, *(partial(commands.chat_rss_mb, learn=on) for on in (False, True))):
+            with pytest.raises(InterruptedError):
+                measure()
+    engines = [command[command.index("--engine") + 1] for command in started]
+    assert engines == ["onnx", "onnx", "kernels"]
 
 
 @pytest.mark.parametrize(

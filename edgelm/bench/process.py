@@ -35,7 +35,11 @@ class Commands:
     Parameters
     ----------
     options : EngineOptions
-        ``profile`` counts for nothing: what a person told is not what a machine is measured by.
+        ``profile`` counts for nothing: what a person told is not what a machine is measured by. ``engine`` answers in
+        the chat that learns.
+    engine_without_learning : {"kernels", "onnx"}, optional
+        What answers in the other processes; default: as in that one. None of them chooses an engine by itself, for
+        what was measured of them is kept in the home of the user.
 
     Raises
     ------
@@ -43,10 +47,11 @@ class Commands:
         There is no such model, or a command failed.
     """
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, engine_without_learning: str | None = None) -> None:
         # Pulled models stay where they are.
         model = hub.find(options.model, models_dir()).resolve()
         self._options = ["--model", str(model), "--threads", str(options.threads)]
+        self._engines = {True: options.engine, False: engine_without_learning or options.engine}
         self._home = tempfile.TemporaryDirectory(prefix="edgelm-")
         self._environment = environment_with_home(Path(self._home.name))
 
@@ -77,7 +82,7 @@ class Commands:
     def chat_rss_mb(self, *, learn: bool) -> float:
         """Millions of bytes that a chat has needed when its first turn is answered, at most."""
         arguments = ["chat", "--json", "--max-tokens", "32", *([] if learn else ["--no-learn"])]
-        with self._start(arguments) as process:
+        with self._start(arguments, learn=learn) as process:
             try:
                 assert process.stdin and process.stdout
                 with suppress(BrokenPipeError):  # it has failed; below it is said why
@@ -94,8 +99,10 @@ class Commands:
             peak = usage if sys.platform == "darwin" else 1024 * usage
         return peak / 1e6
 
-    def _start(self, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "edgelm", *arguments, *self._options]
+    def _start(self, arguments: Sequence[str], *, learn: bool = False) -> subprocess.Popen[bytes]:
+        engine = self._engines[learn]
+        options = [*self._options, *(["--engine", engine] if engine else [])]
+        command = [sys.executable, "-m", "edgelm", *arguments, *options]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, env=self._environment)
 

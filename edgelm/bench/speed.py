@@ -5,21 +5,19 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
 import numpy as np
 
-from edgelm.bench.limit import narrow, read_rate, weights_per_token
+from edgelm.bench.limit import read_rate, weights_per_token
 from edgelm.bench.timing import rate
+from edgelm.bench.variants import KERNELS, main_variant, variant_of, variants
+from edgelm.engine.choice import ENGINES
 from edgelm.engine.opening import open_session
-from edgelm.engine.ort_session import OrtSession
 from edgelm.engine.session import PREFILL_STEPS, Session, Snapshot
-from edgelm.export.step import build_graph
-from edgelm.matrices.quantize import PRECISIONS
-from edgelm.model.weights import random_weights
 from edgelm.runtime import Engine
 from edgelm.text.general import rehearsal_text
 
@@ -29,7 +27,6 @@ EARLY, LATE = 100, 20_000
 LATE_SLICES = 70
 """Reading up to the late position takes no longer than so many slices; a slow device decodes at an earlier one."""
 SCORED_TOKENS = 256
-VARIANTS = {"float32": PRECISIONS["none"], "int8": PRECISIONS["int8"], "int4": PRECISIONS["int4"]}
 Array = np.ndarray
 Slice = Callable[[float], float]
 
@@ -46,14 +43,23 @@ class Speeds:
     slice_seconds : float
         How long a figure is measured in each round.
     threads : int
-        Threads of an operator; learning uses one.
+        Threads of an operator of ONNX Runtime; learning and the kernels use one.
+    engines : collection of str
+        Which engines are measured, that which answers here among them.
 
     Attributes
     ----------
     main : str
         The variant that answers here.
+    of_engine : dict of str to str
+        Of each engine that is measured, the variant that it is compared by.
+    precisions : dict of str to Precision
+        Of each variant that is measured.
+    fixed : str or None
+        The variant that ``decode_fixed`` is of, all of its weights constants; of ONNX Runtime alone, for the kernels
+        take as long whether anything is learned or not.
     pairs_per_token : dict of str to float
-        Blocks awake for a token, over all layers together, in each variant of the graph.
+        Blocks awake for a token, over all layers together, in each variant.
     late_position : int
     slices : dict of str to callable
         Each measures for so many seconds and returns tokens (``read_rate``: bytes) per second.
@@ -61,43 +67,38 @@ class Speeds:
         A number a round.
     """
 
-    def __init__(self, engine: Engine, slice_seconds: float, threads: int) -> None:
+    def __init__(self, engine: Engine, slice_seconds: float, threads: int, engines: Collection[str] = ENGINES) -> None:
         self._engine, self._slice_seconds = engine, slice_seconds
-        config = engine.config
         ids = engine.template.document(engine.tokenizer.encode(rehearsal_text()))
         self._ids = np.array(ids[: TEXT_TOKENS + 1], np.int64)
         self._learner = engine.adaptation.replay.learner
         self._kept = {name: engine.weights[name].copy() for name in engine.adaptation.base}
-        self.main = engine.precision
-        sessions = {
-            "float32": OrtSession(build_graph(config), engine.weights, threads, engine.guard),
-            **{
-                name: OrtSession(build_graph(config, engine.weights, VARIANTS[name]), {}, threads)
-                for name in ("int8", "int4")
-            },
-            self.main: engine.session,
-        }
-        fixed = open_session(engine.model, threads, self.main, fixed=True)
-        early = {name: self._read_beginning(session) for name, session in sessions.items()}
-        self.pairs_per_token = {name: self._pairs_per_token(session) for name, session in sessions.items()}
+        self.main = main_variant(engine)
+        self.of_engine = {name: variant_of(name) for name in ENGINES if name in engines}
+        found = variants(engine, threads, engines)
+        self.precisions = {name: variant.precision for name, variant in found.items()}
+        early = {name: self._read_beginning(variant.session) for name, variant in found.items()}
+        self.pairs_per_token = {name: self._pairs_per_token(variant.session) for name, variant in found.items()}
         self.late_position, late = self._read_far(engine.session, early[self.main])
-        self.slices: dict[str, Slice] = {
-            "decode_fixed": partial(self._decode, fixed, early[self.main]),
+        self.fixed: str | None = None
+        self.slices: dict[str, Slice] = {}
+        if "onnx" in engines:
+            self.fixed = self.of_engine["onnx"] if self.main == KERNELS else self.main
+            fixed = open_session(engine.model, threads, self.fixed, fixed=True)
+            self.slices["decode_fixed"] = partial(self._decode, fixed, self._read_beginning(fixed))
+        self.slices |= {
             "decode.late": partial(self._decode, engine.session, late),
-            "prefill": self._prefill,
             "learn": self._learn,
             "forward": self._forward,
             "decode_while_learning": partial(self._decode_while_learning, early[self.main]),
         }
-        for name, precision in VARIANTS.items():
-            tiny = narrow(config, precision)
-            weights = random_weights(tiny, np.random.default_rng(0))
-            graph = build_graph(tiny) if name == "float32" else build_graph(tiny, weights, precision)
-            empty = OrtSession(graph, weights, threads)
-            n_bytes = weights_per_token(config, self.pairs_per_token[name], precision)
+        for name in sorted({self.main, *self.of_engine.values()}):
+            self.slices[f"prefill.{name}"] = partial(self._prefill, found[name].session)
+        for name, variant in found.items():
+            n_bytes = weights_per_token(engine.config, self.pairs_per_token[name], variant.precision)
             self.slices |= {
-                f"decode.{name}": partial(self._decode, sessions[name], early[name]),
-                f"narrow.{name}": partial(self._decode, empty, empty.snapshot()),
+                f"decode.{name}": partial(self._decode, variant.session, early[name]),
+                f"narrow.{name}": partial(self._decode, variant.narrow, variant.narrow.snapshot()),
                 f"read_rate.{name}": partial(read_rate, n_bytes),
             }
         self.samples: dict[str, list[float]] = {name: [] for name in [*self.slices, "learn_while_decoding"]}
@@ -152,8 +153,8 @@ class Speeds:
 
         return rate(step, seconds)
 
-    def _prefill(self, seconds: float) -> float:
-        session, ids = self._engine.session, self._ids[:PREFILL_STEPS]
+    def _prefill(self, session: Session, seconds: float) -> float:
+        ids = self._ids[:PREFILL_STEPS]
         session.reset()
 
         def step(_: int) -> int:

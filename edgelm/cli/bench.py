@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 
+from edgelm import ports
 from edgelm.bench import report
 from edgelm.bench.process import PEERS, Commands, lacking, run_peer
 from edgelm.bench.speed import Speeds
 from edgelm.bench.timing import ROUNDS
 from edgelm.cli.options import Common, common, progress_bar
+from edgelm.engine.choice import ENGINES, Choice, choose
+from edgelm.engine.opening import open_session
+from edgelm.engine.session import Session
 from edgelm.errors import EdgelmError
-from edgelm.runtime import Engine
+from edgelm.kernels import aot
+from edgelm.model import hub
+from edgelm.runtime import Engine, EngineOptions, models_dir
 
 _LINES = (
     ("decode", "decode_tokens_per_s", "tokens/s"),
-    ("decode, nothing learned", "decode_fixed_tokens_per_s", "tokens/s"),
+    ("decode, kernels", "decode_kernels_tokens_per_s", "tokens/s"),
+    ("decode, onnx", "decode_onnx_tokens_per_s", "tokens/s"),
+    ("decode, onnx, fixed", "decode_fixed_tokens_per_s", "tokens/s"),
     ("prefill", "prefill_tokens_per_s", "tokens/s"),
+    ("prefill, kernels", "prefill_kernels_tokens_per_s", "tokens/s"),
+    ("prefill, onnx", "prefill_onnx_tokens_per_s", "tokens/s"),
     ("learn", "learn_tokens_per_s", "tokens/s"),
     ("decode while learning", "decode_while_learning_tokens_per_s", "tokens/s"),
     ("learn while decoding", "learn_while_decoding_tokens_per_s", "tokens/s"),
@@ -32,7 +44,7 @@ _LINES = (
     ("late position", "late_position", "tokens"),
     ("neurons awake", "awake_fraction", ""),
 )
-"""Rows of the table: what people call a figure, its field, its unit."""
+"""Rows of the table: what people call a figure, its field, its unit. Those whose field is missing are left out."""
 
 
 def _peers(ctx: click.Context, param: click.Parameter, value: str) -> list[str]:
@@ -63,21 +75,27 @@ def _number(ctx: click.Context, param: click.Parameter, value: float) -> float:
 def bench(blocks: int | None, compare: list[str], gguf: str | None, seconds: float, common: Common) -> None:
     """Speed and memory on this machine, and how near decoding is to its limit.
 
-    It measures the model as it came: no profile is read, and nothing is kept of what is learned meanwhile.
+    It measures the model as it came: no profile is read, and nothing is kept of what is learned meanwhile. Both
+    engines are measured side by side, or that of --engine alone. Which of them answers is measured first where it was
+    not yet; that is kept, as `edgelm info` keeps it.
     """
-    options = common.options
+    common.note("measuring which engine answers, unless that is known ...")
+    choice, without_learning = _choices(common.options)
+    engines = _measured_engines(common.options.engine, choice.engine)
+    options = replace(common.options, engine=choice.engine)
     with Engine(options, max_awake=blocks, use_profile=False) as engine:
-        fields = report.about(engine, options.threads) | {"rounds": ROUNDS, "seconds": seconds}
+        fields = report.about(engine, options.threads, choice.why) | {"rounds": ROUNDS, "seconds": seconds}
+        fields["engine_without_learning"] = without_learning.engine
         common.note("loading the learning kernels (compiled the first time, which takes a while) ...")
         engine.adaptation.prepare()
         common.note("starting new processes ...")
-        with Commands(options) as commands:
+        with Commands(options, without_learning.engine) as commands:
             first_token_ms = commands.first_token_ms()
             # The chat that learns comes last: what it was told, any later process would have to replay.
             memory = [commands.chat_rss_mb(learn=learn) for learn in (False, True)]
             started = report.processes(first_token_ms, *memory)
         common.note("reading up to a late position ...")
-        measured = Speeds(engine, seconds / ROUNDS, options.threads)
+        measured = Speeds(engine, seconds / ROUNDS, options.threads, engines)
         with progress_bar("measuring", ROUNDS, common) as on_round:
             for _ in range(ROUNDS):
                 measured.round()
@@ -91,6 +109,25 @@ def bench(blocks: int | None, compare: list[str], gguf: str | None, seconds: flo
     for peer in compare:
         fields |= _compare(peer, fields, arguments[peer], common)
     common.emit(fields, table(fields))
+
+
+def _choices(options: EngineOptions) -> tuple[Choice, Choice]:
+    """Which engine answers here where something is learned, and where nothing is."""
+    ports.check_memory(hub.memory_needed(options.model, models_dir()), options.model or hub.DEFAULT, ports.detect())
+    model = hub.load(options.model, models_dir())
+
+    def opens(engine: str) -> Session:
+        return open_session(model, options.threads, engine=engine)
+
+    learning = choose(model, options.engine, opens, learns=True, measures=True)
+    return learning, choose(model, options.engine, opens, learns=False, measures=False)
+
+
+def _measured_engines(asked: str | None, answers: str) -> Sequence[str]:
+    """The one that was asked for, or both; but no kernels that run as plain Python, unless they answer."""
+    if asked:
+        return (asked,)
+    return ENGINES if answers == "kernels" or aot.in_use() != "python" else ("onnx",)
 
 
 def _compare(peer: str, fields: dict[str, Any], arguments: list[str], common: Common) -> dict[str, Any]:
@@ -110,17 +147,19 @@ def _compare(peer: str, fields: dict[str, Any], arguments: list[str], common: Co
 def table(fields: dict[str, Any]) -> str:
     """The figures for people: a line each, with the smallest and the largest of the rounds."""
     threads = "thread" if fields["threads"] == 1 else "threads"
+    # Results of before there were two engines lack it, and what was measured of each.
+    by = f" by {fields['engine']}" if "engine" in fields else ""
     lines = [
         f"{fields['model']}, {fields['parameters'] / 1e6:.1f} M parameters, at most {fields['blocks']} blocks awake, "
-        f"answers in {fields['precision']}",
+        f"answers in {fields['precision']}{by}",
         f"{fields['cpu']}, {fields['cores']} cores, load {fields['load']} before; {fields['threads']} {threads}",
         "",
     ]
-    for label, name, unit in _LINES:
+    for label, name, unit in (line for line in _LINES if line[1] in fields):
         low_high = fields["ranges"].get(name)
         spread = f"{low_high[0]:,} to {low_high[1]:,}" if low_high else ""
         lines.append(f"{label:24s} {fields[name]:>12,} {unit:15s} {spread}".rstrip())
-    lines += ["", f"{'graph':8s}{'tokens/s':>10s}{'MB/token':>10s}{'GB/s':>8s}{'nodes ms':>10s}{'of limit':>10s}"]
+    lines += ["", f"{'variant':8s}{'tokens/s':>10s}{'MB/token':>10s}{'GB/s':>8s}{'nodes ms':>10s}{'of limit':>10s}"]
     for row in fields["variants"]:
         lines.append(
             f"{row['name']:8s}{row['decode_tokens_per_s']:10,.1f}{row['bytes_per_token'] / 1e6:10.2f}"

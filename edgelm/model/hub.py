@@ -24,6 +24,7 @@ import numpy as np
 
 from edgelm.errors import ModelFileError
 from edgelm.matrices.matrix import Operand
+from edgelm.matrices.quantize import Precision
 from edgelm.model import tensorfile
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
@@ -46,15 +47,15 @@ from edgelm.model.manifest import (
 )
 from edgelm.model.mapped import MappedFile
 from edgelm.model.origin import check_origin
-from edgelm.model.packing import Shifted, check_packed, operand, unpack_one
+from edgelm.model.packing import Shifted, check_packed, operand, pack, unpack_one
 from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes, tensors
 from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
 
 __all__ = [
     "BUNDLED", "CARD", "DEFAULT", "FILES", "FORMAT", "FORMATS", "GRAPHS", "MANIFEST", "MAX_MANIFEST", "SCALES",
-    "TOKENIZER", "WEIGHTS", "Manifest", "Model", "Origin", "available", "damaged", "find", "load", "memory_needed",
-    "read_manifest", "write_model",
+    "TOKENIZER", "WEIGHTS", "Manifest", "Model", "Origin", "available", "damaged", "find", "in_memory", "load",
+    "memory_needed", "read_manifest", "write_model",
 ]  # fmt: skip
 
 Array = np.ndarray
@@ -262,6 +263,16 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
         )
     model = Model(manifest.name, folder, manifest.sha256, config, tokenizer, grad_rms, manifest.card, template)
     model._packed = packed
+    return model
+
+
+def in_memory(name: str, config: ModelConfig, weights: Weights, tokenizer: Tokenizer, precision: Precision) -> Model:
+    """A model that lies in no folder, of float32 weights that are packed as a file would hold them.
+
+    It can answer; it has no scales of gradients to learn with, and nothing to be read again once it was released.
+    """
+    model = Model(name, Path(), "", config, tokenizer, {}, {})
+    model._packed = pack(weights, precision)
     return model
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from edgelm.bench.process import Commands
+from edgelm.cli.bench import _measured_engines, table
 from tests.cli.conftest import Cli
 from tests.command import assert_one_line
 from tests.model_folder import TEXT, contents
 
+CHOICE = "engines.json"
+"""What the choice of an engine leaves in the data folder."""
 BENCH = ("bench", "--seconds", "0.01")
 FIELDS = {
     "decode_tokens_per_s", "prefill_tokens_per_s", "learn_tokens_per_s", "decode_while_learning_tokens_per_s",
     "first_token_ms", "rss_mb", "learn_rss_mb", "awake_fraction", "bytes_per_token", "bandwidth_gb_s",
     "roofline_ratio", "state_bytes", "position_ratio", "forward_tokens_per_s", "learn_over_forward", "overhead_ms",
-    "threads", "cpu", "versions", "variants", "ranges", "rounds",
+    "threads", "cpu", "versions", "variants", "ranges", "rounds", "engine", "engine_why", "engine_without_learning",
+    "decode_kernels_tokens_per_s", "decode_onnx_tokens_per_s", "prefill_kernels_tokens_per_s",
+    "prefill_onnx_tokens_per_s", "decode_vs_onnx", "prefill_vs_onnx", "decode_fixed_tokens_per_s",
 }  # fmt: skip
 
 
@@ -37,7 +43,8 @@ def test_all_is_measured_and_the_profile_stays(cli: Cli, home: Path, monkeypatch
     fields = result.json
     assert fields.keys() >= FIELDS
     assert result.stdout.count("\n") == 1
-    assert contents(home) == before
+    assert contents(home).keys() - before.keys() <= {home / CHOICE}
+    assert {path: kept for path, kept in contents(home).items() if path.name != CHOICE} == before
     numbers = {name: value for name, value in fields.items() if isinstance(value, int | float)}
     assert min(numbers.values()) > 0
     assert fields["awake_fraction"] <= 1
@@ -45,7 +52,52 @@ def test_all_is_measured_and_the_profile_stays(cli: Cli, home: Path, monkeypatch
     assert 10 < fields["rss_mb"] < fields["learn_rss_mb"] < 4000
     for name, (low, high) in fields["ranges"].items():
         assert low <= fields[name] <= high
-    assert [row["name"] for row in fields["variants"]] == ["float32", "int8", "int4", "fixed"]
+    assert [row["name"] for row in fields["variants"]] == ["kernels", "float32", "int8", "int4", "fixed"]
+    assert fields["engine_why"].startswith("measured here")
+    assert fields["decode_tokens_per_s"] == fields[f"decode_{fields['engine']}_tokens_per_s"]
+    # Nothing is compiled for a command that does not learn.
+    assert fields["engine_without_learning"] == ("onnx" if fields["kernels"] == "jit" else fields["engine"])
+
+
+@pytest.mark.jit_only
+@pytest.mark.usefixtures("no_processes")
+@pytest.mark.parametrize(("engine", "other"), [("kernels", "onnx"), ("onnx", "kernels")])
+def test_an_engine_that_is_asked_for(cli: Cli, home: Path, engine: str, other: str) -> None:
+    fields = cli(*BENCH, "--json", "--engine", engine).json
+    assert (fields["engine"], fields["engine_without_learning"], fields["engine_why"]) == (engine, engine, "asked for")
+    assert f"decode_{engine}_tokens_per_s" in fields
+    assert f"decode_{other}_tokens_per_s" not in fields
+    assert not home.exists()
+
+
+@pytest.mark.jit_only
+@pytest.mark.usefixtures("no_processes")
+def test_an_engine_of_the_environment_answers_and_both_are_measured(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGELM_ENGINE", "onnx")
+    fields = cli(*BENCH, "--json").json
+    assert fields["engine"] == "onnx"
+    assert fields["decode_tokens_per_s"] == fields["decode_onnx_tokens_per_s"]
+    assert fields["decode_vs_onnx"] > 0
+
+
+def test_kernels_in_plain_python_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELM_KERNELS", "python")
+    assert _measured_engines(None, "onnx") == ("onnx",)
+    assert _measured_engines(None, "kernels") == ("kernels", "onnx")
+    assert _measured_engines("kernels", "kernels") == ("kernels",)
+
+
+def test_results_of_one_engine_are_shown_too() -> None:
+    path = Path(__file__).parents[2] / "docs" / "benchmarks" / "cloud-2-cores.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    old = {name: value for name, value in fields.items() if "kernels_" not in name and "onnx" not in name}
+    shown = table({name: value for name, value in old.items() if not name.startswith("engine")})
+    assert "answers in int8\n" in shown
+    assert "decode, onnx, fixed" in shown
+    assert "decode, kernels" not in shown
+    assert "answers in int8 by onnx\n" in table(old | {"engine": "onnx"})
 
 
 @pytest.mark.jit_only
@@ -55,7 +107,7 @@ def test_fewer_blocks(cli: Cli, home: Path) -> None:
     assert (few["blocks"], all_["blocks"]) == (1, 4)
     assert few["awake_fraction"] < all_["awake_fraction"]
     assert few["bytes_per_token"] < all_["bytes_per_token"]
-    assert not home.exists()
+    assert [path.name for path in home.iterdir()] == [CHOICE]
 
 
 @pytest.mark.jit_only
@@ -65,7 +117,8 @@ def test_no_profile_is_read(cli: Cli, home: Path) -> None:
     (home / "profiles" / "default.db").write_text("no profile at all")
     before = contents(home)
     assert cli(*BENCH, "--json").json.keys() >= FIELDS
-    assert contents(home) == before
+    assert contents(home).keys() - before.keys() <= {home / CHOICE}
+    assert {path: kept for path, kept in contents(home).items() if path.name != CHOICE} == before
 
 
 @pytest.mark.jit_only
