@@ -104,6 +104,8 @@ $(BIN)/pip:
 $(VENV)/.chat: setup.cfg pyproject.toml | $(BIN)/pip
 	@echo "edgelm: installing what it needs into $(VENV); the first time takes a minute or two" >&2
 	@$(PIP) install $(PIP_EXTRA) -e . </dev/null >&2
+	@echo "edgelm: compiling its kernels, and measuring what answers faster here" >&2
+	@$(BIN)/edgelm info </dev/null >/dev/null
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/pip

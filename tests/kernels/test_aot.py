@@ -54,7 +54,9 @@ def compare(entry: jit.Entry, compiled: Callable[..., Any], arguments: list[Any]
     for i, found in enumerate(opened):
         expected = plain[f"{entry.symbol}/after/{i}"]
         scale = np.abs(np.nan_to_num(expected.astype(np.float64))).max(initial=1)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * scale, err_msg=f"{entry.symbol}, {i}")
+        # A whole layer part rounds many times over.
+        tolerance = 4e-6 if entry.symbol.startswith("fused_") else 1e-6
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale, err_msg=f"{entry.symbol}, {i}")
 
 
 def test_every_entry_point_does_what_plain_python_does(library: aot.Library, plain: dict[str, Array]) -> None:
