@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgelm.engine.kernel_session import KernelSession
 from edgelm.engine.ort_session import OrtSession
 from edgelm.engine.sampler import log_softmax
 from edgelm.export.step import build_graph
@@ -14,6 +15,7 @@ from edgelm.model import hub
 from edgelm.model.reference import forward
 from edgelm.model.state import empty_state
 from edgelm.network.network import Network
+from edgelm.text.general import general_text
 from tests.command import ROOT, run_cli
 from tests.model_folder import contents
 
@@ -50,6 +52,18 @@ def test_parity_over_200_steps(start: int) -> None:
     losses = Network(model.config, model.weights, [], 256).forward(ids[:-1], ids[1:], empty_state(model.config))
     wanted = -log_softmax(expected)[np.arange(200), ids[1:]]
     assert np.abs(losses - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.jit_only
+def test_integers_cost_no_bits() -> None:
+    """Answers of the kernels, whose weights and activations are integers, beside the reference on general text."""
+    model = hub.load()
+    ids = np.array([0, *model.tokenizer.encode(general_text())])[:1601]
+    expected, _, _ = forward(ids[:-1], model.weights, empty_state(model.config), model.config)
+    logits = KernelSession(model).run(ids[:-1], 0)
+    assert np.abs(logits - expected).mean() <= 0.005 * np.abs(expected).max()
+    found, wanted = (-log_softmax(x)[np.arange(len(ids) - 1), ids[1:]].mean() for x in (logits, expected))
+    assert abs(found / wanted - 1) <= 0.001
 
 
 def test_info(home: Path) -> None:

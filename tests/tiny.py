@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from edgelm.cells.retention.paper import Retention
+from edgelm.model import hub
 from edgelm.model.config import ModelConfig
+from edgelm.model.packing import pack
 from edgelm.model.weights import Weights, random_weights
 
+EVEN = {
+    "d_model": 64, "key_dim": 16, "value_dim": 16, "slope_dim": 32, "n_channels": 4, "block_size": 32,
+    "shared_size": 32,
+}  # fmt: skip
+"""Sizes that divide into runs of 32, where they are summed over."""
 MIXERS = ("mcsd_g", "mcsd", "retention")
 
 
@@ -36,6 +45,13 @@ def random_model(
     """A configuration and random weights for it."""
     config = tiny_config(mixer, **changes)
     return config, random_weights(config, np.random.default_rng(seed), dtype)
+
+
+def in_memory(config: ModelConfig, weights: Weights) -> hub.Model:
+    """A model of these weights as a file would hold them, without a folder or a tokenizer."""
+    model = hub.Model("tiny", Path(), "", config, None, {}, {})  # type: ignore[arg-type]
+    model._packed = MappingProxyType(pack(weights))
+    return model
 
 
 def random_ids(config: ModelConfig, n_tokens: int, seed: int = 1) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 from edgelm.engine.session import Snapshot
 from edgelm.matrices.strips import Strips
 from edgelm.model.hub import Model
-from edgelm.model.packing import integers, unpack_one
+from edgelm.model.packing import integers, operand
 from edgelm.model.state import empty_state, state_bytes
 from edgelm.model.weights import block_names, tensors
-from edgelm.network.decoder import Decoder
+from edgelm.network.decoder import Decoder, integer_matrices
 
 Array = np.ndarray
 STEPS = 64
@@ -48,21 +48,21 @@ class KernelSession:
         self._id, self._logits = np.zeros(1, np.int64), np.zeros((1, self.vocab_size), np.float32)
 
     def _integers(self, model: Model) -> dict[str, Any]:
-        """All tensors: what divides into runs as integers; what learning changes as copies of its own."""
+        """All tensors: what kernels multiply as integers in strips; what learning changes as copies of its own; the
+        rest as it is in the file."""
         weights: dict[str, Any] = {}
+        in_strips = integer_matrices(model.config)
         self._copies: dict[str, Array] = {}
         for name, spec in tensors(model.config).items():
-            if spec.divides:
+            if name in in_strips:
                 weights[name] = Strips.of(*integers(model.packed, name, blocks=True))
             elif spec.learns:
                 weights[name] = self._copies[name] = np.array(model.now(name))
             else:
-                weights[name] = np.ascontiguousarray(unpack_one(model.packed, name))
+                weights[name] = operand(model.packed, name)
         # What was written before now is not in the file.
         self._seen, self._versions = 0, np.zeros_like(self._guard.versions)
-        self._blocks = [
-            (name, weights[name]) for name in block_names(model.config) if tensors(model.config)[name].divides
-        ]
+        self._blocks = [(name, weights[name]) for name in block_names(model.config) if name in in_strips]
         return weights
 
     def _refresh(self) -> None:

@@ -13,24 +13,36 @@ from edgelm.cells.table import passes_of
 from edgelm.kernels import fused
 from edgelm.kernels import norm as norm_kernels
 from edgelm.matrices.matrix import Operands, as_matrix, workspace_size
+from edgelm.matrices.strips import Strips
 from edgelm.model.config import ModelConfig
 from edgelm.model.state import State, part_of, shared_part
-from edgelm.model.weights import EMBED_SUMS
+from edgelm.model.weights import EMBED_SUMS, tensors
 
 Array = np.ndarray
+
+
+def integer_matrices(config: ModelConfig) -> set[str]:
+    """Names of the matrices that are computed with as integers in strips: the embedding, and those of layer parts that
+    have a kernel, if all of a part divide into runs."""
+    found = {"embed"}
+    for prefix, cell in config.parts():
+        specs = cell.tensors()
+        if hasattr(passes_of(cell), "Answer") and all(specs[name].divides for name in cell.MATRICES):
+            found.update(prefix + name for name in cell.MATRICES)
+    return {name for name in found if tensors(config)[name].divides}
 
 
 class Decoder:
     """The model over tokens, one or some at a time.
 
-    A layer part whose matrices are all integers is computed by its kernel, with activations that are integers too; any
-    other by its pass for learning, in float32.
+    A layer part whose matrices are all in strips is computed by its kernel, with activations that are integers too; any
+    other by its pass for learning, with float32 activations.
 
     Parameters
     ----------
     config : ModelConfig
-    weights : dict of ndarray or Strips
-        Shared, not copied: a change is seen by the next call.
+    weights : dict of ndarray, Int8 or Strips
+        Shared, not copied: a change is seen by the next call. ``integer_matrices`` names what may be ``Strips``.
     state : dict of ndarray
         Updated in place by each call.
     max_steps : int
@@ -50,14 +62,14 @@ class Decoder:
             own = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
             self._parts.append(self._part(cell, own, part_of(state, prefix)))
         given = (config, weights["embed"], np.asarray(weights["final_norm"]), max_steps, self._buffers)
-        self._ends: Any = _IntegerEnds(*given) if hasattr(weights["embed"], "scale") else _FloatEnds(*given)
+        self._ends: Any = _IntegerEnds(*given) if isinstance(weights["embed"], Strips) else _FloatEnds(*given)
         self._streams = np.zeros((max_steps, config.d_model), np.float32)
         self._x = self._streams
 
     def _part(self, cell: Cell, weights: Operands, state: Parts) -> Any:
         """What computes a layer part."""
         passes = passes_of(cell)
-        if hasattr(passes, "Answer") and all(hasattr(weights[name], "scale") for name in cell.MATRICES):
+        if hasattr(passes, "Answer") and all(isinstance(weights[name], Strips) for name in cell.MATRICES):
             self._begins[cell.KIND] = (passes.begin, cell)
             return passes.Answer(cell, weights, state, self.max_steps, self._buffers)
         self._advances[cell.KIND] = cell

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from edgelm.engine.kernel_session import KernelSession
 from edgelm.engine.ort_session import OrtSession
 from edgelm.engine.session import PREFILL_STEPS, ReferenceSession, Session
 from edgelm.engine.sharing import SharedSession
@@ -15,17 +16,7 @@ from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model.config import ModelConfig
 from edgelm.model.state import state_bytes
 from edgelm.model.weights import Weights
-from tests.tiny import random_ids, random_model
-
-EVEN = {
-    "d_model": 64,
-    "key_dim": 16,
-    "value_dim": 16,
-    "slope_dim": 32,
-    "n_channels": 4,
-    "block_size": 32,
-    "shared_size": 32,
-}
+from tests.tiny import EVEN, in_memory, random_ids, random_model
 
 
 def _integers(config: ModelConfig, weights: Weights) -> Session:
@@ -37,6 +28,8 @@ KINDS: dict[str, Callable[[ModelConfig, Weights], Session]] = {
     "weights as inputs": lambda config, weights: OrtSession(build_graph(config), weights),
     "weights as constants": lambda config, weights: OrtSession(build_graph(config, weights), {}),
     "integers": _integers,
+    "kernels, integers": lambda config, weights: KernelSession(in_memory(config, weights)),
+    "kernels, float32": lambda config, weights: KernelSession(in_memory(config, weights), "float32"),
     "shared": lambda config, weights: SharedSession(OrtSession(build_graph(config), weights)).dialogue(),
 }
 CONFIG, WEIGHTS = random_model(**EVEN)
