@@ -30,7 +30,7 @@ bench: $(VENV)/.chat
 test: venv
 	$(BIN)/python -m pytest -q $(ARGS)
 
-# Two passes on two cores: kernels compiled; kernels as plain Python, then the wheel and, where there is one, an Arm.
+# Two passes on two cores: kernels compiled, which answer too; kernels as plain Python, and ONNX Runtime answers, then the wheel and, where there is one, an Arm.
 check: style types layers
 	@mkdir -p build; $(MAKE) plain wheel >build/plain.log 2>&1 && .ci/arm >>build/plain.log 2>&1 & plain=$$!; \
 		$(MAKE) compiled; compiled=$$?; \
@@ -62,7 +62,7 @@ layers: venv
 coverage: compiled plain report
 
 compiled: venv
-	COVERAGE_FILE=.coverage.compiled $(MAKE) test ARGS='-m "not once" $(MEASURED)'
+	EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.compiled $(MAKE) test ARGS='-m "not once" $(MEASURED)'
 
 plain: venv
 	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.plain $(MAKE) test ARGS='-m "not jit_only" $(MEASURED)'
