@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edgelm.engine.choice import ENGINES
 from tools.arm import compare, cost
 from tools.arm.room import FEATURES, emulated, make
 
@@ -32,6 +33,7 @@ def main() -> None:
     for each in (running, comparing, costing):
         each.add_argument("room", type=Path)
         each.add_argument("--cpu", choices=FEATURES, default="cortex-a72")
+    costing.add_argument("--engine", choices=ENGINES, action="append", help="this engine alone")
     comparing.add_argument("--short", action="store_true")
     running.add_argument("args", nargs=argparse.REMAINDER)
     given = parser.parse_args()
@@ -41,7 +43,7 @@ def main() -> None:
         there = [sys.executable, "-m", "tools.arm", "run", "--cpu", given.cpu, str(given.room.resolve())]
         compare.main(there, short=given.short)
     elif given.command == "cost":
-        cost.main(given.room.resolve(), given.cpu)
+        cost.main(given.room.resolve(), given.cpu, given.engine or ENGINES)
     else:
         command, environment = emulated(given.room.resolve(), given.cpu)
         sys.exit(subprocess.call([*command, *given.args], env=environment, cwd=given.room))

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgelm.bench.limit import bytes_per_token
+from edgelm.engine.choice import ENGINES
 from edgelm.graph.weighted import FLOAT
 from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model import hub
@@ -68,7 +69,10 @@ def speed_range(board: Board, instructions: float, n_bytes: float) -> tuple[floa
 
 
 class Emulator:
-    """Runs edgelm's commands in the room, each precision with a data folder of its own."""
+    """Runs edgelm's commands in the room, each with a data folder of its own.
+
+    ``engine`` and ``precision`` of its methods are those of ``EDGELM_ENGINE`` and ``EDGELM_GRAPH``.
+    """
 
     def __init__(self, room: Path, cpu: str, folder: Path) -> None:
         self._room, self._cpu, self._folder = room, cpu, folder
@@ -76,29 +80,24 @@ class Emulator:
         source = Path(__file__).with_name("count.c")
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(self._plugin), str(source)], check=True)
 
-    def instructions_per_token(self, precision: str) -> float:
-        """Of decoding with the graph of that precision."""
-        counts = [
-            self._count(
-                "complete", "The ferry", "-n", str(n), "--temperature", "0", "--threads", "1", precision=precision
-            )
-            for n in (FEW, MANY)
-        ]
-        return _slope(counts)
+    def instructions_per_token(self, engine: str, precision: str) -> float:
+        """Of decoding."""
+        command = ("complete", "The ferry", "--temperature", "0", "--threads", "1")
+        return _slope([self._count(*command, "-n", str(n), of=(engine, precision)) for n in (FEW, MANY)])
 
-    def instructions_per_learned_token(self, precision: str) -> float:
-        """Of scoring, then learning, where answers are computed with that precision."""
+    def instructions_per_learned_token(self, engine: str, precision: str) -> float:
+        """Of scoring, then learning."""
         counts = []
         for n_bytes in (SHORT, LONG):
             path = self._folder / f"{n_bytes}.txt"
             path.write_text(general_text()[:n_bytes], encoding="utf-8")
-            counts.append(self._count("evaluate", str(path), "--learn", "--threads", "1", precision=precision))
+            counts.append(self._count("evaluate", str(path), "--learn", "--threads", "1", of=(engine, precision)))
         return _slope(counts)
 
-    def memory(self, precision: str, *options: str) -> float:
+    def memory(self, engine: str, precision: str, *options: str) -> float:
         """The most megabytes that a conversation of a few turns takes, sampled."""
         command, environment = self._edgelm("chat", "--json", "--temperature", "0", *options, qemu=["-B", hex(BASE)])
-        environment |= {"EDGELM_GRAPH": precision, "EDGELM_HOME": str(self._folder / f"memory{precision}{options}")}
+        environment |= self._environment(engine, precision, f"memory{options}")
         pipe = subprocess.PIPE
         largest, ended = 0.0, threading.Event()
         with subprocess.Popen(
@@ -117,14 +116,18 @@ class Emulator:
             watcher.join()
         return largest
 
-    def _count(self, *args: str, precision: str) -> tuple[int, int]:
+    def _count(self, *args: str, of: tuple[str, str]) -> tuple[int, int]:
         """Tokens that a command handles, and instructions that it executes."""
         command, environment = self._edgelm(*args, "--json", qemu=["-plugin", str(self._plugin)])
-        environment |= {"EDGELM_GRAPH": precision, "EDGELM_HOME": str(self._folder / "counted")}
+        environment |= self._environment(*of, "counted")
         done = subprocess.run(command, env=environment, cwd=self._room, capture_output=True, text=True, check=True)
         executed = re.search(r"instructions (\d+)", done.stderr)
         assert executed, done.stderr
         return json.loads(done.stdout)["tokens"], int(executed[1])
+
+    def _environment(self, engine: str, precision: str, home: str) -> dict[str, str]:
+        folder = self._folder / f"{home}-{engine}-{precision}"
+        return {"EDGELM_ENGINE": engine, "EDGELM_GRAPH": precision, "EDGELM_HOME": str(folder)}
 
     def _edgelm(self, *args: str, qemu: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         command, environment = emulated(self._room, self._cpu, *qemu)
@@ -155,26 +158,34 @@ def _slope(counts: Sequence[tuple[int, int]]) -> float:
     return (more - less) / (many - few)
 
 
-def main(room: Path, cpu: str) -> None:
-    """Prints a table."""
+WAYS = (("onnx", "float32", FLOAT), ("onnx", "int8", PRECISIONS["int8"]), ("kernels", "int8", PRECISIONS["int8"]))
+"""Engines and what they compute with."""
+
+
+def main(room: Path, cpu: str, engines: Sequence[str] = ENGINES) -> None:
+    """Prints a table, of some engines."""
     board, config = BOARDS[cpu], hub.load().config
+    ways = [way for way in WAYS if way[0] in engines]
     print(f"emulated {cpu}: {board.name}, {board.clock} GHz, {board.bandwidth} GB/s\n")
     print(f"{'':24s} {'instructions':>14s} {'MB read':>9s} {'tokens/s, estimated':>22s}")
+    # What adapts is float32 either way: 4 bytes a number, not 1 and a 32nd of its scale.
+    adapting = [spec.shape for spec in tensors(config).values() if spec.learns and spec.blocks]
+    wider = 2.875 * sum(map(math.prod, adapting))
     with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
         emulator = Emulator(room, cpu, Path(folder))
-        for precision, kind in (("float32", FLOAT), ("int8", PRECISIONS["int8"])):
+        for engine, precision, kind in ways:
             n_bytes = bytes_per_token(config, config.n_layers * config.max_awake, kind)
-            _row(f"decoded, {precision}", board, emulator.instructions_per_token(precision), n_bytes)
-        # What adapts is float32 either way: 4 bytes a number, not 1 and a 32nd of its scale.
-        adapting = [spec.shape for spec in tensors(config).values() if spec.learns and spec.blocks]
-        n_adapting = sum(map(math.prod, adapting))
-        for precision, kind, wider in (("float32", FLOAT, 0.0), ("int8", PRECISIONS["int8"], 2.875 * n_adapting)):
+            _row(f"decoded, {engine} {precision}", board, emulator.instructions_per_token(engine, precision), n_bytes)
+        for engine, precision, kind in ways:
             # A segment of 32 tokens reads the weights forward and backward, and writes those that it changes.
-            n_bytes = 3 * (bytes_per_token(config, config.n_layers * config.n_blocks, kind) + wider) / 32
-            _row(f"learned, {precision}", board, emulator.instructions_per_learned_token(precision), n_bytes)
-        for precision in ("float32", "int8"):
+            n_bytes = bytes_per_token(config, config.n_layers * config.n_blocks, kind)
+            n_bytes = 3 * (n_bytes + (0.0 if kind is FLOAT else wider)) / 32
+            executed = emulator.instructions_per_learned_token(engine, precision)
+            _row(f"learned, {engine} {precision}", board, executed, n_bytes)
+        for engine, precision, _ in ways:
             for what, options in (("answering", ["--no-learn"]), ("learning", [])):
-                print(f"{what}, {precision}: {emulator.memory(precision, *options):.1f} MB", flush=True)
+                taken = emulator.memory(engine, precision, *options)
+                print(f"{what}, {engine} {precision}: {taken:.1f} MB", flush=True)
 
 
 def _row(name: str, board: Board, instructions: float, n_bytes: float) -> None:
