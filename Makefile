@@ -30,7 +30,8 @@ bench: $(VENV)/.chat
 test: venv
 	$(BIN)/python -m pytest -q $(ARGS)
 
-# Two passes on two cores: kernels compiled, which answer too; kernels as plain Python, and ONNX Runtime answers, then the wheel and, where there is one, an Arm.
+# Two passes on two cores: kernels compiled, which answer too; kernels as plain Python, where ONNX Runtime answers. Then the
+# wheel and, where there is one, an Arm.
 check: style types layers
 	@mkdir -p build; $(MAKE) plain wheel >build/plain.log 2>&1 && .ci/arm >>build/plain.log 2>&1 & plain=$$!; \
 		$(MAKE) compiled; compiled=$$?; \
@@ -105,7 +106,7 @@ $(VENV)/.chat: setup.cfg pyproject.toml | $(BIN)/pip
 	@echo "edgelm: installing what it needs into $(VENV); the first time takes a minute or two" >&2
 	@$(PIP) install $(PIP_EXTRA) -e . </dev/null >&2
 	@echo "edgelm: compiling its kernels, and measuring what answers faster here" >&2
-	@$(BIN)/edgelm info </dev/null >/dev/null
+	@$(BIN)/edgelm info --measure </dev/null >/dev/null
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/pip

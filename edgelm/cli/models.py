@@ -152,8 +152,9 @@ def _problems(folder: Path, what: str) -> list[str]:
 
 
 @click.command()
+@click.option("--measure", is_flag=True, help="Measure which engine is faster here, if that was not done yet.")
 @common
-def info(common: Common) -> None:
+def info(measure: bool, common: Common) -> None:
     """Version, model card, device and port detected, where files are."""
     from edgelm.engine.choice import choose
     from edgelm.engine.opening import open_session, precision_of
@@ -165,7 +166,7 @@ def info(common: Common) -> None:
     def opens(engine: str) -> Session:
         return open_session(model, common.options.threads, engine=engine)
 
-    choice = choose(model, common.options.engine, opens, learns=True, measures=True)
+    choice = choose(model, common.options.engine, opens, learns=True, measures=measure)
     fields = {
         "version": __version__,
         "model": model.name,

@@ -82,7 +82,7 @@ def choose(model: Model, asked: str | None, opens: Opens, *, learns: bool, measu
         rates = _measure(opens)
         _keep(model, rates)
     if rates is None:
-        return Choice("onnx", "not measured yet: `edgelm info` does")
+        return Choice("onnx", "not measured yet: `edgelm info --measure` does")
     best, other = sorted(ENGINES, key=lambda engine: -rates[engine])
     return Choice(best, f"measured here: {rates[best]:,.0f} tokens/s against {rates[other]:,.0f} of {other}")
 

@@ -110,7 +110,7 @@ def test_a_turn_that_is_interrupted(cli: Cli, home: Path, tiny_model: Path, monk
         raise KeyboardInterrupt
 
     args = ["chat", "--json", "--max-tokens", "1", "--no-bank"]
-    for i, place in enumerate(("edgelm.learn.learner.Learner._update", "edgelm.engine.session.OrtSession.run")):
+    for i, place in enumerate(("edgelm.learn.learner.Learner._update", "edgelm.engine.sharing.DialogueSession.run")):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)
             assert_one_line(cli(*args, input=f"Hello {i}\n"), 130)
