@@ -26,7 +26,8 @@ def make(room: Path, wheels: list[Path]) -> None:
     target = ["--target", str(room / "site"), "--upgrade", "--only-binary=:all:", "--python-version", PYTHON]
     for tag in ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64"):
         target += ["--platform", tag]
-    _run(sys.executable, "-m", "pip", "install", "-q", *target, *map(str, wheels))
+    # The wheel alone would leave out ONNX Runtime, which is compared with.
+    _run(sys.executable, "-m", "pip", "install", "-q", *target, *(f"{wheel}[onnx]" for wheel in wheels))
 
 
 def _unpack_debian(room: Path) -> None:
