@@ -42,6 +42,11 @@ PACKABLE = ModelConfig.flat(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def no_engine_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGELM_ENGINE", raising=False)
+
+
 @pytest.fixture
 def engine(tiny_model: Path, home: Path) -> Engine:
     return Engine(EngineOptions(str(tiny_model)))
