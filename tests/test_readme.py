@@ -97,8 +97,8 @@ def bench() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("field", "quoted"),
     [
-        ("decode_fixed_tokens_per_s", "{:,.0f} tokens a second in int8"),
-        ("decode_tokens_per_s", ", {:,.0f} where it may learn"),
+        ("decode_tokens_per_s", "{:,.0f} tokens a second in int8"),
+        ("decode_onnx_tokens_per_s", "through ONNX Runtime {:,.0f}"),
         ("decode_while_learning_tokens_per_s", ", {:,.0f} while it learns"),
         ("learn_tokens_per_s", "It learns {:,.0f} tokens"),
         ("learn_vs_torch_eager", ", {:.1f} times PyTorch eager"),
