@@ -145,42 +145,30 @@ def no_color() -> bool:
 
 
 def graph_choice() -> Literal["int8", "float32"] | None:
-    """What answers are computed with, if ``EDGELM_GRAPH`` says so; learning is always float32.
-
-    Raises
-    ------
-    ConfigError
-        It says something else.
-    """
-    choice = os.environ.get("EDGELM_GRAPH", "")
-    if choice not in ("", "int8", "float32"):
-        raise ConfigError(f"EDGELM_GRAPH must be int8 or float32, not {choice!r}")
-    return choice or None  # type: ignore[return-value]
+    """What answers are computed with, if ``EDGELM_GRAPH`` says so; learning is always float32."""
+    return _choice("EDGELM_GRAPH", "int8", "float32")  # type: ignore[return-value]
 
 
 def engine_choice() -> Literal["kernels", "onnx"] | None:
-    """Which engine answers, if ``EDGELM_ENGINE`` says so.
-
-    Raises
-    ------
-    ConfigError
-        It says something else.
-    """
-    choice = os.environ.get("EDGELM_ENGINE", "")
-    if choice not in ("", "kernels", "onnx"):
-        raise ConfigError(f"EDGELM_ENGINE must be kernels or onnx, not {choice!r}")
-    return choice or None  # type: ignore[return-value]
+    """Which engine answers, if ``EDGELM_ENGINE`` says so."""
+    return _choice("EDGELM_ENGINE", "kernels", "onnx")  # type: ignore[return-value]
 
 
 def kernel_choice() -> Literal["aot", "jit", "python"] | None:
-    """How kernels shall run, if ``EDGELM_KERNELS`` says so: compiled before, compiled by numba, or as plain Python.
+    """How kernels shall run, if ``EDGELM_KERNELS`` says so: compiled before, compiled by numba, or as plain Python."""
+    return _choice("EDGELM_KERNELS", "aot", "jit", "python")  # type: ignore[return-value]
+
+
+def _choice(variable: str, *allowed: str) -> str | None:
+    """What a variable of the environment says, if it is set.
 
     Raises
     ------
     ConfigError
-        It says something else.
+        It says something else than what is ``allowed``.
     """
-    choice = os.environ.get("EDGELM_KERNELS", "")
-    if choice not in ("", "aot", "jit", "python"):
-        raise ConfigError(f"EDGELM_KERNELS must be aot, jit or python, not {choice!r}")
-    return choice or None  # type: ignore[return-value]
+    choice = os.environ.get(variable, "")
+    if choice not in ("", *allowed):
+        known = " or ".join([", ".join(allowed[:-1]), allowed[-1]])
+        raise ConfigError(f"{variable} must be {known}, not {choice!r}")
+    return choice or None

@@ -169,21 +169,18 @@ class Engine:
     @cached_property
     def choice(self) -> Choice:
         """Which engine answers, and why."""
-        return choose(self.model, self.options.engine, self._open, learns=not self._fixed, measures=False)
+        return choose(self.model, self.options.engine, self._threads, learns=not self._fixed, measures=False)
 
     @property
     def precision(self) -> str:
         """``int8`` or ``float32``, what answers are computed with."""
         return precision_of(self.choice.engine)
 
-    def _open(self, engine: str, *, fixed: bool = False) -> Session:
-        return open_session(self.model, self._threads, fixed=fixed, engine=engine)
-
     @cached_property
     def _shared(self) -> SharedSession:
         """What answers; a fixed one only where nothing of the log waits to be learned."""
         fixed = self._fixed and not self.adaptation.pending
-        session = self._open(self.choice.engine, fixed=fixed)
+        session = open_session(self.model, self._threads, fixed=fixed, engine=self.choice.engine)
         self.model.release()
         return SharedSession(session)
 

@@ -84,7 +84,7 @@ class Speeds:
         self.slices: dict[str, Slice] = {}
         if "onnx" in engines:
             self.fixed = self.of_engine["onnx"] if self.main == KERNELS else self.main
-            fixed = open_session(engine.model, threads, self.fixed, fixed=True)
+            fixed = open_session(engine.model, threads, self.fixed, fixed=True, engine="onnx")
             self.slices["decode_fixed"] = partial(self._decode, fixed, self._read_beginning(fixed))
         self.slices |= {
             "decode.late": partial(self._decode, engine.session, late),

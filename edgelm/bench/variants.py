@@ -11,7 +11,6 @@ from edgelm.bench.limit import narrow
 from edgelm.config import graph_choice
 from edgelm.engine.kernel_session import KernelSession
 from edgelm.engine.opening import open_session, precision_of
-from edgelm.engine.ort_session import OrtSession
 from edgelm.engine.session import Session
 from edgelm.export.step import build_graph
 from edgelm.matrices.quantize import PRECISIONS, Precision
@@ -69,15 +68,19 @@ def variants(engine: Engine, threads: int, engines: Collection[str]) -> dict[str
 
 def _graph(engine: Engine, threads: int, name: str) -> Session:
     """The session of a graph; none changes what learning reads."""
+    from edgelm.engine.ort_session import OrtSession
+
     config, weights = engine.config, engine.weights
     if name == "float32":
         return OrtSession(build_graph(config), weights, threads, engine.guard)
     if name == "int8":
-        return open_session(engine.model, threads, "int8")
+        return open_session(engine.model, threads, "int8", engine="onnx")
     return OrtSession(build_graph(config, weights, GRAPHS[name]), {}, threads)
 
 
 def _narrow_graph(engine: Engine, threads: int, name: str) -> Session:
+    from edgelm.engine.ort_session import OrtSession
+
     precision = GRAPHS[name]
     config = narrow(engine.config, precision)
     weights = random_weights(config, np.random.default_rng(0))

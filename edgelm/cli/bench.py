@@ -16,8 +16,7 @@ from edgelm.bench.speed import Speeds
 from edgelm.bench.timing import ROUNDS
 from edgelm.cli.options import Common, common, progress_bar
 from edgelm.engine.choice import ENGINES, Choice, choose
-from edgelm.engine.opening import open_session
-from edgelm.engine.session import Session
+from edgelm.engine.opening import has_onnxruntime
 from edgelm.errors import EdgelmError
 from edgelm.kernels import aot
 from edgelm.model import hub
@@ -114,19 +113,18 @@ def bench(blocks: int | None, compare: list[str], gguf: str | None, seconds: flo
 def _choices(options: EngineOptions) -> tuple[Choice, Choice]:
     """Which engine answers here where something is learned, and where nothing is."""
     ports.check_memory(hub.memory_needed(options.model, models_dir()), options.model or hub.DEFAULT, ports.detect())
-    model = hub.load(options.model, models_dir())
-
-    def opens(engine: str) -> Session:
-        return open_session(model, options.threads, engine=engine)
-
-    learning = choose(model, options.engine, opens, learns=True, measures=True)
-    return learning, choose(model, options.engine, opens, learns=False, measures=False)
+    model, asked, threads = hub.load(options.model, models_dir()), options.engine, options.threads
+    learning = choose(model, asked, threads, learns=True, measures=True)
+    return learning, choose(model, asked, threads, learns=False, measures=False)
 
 
 def _measured_engines(asked: str | None, answers: str) -> Sequence[str]:
-    """The one that was asked for, or both; but no kernels that run as plain Python, unless they answer."""
+    """The one that was asked for, or both; but none that is not installed, and no kernels that run as plain Python,
+    unless they answer."""
     if asked:
         return (asked,)
+    if not has_onnxruntime():
+        return ("kernels",)
     return ENGINES if answers == "kernels" or aot.in_use() != "python" else ("onnx",)
 
 

@@ -12,7 +12,6 @@ from edgelm import __version__, ports
 from edgelm.cli.options import Common, common, progress_bar
 from edgelm.config import data_dir
 from edgelm.engine import verify as verification
-from edgelm.engine.session import Session
 from edgelm.errors import DeviceError, ModelFileError
 from edgelm.log.folder import files_of
 from edgelm.model import hub, store
@@ -157,22 +156,19 @@ def _problems(folder: Path, what: str) -> list[str]:
 def info(measure: bool, common: Common) -> None:
     """Version, model card, device and port detected, where files are."""
     from edgelm.engine.choice import choose
-    from edgelm.engine.opening import open_session, precision_of
+    from edgelm.engine.opening import precision_of
     from edgelm.kernels import aot
 
     model, port = hub.load(common.options.model, models_dir()), ports.detect()
     folder, name = data_dir() / "profiles", common.options.profile
-
-    def opens(engine: str) -> Session:
-        return open_session(model, common.options.threads, engine=engine)
-
-    choice = choose(model, common.options.engine, opens, learns=True, measures=measure)
+    asked, threads = common.options.engine, common.options.threads
+    choice = choose(model, asked, threads, learns=True, measures=measure)
     fields = {
         "version": __version__,
         "model": model.name,
         "parameters": model.n_parameters,
         "port": port.name,
-        "threads": common.options.threads,
+        "threads": threads,
         "memory_mb": port.memory_mb,
         "kernels": aot.in_use(),
         "engine": choice.engine,

@@ -10,7 +10,6 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,14 +19,13 @@ import numpy as np
 
 from edgelm import __version__, ports
 from edgelm.config import data_dir, engine_choice, graph_choice
-from edgelm.engine.session import Session
+from edgelm.engine.opening import has_onnxruntime, open_session
 from edgelm.kernels import aot
 from edgelm.model.hub import Model
 
 ENGINES = ("kernels", "onnx")
 TOKENS, ROUNDS = 16, 5
 """How many tokens are decoded in a round, and rounds of each engine."""
-Opens = Callable[[str], Session]
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Choice:
     why: str
 
 
-def choose(model: Model, asked: str | None, opens: Opens, *, learns: bool, measures: bool) -> Choice:
+def choose(model: Model, asked: str | None, threads: int, *, learns: bool, measures: bool) -> Choice:
     """The engine for a model on this device.
 
     Parameters
@@ -53,8 +51,8 @@ def choose(model: Model, asked: str | None, opens: Opens, *, learns: bool, measu
     model : Model
     asked : str or None
         What the user asked for, if anything; a key of ``ENGINES``.
-    opens : callable
-        Opens a session of the model on an engine.
+    threads : int
+        Those that ONNX Runtime may use.
     learns : bool
         Whether the kernels will be loaded in any case, because this process learns.
     measures : bool
@@ -79,7 +77,7 @@ def choose(model: Model, asked: str | None, opens: Opens, *, learns: bool, measu
         return Choice("onnx", "nothing is learned, and to load the compiler of the kernels takes longer than they save")
     rates = _known(model)
     if rates is None and (measures or compiled_before):
-        rates = _measure(opens)
+        rates = _measure(model, threads)
         _keep(model, rates)
     if rates is None:
         return Choice("onnx", "not measured yet: `edgelm info --measure` does")
@@ -87,14 +85,9 @@ def choose(model: Model, asked: str | None, opens: Opens, *, learns: bool, measu
     return Choice(best, f"measured here: {rates[best]:,.0f} tokens/s against {rates[other]:,.0f} of {other}")
 
 
-def has_onnxruntime() -> bool:
-    """Whether ONNX Runtime is installed; the wheels for Arm leave it out."""
-    return find_spec("onnxruntime") is not None
-
-
-def _measure(opens: Opens) -> dict[str, float]:
+def _measure(model: Model, threads: int) -> dict[str, float]:
     """Tokens per second of each engine, the median of rounds in turns."""
-    sessions = {engine: opens(engine) for engine in ENGINES}
+    sessions = {engine: open_session(model, threads, engine=engine) for engine in ENGINES}
     seconds: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     for number in range(1 + ROUNDS):
         for engine, session in sessions.items():

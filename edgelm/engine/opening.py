@@ -10,6 +10,8 @@ will be learned they are constants too, and a token takes two thirds of the time
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from edgelm import ports
 from edgelm.config import graph_choice
 from edgelm.engine.integer_blocks import IntegerBlocks
@@ -21,13 +23,18 @@ from edgelm.model.packing import integers, unpack_one
 from edgelm.model.weights import Weights, adaptable_names, tensors
 
 
+def has_onnxruntime() -> bool:
+    """Whether ONNX Runtime is installed; the wheels for Arm leave it out."""
+    return find_spec("onnxruntime") is not None
+
+
 def precision_of(engine: str = "onnx") -> str:
     """``int8`` or ``float32``, what an engine computes with here: ``EDGELM_GRAPH``, else what is faster."""
     return graph_choice() or ("int8" if engine == "kernels" or ports.multiplies_integers() else "float32")
 
 
 def open_session(
-    model: Model, threads: int = 1, precision: str | None = None, *, fixed: bool = False, engine: str = "onnx"
+    model: Model, threads: int = 1, precision: str | None = None, *, fixed: bool = False, engine: str | None = None
 ) -> Session:
     """A session on the weights of a model, which sees what is learned.
 
@@ -40,13 +47,15 @@ def open_session(
         Default: ``precision_of(engine)``.
     fixed : bool
         Nothing is learned from now on. ONNX Runtime is faster with integers then, and would not see it.
-    engine : {"onnx", "kernels"}
+    engine : {"onnx", "kernels"}, optional
+        Default: ONNX Runtime where it is installed, else the kernels.
 
     Raises
     ------
     ModelFileError
         The graph does not fit the weights.
     """
+    engine = engine or ("onnx" if has_onnxruntime() else "kernels")
     config, precision = model.config, precision or precision_of(engine)
     if engine == "kernels":
         from edgelm.engine.kernel_session import KernelSession

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelm.engine.choice import has_onnxruntime
 from edgelm.engine.opening import open_session
 from edgelm.errors import ModelFileError
 from edgelm.model import hub
@@ -43,9 +42,8 @@ def _disagreements(model: hub.Model) -> list[str]:
         return [f"{model.folder}: its state takes {n_bytes:,} bytes, more than {MAX_STATE_BYTES:,}; get another"]
     state = empty_state(model.config)
     ids = np.array(model.template.document(model.tokenizer.encode(_TEXT)))
-    engine = "onnx" if has_onnxruntime() else "kernels"
     for precision in ("float32", "int8"):
-        session = open_session(model, 1, precision, engine=engine)
+        session = open_session(model, 1, precision)
         with np.errstate(all="ignore"):
             expected, _, _ = forward(ids, model.weights, state, model.config)
             difference = np.abs(session.run(ids, 0) - expected) / np.abs(expected).max()

@@ -124,18 +124,17 @@ def test_blocks_that_do_not_divide_stay_float(tmp_path: Path, block_size: int) -
     assert off(model, open_session(model, 1, "int8").run(ids, 0), ids) < 0.06
 
 
-def test_which_one_is_opened(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = hub.load(str(tiny_model))
+def test_which_one_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     for fast in (True, False):
         monkeypatch.setattr(ports, "multiplies_integers", lambda fast=fast: fast)
-        assert precision_of(model) == ("int8" if fast else "float32")
+        assert precision_of() == ("int8" if fast else "float32")
         for choice in ("int8", "float32"):
             monkeypatch.setenv("EDGELM_GRAPH", choice)
-            assert precision_of(model) == choice
+            assert precision_of() == choice
         monkeypatch.delenv("EDGELM_GRAPH")
     monkeypatch.setenv("EDGELM_GRAPH", "int4")
     with pytest.raises(ConfigError, match="must be int8 or float32, not 'int4'"):
-        precision_of(model)
+        precision_of()
 
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
@@ -183,3 +182,8 @@ def test_a_writer_is_never_seen_half_way(model: hub.Model) -> None:
     finally:
         stop.set()
         writer.join()
+
+
+def test_without_onnx_runtime_the_kernels_answer(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgelm.engine.opening.has_onnxruntime", lambda: False)
+    assert type(open_session(hub.load(str(tiny_model)))).__name__ == "KernelSession"
