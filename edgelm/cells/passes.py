@@ -130,3 +130,11 @@ class Answer(Protocol):
 
     def forward(self, x: Array) -> None:
         """Adds the part's output to the residual stream x [T,D], in place."""
+
+
+class BlockAnswer(Answer, Protocol):
+    """That of a cell with neuron blocks."""
+
+    @property
+    def activations(self) -> Array:
+        """Those of the last call, [T,M], before the weakest blocks were put to sleep; the next call overwrites them."""

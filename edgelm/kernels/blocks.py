@@ -34,14 +34,20 @@ def route_forward(a0, bias, log_gamma, max_awake, eps, a1, inverse, a):
         inverse[t] = r
         for i in range(n_blocks):
             a[t, i] = a1[t, i] * r * exp(log_gamma[i])
-        # The weakest go back to sleep; of equals the last, as the stable sort of the reference does.
-        while n_awake > max_awake:
-            weakest = -1
-            for i in range(n_blocks):
-                if a[t, i] > 0 and (weakest < 0 or a[t, i] <= a[t, weakest]):
-                    weakest = i
-            a[t, weakest] = 0
-            n_awake -= 1
+        keep_strongest(a[t], n_awake, max_awake)
+
+
+@kernel
+def keep_strongest(a, n_awake, max_awake):
+    """Of activations a [M], of which ``n_awake`` are above 0, the weakest become 0 until ``max_awake`` are left; of
+    equals the last, as the stable sort of the paper does."""
+    while n_awake > max_awake:
+        weakest = -1
+        for i in range(len(a)):
+            if a[i] > 0 and (weakest < 0 or a[i] <= a[weakest]):
+                weakest = i
+        a[weakest] = 0
+        n_awake -= 1
 
 
 @entry(F2, F2, F1, F1, F2, F2, F1)

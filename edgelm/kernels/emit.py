@@ -6,6 +6,7 @@ source, ``values`` LLVM's values of the other arguments, ``types`` numba's types
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from edgelm.kernels.jit import instructions
@@ -13,7 +14,7 @@ from edgelm.kernels.jit import instructions
 LANES = 16
 
 
-class _Vectors:
+class Vectors:
     """A builder's loads, stores and constants, of numbers of the type that an array of ``types`` holds."""
 
     def __init__(self, context: Any, builder: Any, types: Any, array: int) -> None:
@@ -51,8 +52,34 @@ class _Vectors:
 
     def everywhere(self, number: Any, lanes: int) -> Any:
         """A number in all lanes."""
-        undefined = self.ir.Constant(self.vector(lanes), self.ir.Undefined)
+        undefined = self.ir.Constant(self.ir.VectorType(number.type, lanes), self.ir.Undefined)
         return self.spread(self.builder.insert_element(undefined, number, self.ir.IntType(32)(0)), 0, lanes)
+
+    def loop(self, first: Any, last: Any, by: Any, values: list[Any], step: Callable[..., Any]) -> list[Any]:
+        """The ``values`` after ``values = step(i, values)`` for i from ``first`` to before ``last``, maybe never.
+
+        ``by``: what i grows by, or a function of i that gives it, which is asked before each step.
+        """
+        builder, before = self.builder, self.builder.block
+        check, body, done = (builder.append_basic_block(name) for name in ("check", "body", "done"))
+        builder.branch(check)
+        builder.position_at_end(check)
+        i, now = builder.phi(self.word), [builder.phi(value.type) for value in values]
+        builder.cbranch(builder.icmp_signed("<", i, last), body, done)
+        builder.position_at_end(body)
+        distance = by(i) if callable(by) else by
+        found = step(i, list(now)) or []
+        following = builder.add(i, distance)
+        for phi, start, value in zip([i, *now], [first, *values], [following, *found], strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(value, builder.block)
+        builder.branch(check)
+        builder.position_at_end(done)
+        return now
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """a b + c, rounded once where the machine can, twice where it cannot."""
+        return self.builder.call(self.function("fmuladd", a.type, 3), [a, b, c])
 
     def function(self, name: str, vector: Any, n: int) -> Any:
         """An intrinsic of LLVM that takes ``n`` vectors and gives one."""
@@ -61,7 +88,7 @@ class _Vectors:
         return self.builder.module.declare_intrinsic(f"llvm.{name}.{suffix}", fnty=kind)
 
 
-class _Tile(_Vectors):
+class _Tile(Vectors):
     """The code of ``tile``."""
 
     def __init__(self, context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
@@ -72,12 +99,6 @@ class _Tile(_Vectors):
         self.c_rows = self.along(self.place(6, c, c0), c_row, self.rows)
         # Arm multiplies by a lane of a register; elsewhere one number for all lanes is best read where it stands.
         self.by_lane = builder.module.triple.startswith("aarch64")
-        vector = self.vector(self.lanes)
-        # Rounded once where the machine can, twice where it cannot.
-        self.multiply_add = builder.module.declare_intrinsic(
-            f"llvm.fmuladd.v{self.lanes}{self.number.intrinsic_name}",
-            fnty=self.ir.FunctionType(vector, [vector] * 3),
-        )
 
     def emit(self) -> None:
         none = self.ir.Constant(self.vector(self.lanes), None)
@@ -85,31 +106,22 @@ class _Tile(_Vectors):
         done = self.word(0)
         if self.by_lane:
             done = self.builder.and_(self.steps, self.word(-4))
-            sums = self.loop(self.word(0), done, 4, sums)
-        for row, value in zip(self.c_rows, self.loop(done, self.steps, 1, sums), strict=True):
+            sums = self.sum(self.word(0), done, 4, sums)
+        for row, value in zip(self.c_rows, self.sum(done, self.steps, 1, sums), strict=True):
             self.store(value, row)
 
-    def loop(self, first: Any, last: Any, by: int, sums: list[Any]) -> list[Any]:
+    def sum(self, first: Any, last: Any, by: int, sums: list[Any]) -> list[Any]:
         """The sums after the steps from ``first`` to before ``last``, maybe none, ``by`` at a time."""
-        builder, before = self.builder, self.builder.block
-        check, steps, summed = (builder.append_basic_block(name) for name in ("check", "steps", "summed"))
-        builder.branch(check)
-        builder.position_at_end(check)
-        k, totals = builder.phi(self.word), [builder.phi(self.vector(self.lanes)) for _ in sums]
-        builder.cbranch(builder.icmp_signed("<", k, last), steps, summed)
-        builder.position_at_end(steps)
-        found: list[Any] = list(totals)
-        places = [builder.add(k, self.word(i)) for i in range(by)]
-        for place, factors in zip(places, self.factors(k, places), strict=True):
-            strip = self.load(builder.gep(self.b, [builder.mul(place, self.b_step)]), self.lanes)
-            found = [builder.call(self.multiply_add, [x, strip, y]) for x, y in zip(factors, found, strict=True)]
-        following = builder.add(k, self.word(by))
-        for phi, start, value in zip([k, *totals], [first, *sums], [following, *found], strict=True):
-            phi.add_incoming(start, before)
-            phi.add_incoming(value, steps)
-        builder.branch(check)
-        builder.position_at_end(summed)
-        return totals
+        builder = self.builder
+
+        def step(k: Any, found: list[Any]) -> list[Any]:
+            places = [builder.add(k, self.word(i)) for i in range(by)]
+            for place, factors in zip(places, self.factors(k, places), strict=True):
+                strip = self.load(builder.gep(self.b, [builder.mul(place, self.b_step)]), self.lanes)
+                found = [self.multiply_add(x, strip, y) for x, y in zip(factors, found, strict=True)]
+            return found
+
+        return self.loop(first, last, self.word(by), sums, step)
 
     def factors(self, k: Any, places: list[Any]) -> list[list[Any]]:
         """What the lanes of the steps ``places`` from k on are multiplied by: for each step, of each row."""
@@ -134,7 +146,7 @@ def emit_tile(context: Any, builder: Any, literals: Any, types: Any, values: Any
 
 def emit_widen(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """uint8 to numbers."""
-    (q, q0, scale, out, out0), made = values, _Vectors(context, builder, types, 3)
+    (q, q0, scale, out, out0), made = values, Vectors(context, builder, types, 3)
     bytes_ = made.ir.VectorType(made.ir.IntType(8), LANES)
     place = builder.bitcast(made.place(0, q, q0), bytes_.as_pointer())
     numbers = builder.uitofp(builder.load(place, align=1), made.vector(LANES))
@@ -145,7 +157,7 @@ def emit_widen(context: Any, builder: Any, literals: Any, types: Any, values: An
 def emit_turn(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """Rows to columns, in registers."""
     (size,), (a, a0, a_row, out, out0, out_row) = literals, values
-    made = _Vectors(context, builder, types, 0)
+    made = Vectors(context, builder, types, 0)
     found = [made.load(row, size) for row in made.along(made.place(0, a, a0), a_row, size)]
     if size == 4:
         pairs = [made.shuffle(found[i], found[i + 1], order) for order in ([0, 4, 1, 5], [2, 6, 3, 7]) for i in (0, 2)]

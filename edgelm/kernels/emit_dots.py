@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgelm.kernels.emit import LANES, _Vectors
+from edgelm.kernels.emit import LANES, Vectors
 
 QUADS = 8
 """Groups of four numbers in a run."""
@@ -35,7 +35,7 @@ def kind_of(triple: str, features: str) -> tuple[str, int]:
     return "plain", 128
 
 
-class _Strip(_Vectors):
+class _Strip(Vectors):
     """The code of ``dot_strips``: rows of weights, a lane each, times some tokens."""
 
     def __init__(self, context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
@@ -49,20 +49,13 @@ class _Strip(_Vectors):
         self.parts = LANES // self.lanes
         """Registers of sums of 16 rows."""
         self.byte, self.int16, self.int32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
-        self.float = ir.FloatType()
-        self.sums, self.floats = ir.VectorType(self.int32, self.lanes), ir.VectorType(self.float, self.lanes)
+        self.sums, self.floats = ir.VectorType(self.int32, self.lanes), self.vector(self.lanes)
         first = builder.mul(strip, self.n_runs)
-        self.q = self.bytes_of(0, q, builder.mul(first, self.word(4 * LANES * QUADS)))
+        self.q = self.place(0, q, builder.mul(first, self.word(4 * LANES * QUADS)))
         self.scale = self.place(1, scale, builder.mul(first, self.word(LANES)))
-        self.codes = self.bytes_of(4, codes, builder.mul(run0, self.word(4 * QUADS)))
+        self.codes = self.place(4, codes, builder.mul(run0, self.word(4 * QUADS)))
         self.scales = self.place(5, scales, builder.mul(run0, self.word(2)))
         self.out = self.place(7, out, o0)
-
-    def bytes_of(self, array: int, value: Any, first: Any) -> Any:
-        """The address of a number of an array of bytes."""
-        return self.builder.gep(
-            self.context.make_array(self.types[array])(self.context, self.builder, value).data, [first]
-        )
 
     def at(self, pointer: Any, *numbers: Any) -> Any:
         """The address so many numbers further."""
@@ -75,7 +68,7 @@ class _Strip(_Vectors):
         rows = [self.at(self.out, builder.mul(self.o_pitch, word(t))) for t in range(self.n_steps)]
         n = self.n_strips * self.parts
         places = [self.at(row, part * self.lanes) for row in rows for part in range(n)]
-        totals = loop(builder, word, word(0), self.n_runs, 1, [none] * len(places), self.run)
+        totals = self.loop(word(0), self.n_runs, word(1), [none] * len(places), self.run)
         for total, place in zip(totals, places, strict=True):
             self.store(builder.fadd(self.load(place, self.lanes), total), place)
 
@@ -100,14 +93,6 @@ class _Strip(_Vectors):
                 found.append(self.multiply_add(exact, builder.fmul(weights, scale), totals[number]))
         return found
 
-    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
-        """a b + c, rounded once where the machine can."""
-        name = f"llvm.fmuladd.v{self.lanes}f32"
-        function = self.builder.module.declare_intrinsic(
-            name, fnty=self.ir.FunctionType(self.floats, [self.floats] * 3)
-        )
-        return self.builder.call(function, [a, b, c])
-
     def intrinsic(self, name: str, result: Any, *takes: Any) -> Any:
         """A function of LLVM."""
         return self.builder.module.declare_intrinsic(name, fnty=self.ir.FunctionType(result, list(takes)))
@@ -121,12 +106,6 @@ class _Strip(_Vectors):
         """Four activations as one number of 32 bits."""
         return self.builder.load(self.builder.bitcast(self.at(codes, 4 * number), self.int32.as_pointer()), align=1)
 
-    def repeated(self, x: Any, n: int) -> Any:
-        """A number in ``n`` lanes."""
-        kind = self.ir.VectorType(x.type, n)
-        one = self.builder.insert_element(self.ir.Constant(kind, self.ir.Undefined), x, self.int32(0))
-        return self.shuffle(one, self.ir.Constant(kind, self.ir.Undefined), [0] * n)
-
     def _vnni(self, q: list[Any], codes: list[Any]) -> list[Any]:
         builder, kind = self.builder, self.sums
         dot = self.intrinsic(f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}", kind, kind, kind, kind)
@@ -135,7 +114,7 @@ class _Strip(_Vectors):
             read = [self.bytes_at(strip, 64 * g + width * p, width) for strip in q for p in range(self.parts)]
             weights = [builder.bitcast(part, kind) for part in read]
             for t, x in enumerate(codes):
-                x = self.repeated(self.quad(x, g), self.lanes)
+                x = self.everywhere(self.quad(x, g), self.lanes)
                 for p, part in enumerate(weights, t * len(weights)):
                     sums[p] = builder.call(dot, [sums[p], part, x])
         return sums
@@ -160,7 +139,7 @@ class _Strip(_Vectors):
 
     def repeated_quad(self, codes: Any, number: int, n: int) -> Any:
         """Four activations, ``n`` times over."""
-        return self.builder.bitcast(self.repeated(self.quad(codes, number), n), self.ir.VectorType(self.byte, 4 * n))
+        return self.builder.bitcast(self.everywhere(self.quad(codes, number), n), self.ir.VectorType(self.byte, 4 * n))
 
     def pairs_added(self, halves: list[Any]) -> list[Any]:
         """Sums of lanes that stand side by side, of two registers in one."""
@@ -230,22 +209,3 @@ class _Strip(_Vectors):
 def emit_dot_strips(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """A loop over the runs with the totals in registers."""
     _Strip(context, builder, literals, types, values).emit()
-
-
-def loop(builder: Any, word: Any, first: Any, last: Any, by: int, values: list[Any], step: Any) -> list[Any]:
-    """``values`` after ``values = step(i, values)`` for i from ``first`` to before ``last``, ``by`` at a time."""
-    before = builder.block
-    check, body, done = (builder.append_basic_block(name) for name in ("check", "body", "done"))
-    builder.branch(check)
-    builder.position_at_end(check)
-    i, totals = builder.phi(word), [builder.phi(value.type) for value in values]
-    builder.cbranch(builder.icmp_signed("<", i, last), body, done)
-    builder.position_at_end(body)
-    found = step(i, list(totals))
-    following, end = builder.add(i, word(by)), builder.block
-    for phi, start, value in zip([i, *totals], [first, *values], [following, *found], strict=True):
-        phi.add_incoming(start, before)
-        phi.add_incoming(value, end)
-    builder.branch(check)
-    builder.position_at_end(done)
-    return totals

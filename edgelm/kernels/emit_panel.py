@@ -6,10 +6,9 @@ the tiles: each number is summed step by step, however many are summed at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from edgelm.kernels.emit import _Vectors
+from edgelm.kernels.emit import Vectors
 
 WIDE = 32
 """Lanes of a panel."""
@@ -52,7 +51,7 @@ def _machine(context: Any, builder: Any) -> Machine:
     return machine_of(builder.module.triple, cpu, features)
 
 
-class _Panel(_Vectors):
+class _Panel(Vectors):
     """The code of ``panel``: the tuples opened, tiles, what becomes of their sums."""
 
     def __init__(self, context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
@@ -63,9 +62,6 @@ class _Panel(_Vectors):
             self.operand(kind, value) for kind, value in zip(types[:4], values[:4], strict=True)
         )
         self.n_rows, self.steps = values[4:6]
-        # Rounded once where the machine can, twice where it cannot.
-        vector = self.vector(self.machine.lanes)
-        self.multiply_add = self.function("fmuladd", vector, 3)
 
     def operand(self, kind: Any, value: Any) -> tuple[Any, Any]:
         """Where a tuple's array begins, and its last part: a number, or where another array begins."""
@@ -80,26 +76,9 @@ class _Panel(_Vectors):
 
     def emit(self) -> None:
         """All rows, a part of the lanes at a time."""
-        self.loop(self.word(0), self.word(WIDE), self.word(self.machine.lanes), self.rows_of)
+        self.loop(self.word(0), self.word(WIDE), self.word(self.machine.lanes), [], self.rows_of)
 
-    def loop(self, first: Any, last: Any, by: Any, body: Callable[[Any], None]) -> None:
-        """``body(i)`` for i from ``first`` to before ``last``; ``by`` is a number or a function of i that gives one."""
-        builder, before = self.builder, self.builder.block
-        check, inside, after = (builder.append_basic_block(name) for name in ("check", "inside", "after"))
-        builder.branch(check)
-        builder.position_at_end(check)
-        i = builder.phi(self.word)
-        i.add_incoming(first, before)
-        builder.cbranch(builder.icmp_signed("<", i, last), inside, after)
-        builder.position_at_end(inside)
-        step = by(i) if callable(by) else by
-        self.step = step
-        body(i)
-        i.add_incoming(builder.add(i, step), builder.block)
-        builder.branch(check)
-        builder.position_at_end(after)
-
-    def rows_of(self, lane: Any) -> None:
+    def rows_of(self, lane: Any, nothing: list[Any]) -> None:
         """Groups of rows. Named rows are few, and so their last two tiles are of about one size; of others there are so
         many that a few sizes do, which are less to compile."""
         builder, most = self.builder, self.machine.rows
@@ -107,6 +86,10 @@ class _Panel(_Vectors):
         sizes = [*range(1, most + 1)] if named else sorted({1, 2, 4, most})
 
         def size(first: Any) -> Any:
+            self.size = chosen(first)
+            return self.size
+
+        def chosen(first: Any) -> Any:
             left = builder.sub(self.n_rows, first)
             if named:
                 half = builder.lshr(builder.add(left, self.word(1)), self.word(1))
@@ -117,10 +100,10 @@ class _Panel(_Vectors):
                 found = builder.select(builder.icmp_signed(">=", left, self.word(n)), self.word(n), found)
             return found
 
-        def group(first: Any) -> None:
+        def group(first: Any, nothing: list[Any]) -> None:
             joined = builder.append_basic_block("joined")
             cases = {n: builder.append_basic_block(f"rows{n}") for n in sizes}
-            switch = builder.switch(self.step, cases[most])
+            switch = builder.switch(self.size, cases[most])
             for n in sizes[:-1]:
                 switch.add_case(self.word(n), cases[n])
             for n, case in cases.items():
@@ -129,7 +112,7 @@ class _Panel(_Vectors):
                 builder.branch(joined)
             builder.position_at_end(joined)
 
-        self.loop(self.word(0), self.n_rows, size, group)
+        self.loop(self.word(0), self.n_rows, size, [], group)
 
     def tile(self, first: Any, lane: Any, rows: int) -> None:
         """Rows from ``first`` on, lanes from ``lane`` on."""
@@ -156,25 +139,16 @@ class _Panel(_Vectors):
 
     def sum(self, first: Any, last: Any, by: int, sums: list[Any], sources: list[Any], strip: Any) -> list[Any]:
         """The sums after the steps from ``first`` to before ``last``, maybe none, ``by`` at a time."""
-        builder, before, lanes = self.builder, self.builder.block, self.machine.lanes
-        check, steps, summed = (builder.append_basic_block(name) for name in ("check", "steps", "summed"))
-        builder.branch(check)
-        builder.position_at_end(check)
-        k, totals = builder.phi(self.word), [builder.phi(self.vector(lanes)) for _ in sums]
-        builder.cbranch(builder.icmp_signed("<", k, last), steps, summed)
-        builder.position_at_end(steps)
-        found: list[Any] = list(totals)
-        places = [builder.add(k, self.word(i)) for i in range(by)]
-        for place, factors in zip(places, self.factors(k, places, sources, len(sums)), strict=True):
-            row = self.load(builder.gep(strip, [builder.mul(place, self.b_step)]), lanes)
-            found = [builder.call(self.multiply_add, [x, row, y]) for x, y in zip(factors, found, strict=True)]
-        following = builder.add(k, self.word(by))
-        for phi, start, value in zip([k, *totals], [first, *sums], [following, *found], strict=True):
-            phi.add_incoming(start, before)
-            phi.add_incoming(value, steps)
-        builder.branch(check)
-        builder.position_at_end(summed)
-        return totals
+        builder, lanes = self.builder, self.machine.lanes
+
+        def step(k: Any, found: list[Any]) -> list[Any]:
+            places = [builder.add(k, self.word(i)) for i in range(by)]
+            for place, factors in zip(places, self.factors(k, places, sources, len(sums)), strict=True):
+                row = self.load(builder.gep(strip, [builder.mul(place, self.b_step)]), lanes)
+                found = [self.multiply_add(x, row, y) for x, y in zip(factors, found, strict=True)]
+            return found
+
+        return self.loop(first, last, self.word(by), sums, step)
 
     def factors(self, k: Any, places: list[Any], sources: list[Any], rows: int) -> list[list[Any]]:
         """What the lanes of the steps ``places`` from k on are multiplied by: for each step, of each row."""
@@ -228,8 +202,8 @@ class _Pulled(_Panel):
             else:
                 base = self.load(place, lanes)
             weight = self.load(target, lanes)
-            pulled = builder.call(self.multiply_add, [self.pull, builder.fsub(base, weight), weight])
-            self.store(builder.call(self.multiply_add, [self.down, gradient, pulled]), target)
+            pulled = self.multiply_add(self.pull, builder.fsub(base, weight), weight)
+            self.store(self.multiply_add(self.down, gradient, pulled), target)
 
 
 class _Along(_Panel):
@@ -241,7 +215,6 @@ class _Along(_Panel):
         # As many sums as there are for other products; each is one register.
         rows = 4 if self.machine.rows != 6 else 2
         self.machine = Machine(rows, WIDE, register, False)
-        self.multiply_add = self.function("fmuladd", self.vector(register), 3)
 
     def tile(self, first: Any, lane: Any, rows: int) -> None:
         """Rows from ``first`` on, with four rows of b."""
@@ -250,25 +223,14 @@ class _Along(_Panel):
         sources = [builder.gep(self.a, [builder.mul(self.a_pitch, self.named(n))]) for n in numbers]
         others = self.along(self.b, self.b_step, 4)
         none = self.ir.Constant(self.vector(register), None)
-        before = builder.block
-        check, steps, summed = (builder.append_basic_block(name) for name in ("check", "steps", "summed"))
-        builder.branch(check)
-        builder.position_at_end(check)
-        k, totals = builder.phi(self.word), [builder.phi(self.vector(register)) for _ in range(4 * rows)]
-        builder.cbranch(builder.icmp_signed("<", k, self.steps), steps, summed)
-        builder.position_at_end(steps)
-        ours = [self.load(builder.gep(source, [k]), register) for source in sources]
-        theirs = [self.load(builder.gep(other, [k]), register) for other in others]
-        pairs = [(x, y) for x in ours for y in theirs]
-        found = [builder.call(self.multiply_add, [x, y, z]) for (x, y), z in zip(pairs, totals, strict=True)]
-        following = builder.add(k, self.word(register))
-        for phi, start, value in zip(
-            [k, *totals], [self.word(0), *[none] * len(totals)], [following, *found], strict=True
-        ):
-            phi.add_incoming(start, before)
-            phi.add_incoming(value, steps)
-        builder.branch(check)
-        builder.position_at_end(summed)
+
+        def step(k: Any, found: list[Any]) -> list[Any]:
+            ours = [self.load(builder.gep(source, [k]), register) for source in sources]
+            theirs = [self.load(builder.gep(other, [k]), register) for other in others]
+            pairs = [(x, y) for x in ours for y in theirs]
+            return [self.multiply_add(x, y, z) for (x, y), z in zip(pairs, found, strict=True)]
+
+        totals = self.loop(self.word(0), self.steps, self.word(register), [none] * (4 * rows), step)
         for r, number in enumerate(numbers):
             four = self.folded(totals[4 * r : 4 * r + 4])
             self.store(four, builder.gep(self.c, [builder.mul(self.c_row, number)]))
@@ -303,7 +265,7 @@ def emit_along(context: Any, builder: Any, literals: Any, types: Any, values: An
 
 def emit_ahead(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """Asks for a line of memory, for the second cache."""
-    made = _Vectors(context, builder, types, 0)
+    made = Vectors(context, builder, types, 0)
     word, address = made.ir.IntType(32), made.ir.IntType(8).as_pointer()
     kind = made.ir.FunctionType(made.ir.VoidType(), [address, word, word, word])
     prefetch = builder.module.declare_intrinsic("llvm.prefetch", [address], kind)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.kernels.emit import LANES, _Vectors
+from edgelm.kernels.emit import LANES, Vectors
 
 LOW, HIGH = np.float32(-87), np.float32(88)
 """Between them e^x and its parts are normal float32 numbers."""
@@ -18,7 +18,7 @@ TERMS = tuple(
 """Of the polynomial, the highest power first."""
 
 
-class _Sigmoids(_Vectors):
+class _Sigmoids(Vectors):
     """The code of ``sigmoids``."""
 
     def emit(self, values: Any) -> None:
@@ -28,22 +28,12 @@ class _Sigmoids(_Vectors):
         whole = self.builder.and_(n, self.word(-LANES))
         for lanes, first, last in ((LANES, self.word(0), whole), (1, whole, n)):
             self.lanes = lanes
-            self.loop(source, target, first, last)
 
-    def loop(self, source: Any, target: Any, first: Any, last: Any) -> None:
-        """Numbers ``first`` to before ``last``."""
-        builder, before = self.builder, self.builder.block
-        check, steps, done = (builder.append_basic_block(name) for name in ("check", "steps", "done"))
-        builder.branch(check)
-        builder.position_at_end(check)
-        k = builder.phi(self.word)
-        k.add_incoming(first, before)
-        builder.cbranch(builder.icmp_signed("<", k, last), steps, done)
-        builder.position_at_end(steps)
-        self.store(self.of(self.load(builder.gep(source, [k]), self.lanes)), builder.gep(target, [k]))
-        k.add_incoming(builder.add(k, self.word(self.lanes)), builder.block)
-        builder.branch(check)
-        builder.position_at_end(done)
+            def step(k: Any, nothing: list[Any]) -> None:
+                found = self.of(self.load(self.builder.gep(source, [k]), self.lanes))
+                self.store(found, self.builder.gep(target, [k]))
+
+            self.loop(first, last, self.word(lanes), [], step)
 
     def of(self, x: Any) -> Any:
         """What becomes of a vector."""
@@ -63,16 +53,15 @@ class _Sigmoids(_Vectors):
         # No number counts as -87 here, so that n is an integer, and stays no number in x.
         n = builder.select(builder.fcmp_ordered(">", x, low), x, low)
         n = builder.select(builder.fcmp_ordered("<", n, high), n, high)
-        multiply_add = self.function("fmuladd", vector, 3)
-        n = builder.call(multiply_add, [n, self.every(LOG2E), self.every(0.5)])
+        n = self.multiply_add(n, self.every(LOG2E), self.every(0.5))
         n = builder.call(self.function("floor", vector, 1), [n])
         x = builder.select(builder.fcmp_ordered("<", x, low), low, x)
         for part in (-LN2, LN2_REST):
-            x = builder.call(multiply_add, [n, self.every(part), x])
+            x = self.multiply_add(n, self.every(part), x)
         p = self.every(TERMS[0])
         for term in TERMS[1:]:
-            p = builder.call(multiply_add, [p, x, self.every(term)])
-        p = builder.call(multiply_add, [builder.fmul(p, x), x, x])
+            p = self.multiply_add(p, x, self.every(term))
+        p = self.multiply_add(builder.fmul(p, x), x, x)
         whole = ir.VectorType(ir.IntType(32), self.lanes)
         bits = builder.add(builder.fptosi(n, whole), ir.Constant(whole, [127] * self.lanes))
         power = builder.bitcast(builder.shl(bits, ir.Constant(whole, [23] * self.lanes)), vector)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgelm.kernels.blocks import keep_strongest
 from edgelm.kernels.dots import add_product, add_products, quantize
 from edgelm.kernels.emit import LANES
 from edgelm.kernels.emit_delta import emit_delta
@@ -247,7 +248,7 @@ def block_ffn(x, matrices, gains, max_awake, eps, buffers, own_buffers):
 
 @kernel
 def _route(h, gains, max_awake, eps, before, a):
-    """Activations of a token: ReLU, RMSNorm over all blocks; then the weakest sleep, of equals the last."""
+    """Activations of a token: ReLU, RMSNorm over all blocks, before and after the weakest are put to sleep."""
     router, bias, log_gamma = gains[1:]
     n_blocks = len(a)
     for i in range(n_blocks):
@@ -273,13 +274,7 @@ def _route(h, gains, max_awake, eps, before, a):
         y = max(a[i], ZERO) * r * exp(log_gamma[i])
         before[i] = y
         a[i] = y
-    while n_awake > max_awake:
-        weakest = -1
-        for i in range(n_blocks):
-            if a[i] > 0 and (weakest < 0 or a[i] <= a[weakest]):
-                weakest = i
-        a[weakest] = 0
-        n_awake -= 1
+    keep_strongest(a, n_awake, max_awake)
 
 
 @kernel

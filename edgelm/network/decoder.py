@@ -73,7 +73,8 @@ class Decoder:
             self._begins[cell.KIND] = (passes.begin, cell)
             return passes.Answer(cell, weights, state, self.max_steps, self._buffers)
         self._advances[cell.KIND] = cell
-        return _AnswerOfPass(cell, weights, state, self._shared, self.max_steps, self._buffers)
+        made = _AnswerOfBlockPass if getattr(cell, "n_blocks", 0) else _AnswerOfPass
+        return made(cell, weights, state, self._shared, self.max_steps, self._buffers)
 
     @property
     def is_fused(self) -> bool:
@@ -123,20 +124,26 @@ class _AnswerOfPass:
         if buffers.setdefault("workspace", np.zeros(0, np.float32)).size < size:
             buffers["workspace"] = np.zeros(size, np.float32)
         self._pass = passes_of(cell).Pass(cell, weights, {}, max_steps, buffers)
-        self._cell, self._weights, self._state, self._shared = cell, weights, state, shared
-        if getattr(cell, "n_blocks", 0):
-            # The paper with no block put to sleep is what says how much each wanted to wake.
-            self._uncapped = replace(cell, max_awake=cell.n_blocks)  # type: ignore[call-arg,attr-defined]
+        self._state, self._shared = state, shared
 
     def forward(self, x: Array) -> None:
         """As of ``edgelm.cells.passes.Answer``."""
-        self._before = x.copy()
-        self._pass.forward(self._before, x, self._state, self._shared)
+        self.before = x.copy()
+        self._pass.forward(self.before, x, self._state, self._shared)
 
-    def __getattr__(self, name: str) -> Any:
-        if name != "activations" or "_uncapped" not in self.__dict__:
-            raise AttributeError(name)
-        return self._uncapped.activations(self._before, {k: np.asarray(w) for k, w in self._weights.items()})
+
+class _AnswerOfBlockPass(_AnswerOfPass):
+    """That of a cell with neuron blocks."""
+
+    def __init__(self, cell: Any, weights: Operands, *rest: Any) -> None:
+        super().__init__(cell, weights, *rest)
+        # The paper with no block put to sleep says how much each wanted to wake.
+        self._uncapped, self._weights = replace(cell, max_awake=cell.n_blocks), weights
+
+    @property
+    def activations(self) -> Array:
+        """As of ``edgelm.cells.passes.BlockAnswer``."""
+        return self._uncapped.activations(self.before, {k: np.asarray(w) for k, w in self._weights.items()})
 
 
 class _IntegerEnds:

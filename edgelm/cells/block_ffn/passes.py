@@ -123,7 +123,7 @@ def begin(cell: BlockFfn, shared: Parts, n_steps: int, buffers: Parts) -> None:
 
 
 class Answer:
-    """One layer's router, blocks and shared block. Parameters and methods: ``edgelm.cells.passes.Answer``."""
+    """One layer's router, blocks and shared block. Parameters and methods: ``edgelm.cells.passes.BlockAnswer``."""
 
     def __init__(self, cell: BlockFfn, weights: Operands, state: Parts, max_steps: int, buffers: Parts) -> None:
         c, self.max_awake = cell, cell.max_awake
@@ -147,5 +147,5 @@ class Answer:
 
     @property
     def activations(self) -> Array:
-        """Those of the last call, [T,M], before the weakest were put to sleep; the next call overwrites them."""
+        """As of ``edgelm.cells.passes.BlockAnswer``."""
         return self.of[0]
