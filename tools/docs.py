@@ -30,7 +30,7 @@ needed after one turn, *learning* or not.
 
 Two engines can answer: edgelm's own *kernels*, whose products multiply int8 with int8, and ONNX Runtime (*onnx*). The
 first line says which does, and *decode* and *prefill* are its speeds: what is faster for this model on this machine is
-measured once and kept (`edgelm info`), `--engine` or `EDGELM_ENGINE` overrides it. Both are measured side by side, over
+measured once and kept (`edgelm info --measure`), `--engine` or `EDGELM_ENGINE` overrides it. Both are measured side by side, over
 int8 weights that may be learned: *decode vs onnx* is kernels over ONNX Runtime, 2 means twice as fast. *Fixed* is ONNX
 Runtime with all weights as constants, as where nothing will be learned (`complete`, `chat --no-learn`); to the kernels
 that makes no difference. Those commands answer by ONNX Runtime where kernels would have to be compiled first, and so

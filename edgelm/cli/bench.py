@@ -76,7 +76,7 @@ def bench(blocks: int | None, compare: list[str], gguf: str | None, seconds: flo
 
     It measures the model as it came: no profile is read, and nothing is kept of what is learned meanwhile. Both
     engines are measured side by side, or that of --engine alone. Which of them answers is measured first where it was
-    not yet; that is kept, as `edgelm info` keeps it.
+    not yet; that is kept, as by `edgelm info --measure`.
     """
     common.note("measuring which engine answers, unless that is known ...")
     choice, without_learning = _choices(common.options)
