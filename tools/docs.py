@@ -29,14 +29,14 @@ without the sampling; *prefill* reads 256 tokens at a time; *learn* scores and l
 needed after one turn, *learning* or not.
 
 Two engines can answer: edgelm's own *kernels*, whose products multiply int8 with int8, and ONNX Runtime (*onnx*). The
-first line says which does, and *decode* and *prefill* are its speeds: what is faster for this model on this machine is
-measured once and kept (`edgelm info --measure`), `--engine` or `EDGELM_ENGINE` overrides it. Both are measured side by side, over
-int8 weights that may be learned: *decode vs onnx* is kernels over ONNX Runtime, 2 means twice as fast. *Fixed* is ONNX
-Runtime with all weights as constants, as where nothing will be learned (`complete`, `chat --no-learn`); to the kernels
-that makes no difference. Those commands answer by ONNX Runtime where kernels would have to be compiled first, and so
-they do here for *first token* and *memory*. `--engine kernels` or `--engine onnx` measures that one alone, and kernels
-that run as plain Python (`EDGELM_KERNELS=python`) are left out. No profile is read; the processes that are started have
-a home of their own and are told which engine answers.
+first line says which does, and *decode* and *prefill* are its speeds: what is faster for this model on this machine
+is measured once and kept (`edgelm info --measure`), `--engine` or `EDGELM_ENGINE` overrides it. Both are measured
+side by side, over int8 weights that may be learned: *decode vs onnx* is kernels over ONNX Runtime, 2 means twice as
+fast. *Fixed* is ONNX Runtime with all weights as constants, as where nothing will be learned (`complete`, `chat
+--no-learn`); to the kernels that makes no difference. Those commands answer by ONNX Runtime where kernels would have
+to be compiled first, and so they do here for *first token* and *memory*. `--engine kernels` or `--engine onnx`
+measures that one alone, and kernels that run as plain Python (`EDGELM_KERNELS=python`) are left out. No profile is
+read; the processes that are started have a home of their own and are told which engine answers.
 
 *MB/token* are the weights that a token must read, of the neuron blocks only those that are awake, and the state, read
 and written; those of *kernels* are as many as those of *int8*, integers and float32 scales. *GB/s* is the best rate at

@@ -17,7 +17,8 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture(params=[np.float32, np.float64])
+# Twice as many digits show what is wrong in the equations, which plain Python shows too; to compile them takes minutes.
+@pytest.fixture(params=[np.float32, pytest.param(np.float64, marks=pytest.mark.once)])
 def dtype(request: pytest.FixtureRequest) -> type:
     return request.param
 
