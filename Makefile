@@ -30,11 +30,11 @@ bench: $(VENV)/.chat
 test: venv
 	$(BIN)/python -m pytest -q $(ARGS)
 
-# Two passes on two cores: kernels compiled, which answer too; kernels as plain Python, where ONNX Runtime answers. Then the
-# wheel and, where there is one, an Arm.
+# Two passes on two cores: kernels compiled, which answer too, then the wheel; kernels as plain Python, where ONNX Runtime
+# answers, then, where there is one, an Arm.
 check: style types layers
-	@mkdir -p build; $(MAKE) plain wheel >build/plain.log 2>&1 && .ci/arm >>build/plain.log 2>&1 & plain=$$!; \
-		$(MAKE) compiled; compiled=$$?; \
+	@mkdir -p build; $(MAKE) plain >build/plain.log 2>&1 && .ci/arm >>build/plain.log 2>&1 & plain=$$!; \
+		$(MAKE) compiled wheel; compiled=$$?; \
 		wait $$plain; plain=$$?; cat build/plain.log; exit $$((compiled + plain))
 	$(MAKE) report
 
