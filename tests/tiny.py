@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgelm.cells.retention.paper import Retention
+from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
+from edgelm.cells.rwkv7_time_mix.paper import Rwkv7TimeMix
 from edgelm.model import hub
 from edgelm.model.config import ModelConfig
 from edgelm.model.packing import pack
@@ -20,7 +22,7 @@ EVEN = {
     "shared_size": 32,
 }  # fmt: skip
 """Sizes that divide into runs of 32, where they are summed over."""
-MIXERS = ("mcsd_g", "mcsd", "retention")
+MIXERS = ("mcsd_g", "mcsd", "retention", "rwkv7")
 
 
 def tiny_config(mixer: str = "mcsd_g", **changes: Any) -> ModelConfig:
@@ -32,11 +34,22 @@ def tiny_config(mixer: str = "mcsd_g", **changes: Any) -> ModelConfig:
     if mixer == "mcsd":  # its channels share the features of both sections and the width
         sizes |= {"slope_dim": 4, "n_channels": 4}
     sizes |= changes
+    if mixer == "rwkv7":
+        return _rwkv7(sizes)
     if mixer != "retention":
         return ModelConfig.flat(**sizes, mixer=mixer)
     config = ModelConfig.flat(**sizes)
     heads = {name: sizes[name] for name in ("n_heads", "key_dim", "value_dim")}
     return dataclasses.replace(config, mixer=Retention(config.d_model, config.norm_eps, **heads))
+
+
+def _rwkv7(sizes: dict[str, int]) -> ModelConfig:
+    """Of as many tokens, layers and heads, and as wide."""
+    width, heads = sizes["d_model"], sizes["n_heads"]
+    ranks = {"decay_rank": 4, "rate_rank": 3, "mix_rank": 2, "gate_rank": 5}
+    mixer = Rwkv7TimeMix(width, 1e-5, heads, width // heads, **ranks)
+    ffn = Rwkv7ChannelMix(width, 1e-5, 3 * width)
+    return ModelConfig(sizes["vocab_size"], width, sizes["n_layers"], mixer, ffn, norm="layer", tied=False)
 
 
 def random_model(

@@ -10,6 +10,9 @@ from edgelm.cells.cell import Array, Cell, Parts
 from edgelm.matrices.matrix import Matrix, Operands, as_matrix
 from edgelm.matrices.quantize import BLOCK
 
+FORWARD_ALONE = "forward alone"
+"""What shared buffers hold if passes that use them never go backward."""
+
 
 def make_buffers(
     widths: dict[str, int], max_steps: int, dtype: np.dtype, shared_buffers: Parts, shared: Collection[str] = ()
@@ -17,12 +20,13 @@ def make_buffers(
     """Arrays [max_steps, width] by name.
 
     Those that hold nothing between two calls, gradients (``d...``) and those named in ``shared``, are the same for all
-    passes of one kind, and so stay in cache; they are kept in ``shared_buffers``.
+    passes of one kind, and so stay in cache; they are kept in ``shared_buffers``. If that holds ``FORWARD_ALONE``, no
+    pass goes backward, and all are the same.
     """
     buffers: Parts = {}
     for name, width in widths.items():
         key = f"{name}.{width}"
-        if name.startswith("d") or name in shared:
+        if name.startswith("d") or name in shared or FORWARD_ALONE in shared_buffers:
             buffers[name] = shared_buffers.setdefault(key, np.zeros((max_steps, width), dtype))
         else:
             buffers[name] = np.zeros((max_steps, width), dtype)

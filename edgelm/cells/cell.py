@@ -48,6 +48,9 @@ class Cell:
     """Names of its matrices, and the axis that their products sum over (``TensorSpec.sums``). A name means the same in
     all cells."""
 
+    STEPS: ClassVar[int | None] = None
+    """How many tokens its graph takes at a time, if not any number."""
+
     d_model: int
     norm_eps: float
 
@@ -91,6 +94,7 @@ class Cell:
             the arrays that it held are not written to.
         shared : dict of ndarray
             The arrays of ``shared_state`` before the segment. Read; ``advance`` updates them after all layers are done.
+            What a layer leaves for those after it, and for this segment alone, is added to the dict.
 
         Returns
         -------
@@ -99,10 +103,11 @@ class Cell:
         """
         raise NotImplementedError
 
-    def activations(self, x: Array, weights: Parts) -> Array:
+    def activations(self, x: Array, weights: Parts, state: Parts) -> Array:
         """Activations [T,M] of the neuron blocks: above 0 where a block is awake, 0 where it sleeps.
 
-        ``x`` [T,D] is the residual stream before the norm of this part. [T,0] for a cell without neuron blocks.
+        ``x`` [T,D] is the residual stream before the norm of this part, ``state`` that before the segment, which is
+        read. [T,0] for a cell without neuron blocks.
         """
         return np.zeros((len(x), 0), x.dtype)
 

@@ -22,6 +22,22 @@ def rms_norm(x: Array, gain: Array, eps: float) -> Array:
     return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + x.dtype.type(eps)) * gain
 
 
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x)."""
+    return 1 / (1 + np.exp(-x))
+
+
+def layer_norm(x: Array, gain: Array, bias: Array, eps: float) -> Array:
+    """(x - mean) / sqrt(variance + eps) * gain + bias, over the last axis."""
+    x = x - np.mean(x, -1, keepdims=True)
+    return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + x.dtype.type(eps)) * gain + bias
+
+
+def shifted(h: Array, before: Array) -> Array:
+    """What stood one token before each of h [T,D]; ``before`` [1,D] stood before the first."""
+    return np.concatenate([before, h[:-1]])
+
+
 def l2_norm(x: Array) -> Array:
     """x / sqrt(|x|^2 + 1e-6), over the last axis."""
     return x / np.sqrt(np.sum(x * x, -1, keepdims=True) + x.dtype.type(1e-6))

@@ -10,8 +10,11 @@ from edgelm.cells.cell import Cell
 from edgelm.cells.gated_delta.paper import GatedDelta
 from edgelm.cells.published.paper import Published
 from edgelm.cells.retention.paper import Retention
+from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
+from edgelm.cells.rwkv7_time_mix.paper import Rwkv7TimeMix
 
-CELLS: dict[str, type[Cell]] = {kind.KIND: kind for kind in (GatedDelta, Published, Retention, BlockFfn)}
+_KINDS = (GatedDelta, Published, Retention, Rwkv7TimeMix, BlockFfn, Rwkv7ChannelMix)
+CELLS: dict[str, type[Cell]] = {kind.KIND: kind for kind in _KINDS}
 
 
 def passes_of(cell: Cell) -> ModuleType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 
 from edgelm.matrices.quantize import BLOCK
@@ -18,6 +20,8 @@ class IntegerBlocks:
     Parameters
     ----------
     model : Model
+    without : container of str
+        Names of those that are kept elsewhere.
 
     Attributes
     ----------
@@ -26,13 +30,13 @@ class IntegerBlocks:
         empty for a model whose blocks do not divide into runs.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, without: Container[str] = ()) -> None:
         self._model = model
         # What was written before now is not in the file.
         self._seen = np.zeros_like(model.guard.versions)
         self._names = block_names(model.config)
         self.arrays: Weights = {}
-        divided = [name for name in self._names if tensors(model.config)[name].divides]
+        divided = [name for name in self._names if tensors(model.config)[name].divides and name not in without]
         packed = model.private(divided)
         for name in divided:
             q, scale = integers(packed, name, blocks=True)
@@ -48,6 +52,8 @@ class IntegerBlocks:
         from edgelm.kernels.integers import quantize_blocks
 
         for name, used in zip(self._names, stale, strict=True):
+            if name + ".q" not in self.arrays:
+                continue
             weight, q, scale = self._model.learning(name), self.arrays[name + ".q"], self.arrays[name + ".scale"]
             n = len(weight)
             quantize_blocks(weight.reshape(n, -1, BLOCK), used, q.reshape(n, -1, BLOCK), scale.reshape(n, -1))

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from edgelm.engine.integer_blocks import IntegerBlocks
 from edgelm.engine.session import Snapshot
-from edgelm.matrices.strips import Strips
+from edgelm.matrices.matrix import Int8
 from edgelm.model.hub import Model
-from edgelm.model.packing import integers, operand
+from edgelm.model.packing import operand
 from edgelm.model.state import empty_state, state_bytes
 from edgelm.model.weights import block_names, tensors
 from edgelm.network.decoder import Decoder, integer_matrices
@@ -52,10 +53,13 @@ class KernelSession:
         rest as it is in the file."""
         weights: dict[str, Any] = {}
         in_strips = integer_matrices(model.config)
+        self._rows = IntegerBlocks(model, in_strips)
         self._copies: dict[str, Array] = {}
         for name, spec in tensors(model.config).items():
             if name in in_strips:
-                weights[name] = Strips.of(*integers(model.packed, name, blocks=True))
+                weights[name] = model.strips(name)
+            elif name + ".q" in self._rows.arrays:
+                weights[name] = Int8(self._rows.arrays[name + ".q"], self._rows.arrays[name + ".scale"])
             elif spec.learns:
                 weights[name] = self._copies[name] = np.array(model.now(name))
             else:
@@ -74,6 +78,7 @@ class KernelSession:
             for (name, strips), used in zip(self._blocks, stale, strict=False):
                 if used.any():
                     strips.quantize(self._model.learning(name), used)
+            self._rows.refresh()
             for name, copy in self._copies.items():
                 np.copyto(copy, self._model.now(name))
             self._seen = self._guard.n_writes

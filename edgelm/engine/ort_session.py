@@ -73,6 +73,9 @@ class OrtSession:
                 raise ModelFileError(f"the graph wants {name!r} {inputs[name]}, the weights have no such tensor")
         self._values = [self._share(buffer) for buffer in self._buffers]
         self._weight_values = self._share(self._weights)
+        # Some graphs take one token at a time.
+        given = inputs["ids"][1]
+        self._most = given if isinstance(given, int) else PREFILL_STEPS
         self.vocab_size = int(self._session.get_outputs()[0].shape[2])
         self._id, self._first = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
         self._logits = np.zeros((1, 1, self.vocab_size), np.float32)
@@ -107,8 +110,8 @@ class OrtSession:
             self._now = 1 - self._now
             return self._logits[0]
         logits = np.empty((len(ids) - first, self.vocab_size), np.float32)
-        for start in range(0, len(ids), PREFILL_STEPS):
-            part = np.ascontiguousarray(ids[start : start + PREFILL_STEPS], np.int64)[None]
+        for start in range(0, len(ids), self._most):
+            part = np.ascontiguousarray(ids[start : start + self._most], np.int64)[None]
             local = min(max(first - start, 0), part.shape[1])
             out = np.empty((1, part.shape[1] - local, self.vocab_size), np.float32)
             binding = self._bind(self._now, part, np.array([local]), out)
@@ -122,6 +125,11 @@ class OrtSession:
 
     def observe(self, ids: Array) -> tuple[Array, Array]:
         """Feeds ids [T]; returns all logits [T,V] and the router's activations [L,T,M], before the cap."""
+        most = self._most
+        parts = [self._observe(ids[start : start + most]) for start in range(0, len(ids), most)]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts], 1)
+
+    def _observe(self, ids: Array) -> tuple[Array, Array]:
         names = [item.name for item in self._session.get_outputs()]
         feeds = {**self._weights, **self._buffers[self._now]}
         feeds |= {"ids": np.asarray(ids, np.int64)[None], "first_logit": np.zeros(1, np.int64)}
@@ -156,11 +164,8 @@ class OrtSession:
 
 def run_exported(graph: bytes, ids: Array) -> Array:
     """Logits [T,V] of a graph that holds its weights, from an empty state."""
-    session = ort.InferenceSession(graph, _options(1), providers=["CPUExecutionProvider"])
-    feeds = {item.name: np.zeros(item.shape, np.float32) for item in session.get_inputs() if item.name[:6] == "state."}
-    feeds |= {"ids": np.asarray(ids, np.int64)[None], "first_logit": np.zeros(1, np.int64)}
-    logits: Array = session.run(["logits"], feeds)[0][0]
-    return logits
+    session = OrtSession(graph, {})
+    return session.run(ids, 0).copy()
 
 
 def _check_interface(session: ort.InferenceSession) -> None:

@@ -1,6 +1,7 @@
 """Configuration (and weights) to an ONNX graph: the stack of cells, each written by its own ``graph.py``.
 
-One graph serves prefill (T > 1) and decode (T = 1). Its inputs are ``ids`` [1,T], ``first_logit`` [1]
+One graph serves prefill (T > 1) and decode (T = 1); that of a model with a cell that no operator computes over a
+segment takes one token at a time. Its inputs are ``ids`` [1,T], ``first_logit`` [1]
 (logits are computed from this position on) and the state; its outputs ``logits``, the next state
 (``next.`` + name) and the activations of routers. There is no loop, scan or branch in it.
 
@@ -42,7 +43,7 @@ def build_graph(
     """
     graph = WeightedGraph(tensors(config), weights, precision)
     g = graph.g
-    ids = g.input("ids", np.int64, (1, "T"))
+    ids = g.input("ids", np.int64, (1, config.steps or "T"))
     first = g.input("first_logit", np.int64, (1,))
     g.output("logits", F32, (1, "N", config.vocab_size))
     for name, shape in state_shapes(config).items():
@@ -51,7 +52,7 @@ def build_graph(
     h = _stack(graph, config, ids)
     end = g.constant("int.max", np.array([2**62], np.int64))
     h = g.op("Slice", [h, first, end, g.constant("int.1", np.array([1], np.int64))])
-    graph.matmul(h, "embed", "logits")
+    graph.matmul(h, config.head, "logits")
     for name, array in (given or {}).items():
         g.declare(name, array)
     return g.build({"config": json.dumps(config.to_dict())})
@@ -70,12 +71,14 @@ def _stack(graph: WeightedGraph, config: ModelConfig, ids: str) -> str:
 
 
 def _add_and_norm(graph: WeightedGraph, x: str, y: str | None, gain: str, eps: float) -> tuple[str, str]:
-    """x + y and its RMSNorm."""
-    gain = graph.weight(gain)
+    """x + y and its RMSNorm, or, where the norm has a bias, its LayerNorm."""
+    total, normed, bias = gain + ".sum", gain + ".out", gain + "_bias"
+    simplified, weights = "Simplified", [graph.weight(gain)]
+    if bias in graph.tensors:
+        simplified, weights = "", [*weights, graph.weight(bias)]
     if y is None:
-        return x, graph.g.op("SimplifiedLayerNormalization", [x, gain], epsilon=eps, axis=-1)
-    total, normed = gain + ".sum", gain + ".out"
-    graph.g.op("SkipSimplifiedLayerNormalization", [x, y, gain], [normed, "", "", total], epsilon=eps)
+        return x, graph.g.op(f"{simplified}LayerNormalization", [x, *weights], epsilon=eps, axis=-1)
+    graph.g.op(f"Skip{simplified}LayerNormalization", [x, y, *weights], [normed, "", "", total], epsilon=eps)
     return total, normed
 
 

@@ -19,7 +19,7 @@ _TYPES = {
 }
 _CONTRIB_OPS = {
     "CausalConvWithState", "GatedRMSNorm", "GatherBlockQuantized", "LinearAttention", "MatMulNBits", "MoE", "QMoE",
-    "QuickGelu", "SkipSimplifiedLayerNormalization",
+    "QuickGelu", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization",
 }  # fmt: skip
 # Numbers of fields, message by message.
 _MODEL_VERSION, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 1, 2, 7, 8, 14

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,46 @@ class WeightedGraph:
         bits, inputs = self.integers(name, n, k // BLOCK, -1)
         attributes: dict[str, Any] = {"bits": bits, "block_size": BLOCK, "accuracy_level": ACCURACY_LEVEL}
         return self.g.op("MatMulNBits", [h, *inputs], outputs, K=k, N=n, **attributes)
+
+    def matmul_back(self, x: str, name: str) -> str:
+        """x W', of a matrix W' [out,in] whose runs lie along its last axis: each number of x weighs a row.
+
+        Integers are made numbers at each run of the graph: no operator multiplies with them in this direction.
+        """
+        if not self.packs(name):
+            return self.g.op("MatMul", [x, self.weight(name)])
+        n_rows, width = self.tensors[name].shape
+        n_runs = width // BLOCK
+        bits, (q, scale, zero_point) = self.integers(name, n_rows, width if self._is_whole(name) else width // 2)
+        if bits == 4:
+            q = self._halves(q, n_rows, width)
+            zero_point = zero_point and self._halves(zero_point, n_rows, n_runs)
+        if not zero_point:
+            middle = np.full((n_rows, n_runs), 1 << (bits - 1), np.uint8)
+            zero_point = self.g.constant(f"middle {bits} {n_rows} {width}", middle)
+        numbers = self.g.op("DequantizeLinear", [q, scale, zero_point], axis=1, block_size=BLOCK)
+        return self.g.op("MatMul", [x, numbers])
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether each number has a byte of its own."""
+        return self.precision.of(name) == "int8"
+
+    def _halves(self, q: str, n_rows: int, n: int) -> str:
+        """Bytes that hold two numbers each, the first in the lower half, as n numbers of each of the rows."""
+        g, last = self.g, self.g.constant("axes.2", np.array([2], np.int64))
+        low = g.op("BitwiseAnd", [q, g.constant("lower half", np.array(15, np.uint8))])
+        high = g.op("BitShift", [q, g.constant("half a byte", np.array(4, np.uint8))], direction="RIGHT")
+        both = g.op("Concat", [g.op("Unsqueeze", [half, last]) for half in (low, high)], axis=2)
+        shape = g.constant(f"shape{(n_rows, -1)}", np.array([n_rows, -1], np.int64))
+        start, end = (g.constant(f"int.{i}", np.array([i], np.int64)) for i in (0, n))
+        return g.op("Slice", [g.op("Reshape", [both, shape]), start, end, g.constant("int.1", np.array([1], np.int64))])
+
+    def mixes(self, h: str, state: str, shares: Sequence[str]) -> list[str]:
+        """h + (h_before - h) share for each share, of one token h [1,1,D]; ``state`` [1,D] is h of the one before."""
+        g, flat = self.g, self.g.constant("shape.one row", np.array([1, -1], np.int64))
+        g.op("Reshape", [h, flat], ["next." + state])
+        change = g.op("Sub", [state, h])
+        return [g.op("Add", [h, g.op("Mul", [change, self.weight(share)])]) for share in shares]
 
     def _transposed(self, w: str) -> str:
         return self.g.op("Transpose", [w], perm=[1, 0])

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from edgelm.kernels.emit import LANES
 from edgelm.kernels.emit_panel import WIDE
-from edgelm.kernels.jit import entry
+from edgelm.kernels.jit import entry, kernel
 from edgelm.kernels.panel import fetch, panel, turned
-from edgelm.kernels.signature import F1, F2, U2
-from edgelm.kernels.tile import RUN, strip, widen
+from edgelm.kernels.signature import F1, F2, F3, U2, U4
+from edgelm.kernels.tile import RUN, strip, widen, widen_group
 
 _ROWS, _STEPS = 16, 64
 """Rows at a time of a product that sums along rows, and of one that sums over them."""
@@ -27,48 +27,106 @@ def workspace_size(n_steps: int, width: int) -> int:
 @entry(F2, U2, F2, F1, F2)
 def product_along_rows(x, q, scale, workspace, out):
     """out [T,M] = x [T,C] w'; w [M,C] is q [M,C] around 128 times scale [M,C/32]."""
-    (n_rows, width), n_steps = q.shape, x.shape[0]
-    lanes = (n_steps + LANES - 1) // LANES * LANES
-    sums = lanes * width
-    plain = sums + lanes * _ROWS
-    turned(x, 0, width, n_steps, width, workspace, 0, lanes)
-    for k in range(width):
-        for t in range(n_steps, lanes):
-            workspace[k * lanes + t] = 0
+    n_rows, width = q.shape
+    lanes, plain = _turn_tokens(x, workspace)
     for m in range(0, n_rows, _ROWS):
         n = min(_ROWS, n_rows - m)
         for r in range(n):
             for j in range(0, width, LANES):
                 widen(q, (m + r) * width + j, scale[m + r, j // RUN], workspace, plain + r * width + j)
         fetch(q, (m + _ROWS) * width, _ROWS * width, 64)
-        pairs = lanes - lanes % WIDE
-        a, names = (workspace, plain, width), (q, 0)
-        for s in range(0, pairs, WIDE):
-            b, c = (workspace, s, lanes), (workspace, sums + s, lanes)
-            panel(False, False, False, False, a, b, c, names, n, width)
-        if pairs < lanes:
-            strip(workspace, plain, width, workspace, pairs, lanes, workspace, sums + pairs, lanes, n, width, False)
-        turned(workspace, sums, lanes, n, n_steps, out, m, n_rows)
+        _sum_rows(workspace, plain, lanes, width, n, out, m)
+
+
+@entry(F2, U4, F3, F1, F2)
+def product_along_strips(x, q, scale, workspace, out):
+    """``product_along_rows`` of a matrix in strips (``edgelm/kernels/dots.py``): q [M/16,C/32,8,64], scale
+    [M/16,C/32,16]."""
+    n_rows, n_runs, width = out.shape[1], q.shape[1], x.shape[1]
+    lanes, plain = _turn_tokens(x, workspace)
+    for m in range(0, n_rows, LANES):
+        for run in range(n_runs):
+            place = m // LANES * n_runs + run
+            for group in range(8):
+                q0, column = (place * 8 + group) * 4 * LANES, run * RUN + 4 * group
+                widen_group(q, q0, scale, place * LANES, workspace, plain + column, width)
+        fetch(q, (m + LANES) * width, LANES * width, 64)
+        _sum_rows(workspace, plain, lanes, width, min(LANES, n_rows - m), out, m)
+
+
+@kernel
+def _turn_tokens(x, workspace):
+    """Lays x [T,C] down as columns; how many these are, and where in the workspace 16 rows of a matrix have room."""
+    n_steps, width = x.shape
+    lanes = (n_steps + LANES - 1) // LANES * LANES
+    turned(x, 0, width, n_steps, width, workspace, 0, lanes)
+    for k in range(width):
+        for t in range(n_steps, lanes):
+            workspace[k * lanes + t] = 0
+    return lanes, lanes * (width + _ROWS)
+
+
+@kernel
+def _sum_rows(workspace, plain, lanes, width, n, out, m):
+    """Columns m to m + n of out [T,M], of n rows of a matrix that stand at ``plain``."""
+    n_steps, n_rows = out.shape
+    sums = lanes * width
+    pairs = lanes - lanes % WIDE
+    a, names = (workspace, plain, width), (workspace, 0)
+    for s in range(0, pairs, WIDE):
+        b, c = (workspace, s, lanes), (workspace, sums + s, lanes)
+        panel(False, False, False, False, a, b, c, names, n, width)
+    if pairs < lanes:
+        strip(workspace, plain, width, workspace, pairs, lanes, workspace, sums + pairs, lanes, n, width, False)
+    turned(workspace, sums, lanes, n, n_steps, out, m, n_rows)
 
 
 @entry(F2, U2, F2, F1, F2)
 def product_over_rows(y, q, scale, workspace, out):
     """out [T,C] = y [T,M] w; w [M,C] is q [M,C] around 128 times scale [M,C/32]."""
-    (n_rows, width), n_steps = q.shape, y.shape[0]
-    part = _STEPS * WIDE
+    n_rows, width = q.shape
     for m in range(0, n_rows, _STEPS):
         n = min(_STEPS, n_rows - m)
-        # Of rows that lie a large power of two apart few stay in the first cache at a time.
-        for t in range(n_steps):
-            row = y[t]
-            for k in range(n):
-                workspace[part + t * n + k] = row[m + k]
-        a, b, names = (workspace, part, n), (workspace, 0, WIDE), (q, 0)
+        _take_columns(y, m, n, workspace)
         for j in range(0, width, WIDE):
             for r in range(n):
                 widen(q, (m + r) * width + j, scale[m + r, j // RUN], workspace, r * WIDE)
                 widen(q, (m + r) * width + j + LANES, scale[m + r, j // RUN], workspace, r * WIDE + LANES)
-            if m:
-                panel(True, False, False, False, a, b, (out, j, width), names, n_steps, n)
-            else:
-                panel(False, False, False, False, a, b, (out, j, width), names, n_steps, n)
+            _add_rows(workspace, m, n, j, out)
+
+
+@entry(F2, U4, F3, F1, F2)
+def product_over_strips(y, q, scale, workspace, out):
+    """``product_over_rows`` of a matrix in strips."""
+    n_rows, n_runs = y.shape[1], q.shape[1]
+    for m in range(0, n_rows, _STEPS):
+        n = min(_STEPS, n_rows - m)
+        _take_columns(y, m, n, workspace)
+        for run in range(n_runs):
+            for r in range(0, n, LANES):
+                place = (m + r) // LANES * n_runs + run
+                for group in range(8):
+                    q0, first = (place * 8 + group) * 4 * LANES, r * WIDE + 4 * group
+                    widen_group(q, q0, scale, place * LANES, workspace, first, WIDE)
+            _add_rows(workspace, m, n, run * RUN, out)
+
+
+@kernel
+def _take_columns(y, m, n, workspace):
+    """Columns m to m + n of y [T,M], behind the room for rows of a matrix."""
+    # Of rows that lie a large power of two apart few stay in the first cache at a time.
+    for t in range(len(y)):
+        row = y[t]
+        for k in range(n):
+            workspace[_STEPS * WIDE + t * n + k] = row[m + k]
+
+
+@kernel
+def _add_rows(workspace, m, n, j, out):
+    """32 columns of out [T,C], from column j on, of n rows of a matrix, which stand at the beginning of the workspace;
+    they begin with row m, and 0 is where the sums begin."""
+    a, b, c = (workspace, _STEPS * WIDE, n), (workspace, 0, WIDE), (out, j, out.shape[1])
+    if m:
+        panel(True, False, False, False, a, b, c, (workspace, 0), len(out), n)
+    else:
+        panel(False, False, False, False, a, b, c, (workspace, 0), len(out), n)

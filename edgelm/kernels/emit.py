@@ -154,6 +154,36 @@ def emit_widen(context: Any, builder: Any, literals: Any, types: Any, values: An
     made.store(builder.fmul(centred, made.everywhere(scale, LANES)), made.place(3, out, out0))
 
 
+def emit_widen_group(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
+    """uint8 of 16 rows, four of each side by side, to numbers in their rows."""
+    (q, q0, scale, s0, out, out0, out_row), made = values, Vectors(context, builder, types, 4)
+    read, scales = made.place(0, q, q0), made.place(2, scale, s0)
+    rows = made.along(made.place(4, out, out0), out_row, LANES)
+    bytes_ = made.ir.VectorType(made.ir.IntType(8), LANES)
+    middle = made.ir.Constant(made.vector(LANES), [128.0] * LANES)
+    for first in range(0, LANES, 4):
+        place = builder.gep(read, [made.word(4 * first)])
+        found = builder.load(builder.bitcast(place, bytes_.as_pointer()), align=1)
+        own = made.load(builder.gep(scales, [made.word(first)]), 4)
+        spread = made.shuffle(own, own, [lane for lane in range(4) for _ in range(4)])
+        numbers = builder.fmul(builder.fsub(builder.uitofp(found, made.vector(LANES)), middle), spread)
+        for lane in range(4):
+            made.store(made.shuffle(numbers, numbers, [*range(4 * lane, 4 * lane + 4)]), rows[first + lane])
+
+
+def emit_add_run(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
+    """32 uint8 around 128, times one number, added to 32 numbers."""
+    (q, q0, factor, out, out0), made = values, Vectors(context, builder, types, 3)
+    bytes_ = made.ir.VectorType(made.ir.IntType(8), LANES)
+    middle = made.ir.Constant(made.vector(LANES), [128.0] * LANES)
+    for first in (0, LANES):
+        place = builder.gep(made.place(0, q, q0), [made.word(first)])
+        found = builder.load(builder.bitcast(place, bytes_.as_pointer()), align=1)
+        numbers = builder.fsub(builder.uitofp(found, made.vector(LANES)), middle)
+        target = builder.gep(made.place(3, out, out0), [made.word(first)])
+        made.store(made.multiply_add(numbers, made.everywhere(factor, LANES), made.load(target, LANES)), target)
+
+
 def emit_turn(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """Rows to columns, in registers."""
     (size,), (a, a0, a_row, out, out0, out_row) = literals, values

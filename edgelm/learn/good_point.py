@@ -47,7 +47,7 @@ class GoodPoint:
             blocks = np.flatnonzero(stale[row])
             base = as_matrix(self._base[name], -1).rows(blocks)
             now = (self._adapted[name][blocks] - base).astype(np.float16)
-            self._is_held[row, blocks] |= now.any((1, 2))
+            self._is_held[row, blocks] |= now.any(tuple(range(1, now.ndim)))
             held = self._is_held[row, blocks]
             change[blocks[held]] = now[held]
         np.copyto(self._seen, self._guard.versions)

@@ -78,10 +78,10 @@ class Learner:
     def steps(self, name: str) -> Array:
         """The step size of a tensor: by how much a gradient of 1, of a segment's summed loss, moves a weight.
 
-        To be broadcast over the gradient: [1], or [M,1,1] for neuron blocks.
+        To be broadcast over the gradient: [1], or [M,1,...] for neuron blocks.
         """
         rates = self._rates[name]
-        return rates.reshape(-1, 1, 1) if name in self._blocks else rates
+        return rates.reshape(-1, *[1] * (self.weights[name].ndim - 1)) if name in self._blocks else rates
 
     def new_state(self) -> State:
         """An empty state, as it is before a document."""
@@ -179,7 +179,7 @@ def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[S
             for name in names:
                 grad = network.grads[name].astype(np.float64) / segment
                 used = network.awake[int(name.split(".")[1])] if name in blocks else np.ones(1, bool)
-                squares = np.square(grad).mean((1, 2) if name in blocks else None)
+                squares = np.square(grad).mean(tuple(range(1, grad.ndim)) if name in blocks else None)
                 sums[name] += np.where(used, squares, 0)
                 counts[name] += used
     mean = {name: np.sqrt(sums[name] / np.maximum(counts[name], 1)) for name in names}

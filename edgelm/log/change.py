@@ -31,7 +31,7 @@ def pack_change(weights: Weights, base: Operands, config: ModelConfig) -> Weight
     for name in adaptable_names(config):
         change = weights[name] - base[name]
         if specs[name].blocks:
-            blocks = np.flatnonzero(change.any((1, 2)))
+            blocks = np.flatnonzero(change.any(tuple(range(1, change.ndim))))
             if not blocks.size:
                 continue
             changes[name + BLOCKS], change = blocks.astype(np.int32), change[blocks]

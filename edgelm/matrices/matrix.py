@@ -160,7 +160,7 @@ def as_matrix(operand: Any, sums: int) -> Matrix:
     sums : int
         The axis, 0 or -1, that products with an ndarray sum over. It does not matter for integers.
     """
-    return operand if hasattr(operand, "product") else Float32(operand, sums)
+    return Float32(operand, sums) if isinstance(operand, np.ndarray) else operand
 
 
 def _product_with_transposed(x: Array, w: Array, workspace: Array, out: Array) -> Array:

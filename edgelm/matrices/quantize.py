@@ -27,7 +27,7 @@ class Precision:
     ----------
     matrices : str
     embed : str
-        The embedding, which is the output matrix too.
+        The embedding, and the output matrix.
     """
 
     matrices: str = "float32"
@@ -35,7 +35,7 @@ class Precision:
 
     def of(self, name: str) -> str:
         """That of the matrix ``name``."""
-        return self.embed if name == "embed" else self.matrices
+        return self.embed if name in ("embed", "head") else self.matrices
 
     def __str__(self) -> str:
         return self.matrices if self.embed == self.matrices else f"{self.matrices}, embedding {self.embed}"

@@ -1,12 +1,13 @@
-"""Matrices of integers as answering reads them: 16 rows side by side (``edgelm/kernels/dots.py``)."""
+"""Matrices of integers with 16 rows side by side (``edgelm/kernels/dots.py``), for answering and for learning."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from edgelm.kernels import dots
+from edgelm.kernels import dense, dots
 from edgelm.kernels.emit import LANES
 from edgelm.matrices.quantize import BLOCK
 
@@ -22,10 +23,14 @@ class Strips:
     q : ndarray [..., out / 16, in / 32, 8, 64] of uint8
         Rows that fill up the last strip are 0.
     scale : ndarray [..., out / 16, in / 32, 16] of float32
+    n_rows : int
+        out, which need not be a multiple of 16.
     """
 
     q: Array
     scale: Array
+    n_rows: int
+    dtype: ClassVar[np.dtype] = np.dtype(np.float32)
 
     @classmethod
     def of(cls, q: Array, scale: Array) -> Strips:
@@ -36,6 +41,7 @@ class Strips:
         made = cls(
             np.full((*stack, n_strips, width // BLOCK, 8, 4 * LANES), 128, np.uint8),
             np.zeros((*stack, n_strips, width // BLOCK, LANES), np.float32),
+            n_rows,
         )
         words, of_words = np.ascontiguousarray(q).view(np.int32), made.q.view(np.int32)
         for place in np.ndindex(*stack):
@@ -46,6 +52,26 @@ class Strips:
         """Takes over the ``used`` blocks [M] of bool of a stack weight [M,out,in] of float32."""
         codes = np.zeros(weight.shape[1:], np.uint8)
         dots.quantize_strips(weight, used, codes, codes.view(np.int32), self.q.view(np.int32), self.scale)
+
+    def product(self, x: Array, workspace: Array, out: Array) -> Array:
+        """As of ``edgelm.matrices.matrix.Matrix``; not of a stack. The result is that of ``Int8`` to the last bit."""
+        dense.product_along_strips(x, self.q, self.scale, workspace, out)
+        return out
+
+    def product_back(self, dy: Array, workspace: Array, out: Array) -> Array:
+        """As of ``edgelm.matrices.matrix.Matrix``; not of a stack."""
+        dense.product_over_strips(dy, self.q, self.scale, workspace, out)
+        return out
+
+    def rows(self, ids: Array) -> Array:
+        """As of ``edgelm.matrices.matrix.Matrix``."""
+        strip, lane = np.divmod(ids, LANES)
+        numbers = self.q.reshape(*self.q.shape[:-1], LANES, 4)[strip, :, :, lane].astype(np.float32)
+        scale = self.scale[strip, :, lane][..., None, None]
+        return ((numbers - np.float32(128)) * scale).reshape(len(ids), -1)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> Array:
+        return self.rows(np.arange(self.n_rows)).astype(dtype or np.float32, copy=False)
 
     @property
     def nbytes(self) -> int:

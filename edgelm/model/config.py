@@ -38,7 +38,11 @@ class ModelConfig:
     mixer, ffn : Cell
         The two parts of every layer, of width D.
     norm_eps : float
-        Epsilon of every RMSNorm.
+        Epsilon of every norm.
+    norm : {"rms", "layer"}
+        The norm before the logits: RMSNorm, or LayerNorm with a bias.
+    tied : bool
+        Whether the logits are products with the embedding; else with a matrix of their own, ``head``.
 
     Raises
     ------
@@ -52,9 +56,15 @@ class ModelConfig:
     mixer: Cell
     ffn: Cell
     norm_eps: float = 1e-5
+    norm: str = "rms"
+    tied: bool = True
 
     def __post_init__(self) -> None:
         check_sizes(self)
+        if self.norm not in ("rms", "layer"):
+            raise ConfigError(f"norm must be rms or layer, not {self.norm!r}")
+        if not isinstance(self.tied, bool):
+            raise ConfigError(f"tied must be true or false, not {self.tied!r}")
         if self.n_layers > MOST_LAYERS:
             raise ConfigError(f"n_layers must be at most {MOST_LAYERS}, not {self.n_layers}")
 
@@ -63,6 +73,16 @@ class ModelConfig:
         for layer in range(self.n_layers):
             for name in _PARTS:
                 yield f"layers.{layer}.{name}.", getattr(self, name)
+
+    @property
+    def head(self) -> str:
+        """The matrix [V,D] whose products with the last norm are the logits."""
+        return "embed" if self.tied else "head"
+
+    @property
+    def steps(self) -> int | None:
+        """How many tokens the model's graph takes at a time, if not any number."""
+        return min((cell.STEPS for _, cell in self.parts() if cell.STEPS), default=None)
 
     @property
     def n_blocks(self) -> int:
@@ -91,7 +111,8 @@ class ModelConfig:
         """All sizes, for ``config.json``."""
         parts = {name: {"kind": getattr(self, name).KIND} | getattr(self, name).sizes() for name in _PARTS}
         own = {name: getattr(self, name) for name in ("vocab_size", "d_model", "n_layers", "norm_eps")}
-        return own | parts
+        rare = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name in _RARE}
+        return own | {name: value for name, value in rare.items() if value != _RARE[name]} | parts
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> ModelConfig:
@@ -104,7 +125,7 @@ class ModelConfig:
         """
         if "n_heads" in fields or "n_blocks" in fields or not isinstance(fields.get("mixer", {}), dict):
             return cls.flat(**fields)
-        fields = _known(fields, _OWN_FIELDS, _OWN_FIELDS - {"norm_eps"})
+        fields = _known(fields, _OWN_FIELDS, _OWN_FIELDS - {"norm_eps", *_RARE})
         common = {"d_model": fields["d_model"], "norm_eps": fields.get("norm_eps", 1e-5)}
         parts = {name: _cell(name, fields[name], common) for name in _PARTS}
         return cls(**fields | parts)
@@ -137,6 +158,8 @@ class ModelConfig:
         return cls(given["vocab_size"], given["d_model"], given["n_layers"], made, ffn, given["norm_eps"])
 
 
+_RARE: dict[str, Any] = {"norm": "rms", "tied": True}
+"""Fields that ``config.json`` holds only where they are others."""
 _OWN_FIELDS = {field.name for field in dataclasses.fields(ModelConfig)}
 
 

@@ -47,7 +47,7 @@ from edgelm.model.manifest import (
 )
 from edgelm.model.mapped import MappedFile
 from edgelm.model.origin import check_origin
-from edgelm.model.packing import Shifted, check_packed, operand, pack, unpack_one
+from edgelm.model.packing import Shifted, check_packed, integers, operand, pack, unpack_one
 from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes, tensors
 from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
@@ -99,6 +99,7 @@ class Model:
     answers_in_float32: bool = field(init=False, default=False)
     _packed: Mapping[str, Array] | None = field(init=False, default=None)
     _learning: Weights = field(init=False, default_factory=dict)
+    _strips: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.config)
@@ -146,6 +147,15 @@ class Model:
         """All that learning changes, float32, in place."""
         return {name: self.learning(name) for name in adaptable_names(self.config)}
 
+    def strips(self, name: str) -> Any:
+        """A matrix in strips: one copy for whoever answers and, of those that do not learn and are no blocks, for
+        whoever learns. It is made when it is first asked for."""
+        from edgelm.matrices.strips import Strips
+
+        if name not in self._strips:
+            self._strips[name] = Strips.of(*integers(self.packed, name, blocks=True))
+        return self._strips[name]
+
     def now(self, name: str) -> Array:
         """One tensor in float32, with what was learned; to be read."""
         return self._learning[name] if name in self._learning else unpack_one(self.packed, name)
@@ -167,12 +177,20 @@ class Model:
 
     @cached_property
     def operands(self) -> dict[str, Operand]:
-        """All tensors for learning; those of ``adaptable`` are the same arrays. Frozen matrices are the integers of the
-        file, or the float32 that answers are computed with."""
+        """All tensors for learning; those of ``adaptable`` are the same arrays. Frozen matrices are the integers that
+        answers are computed with, in strips or in the file, or the float32 that they are computed with."""
         if self.answers_in_float32:
             return dict(self.weights)
         packed, adaptable = self.packed, self.adaptable
-        return {name: adaptable[name] if name in adaptable else operand(packed, name) for name in shapes(self.config)}
+        table: dict[str, Any] = {}
+        for name, spec in tensors(self.config).items():
+            if name in adaptable:
+                table[name] = adaptable[name]
+            elif name in self._strips and not spec.blocks:
+                table[name] = self._strips[name]
+            else:
+                table[name] = operand(packed, name)
+        return table
 
     def base(self) -> dict[str, Operand]:
         """What learning changes as it is in the file, whatever was learned; to be read."""

@@ -1,15 +1,16 @@
 """THE PAPER: the model in plain numpy. If a kernel disagrees, the kernel is wrong.
 
 x = embed[ids]; each layer adds what its mixer and then its feed-forward part give; the logits are the products of
-RMSNorm(x) with the rows of the embedding. What a part gives is said in ``edgelm/cells/*/paper.py``. Does NOT include:
-training (``tools/pretrain``), gradients (``edgelm.network``), batches, dropout, position encoding (there is none).
+RMSNorm(x), or LayerNorm(x), with the rows of the embedding, or of a matrix of their own. What a part gives is said in
+``edgelm/cells/*/paper.py``. Does NOT include: training (``tools/pretrain``), gradients (``edgelm.network``), batches,
+dropout, position encoding (there is none).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgelm.cells.functions import rms_norm
+from edgelm.cells.functions import layer_norm, rms_norm
 from edgelm.model.config import ModelConfig
 from edgelm.model.state import State, advance, copy_state, part_of, replace_part, shared_part
 from edgelm.model.weights import Weights
@@ -44,13 +45,18 @@ def forward(ids: Array, weights: Weights, state: State, config: ModelConfig) -> 
     for prefix, cell in config.parts():
         own = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
         remembered = part_of(state, prefix)
-        a = cell.activations(x, own)
+        a = cell.activations(x, own, remembered)
         x = x + cell.forward(x, own, remembered, shared)
         replace_part(state, prefix, remembered)
         if prefix.endswith(".ffn."):
             activations.append(a)
     advance(state, config, len(ids))
-    logits = rms_norm(x, weights["final_norm"], config.norm_eps) @ weights["embed"].T
+    gain = weights["final_norm"]
+    if config.norm == "rms":
+        hidden = rms_norm(x, gain, config.norm_eps)
+    else:
+        hidden = layer_norm(x, gain, weights["final_norm_bias"], config.norm_eps)
+    logits = hidden @ weights[config.head].T
     return logits, state, np.stack(activations)
 
 

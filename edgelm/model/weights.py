@@ -17,8 +17,10 @@ from edgelm.model.config import ModelConfig
 Weights = dict[str, np.ndarray]
 
 EMBED_SUMS = -1
-"""The axis that products with the embedding, as the output matrix, sum over."""
-MATRICES = {"embed": EMBED_SUMS} | {name: axis for cell in CELLS.values() for name, axis in cell.MATRICES.items()}
+"""The axis that products with the embedding, as the output matrix, sum over; and those with an own output matrix."""
+MATRICES = {"embed": EMBED_SUMS, "head": EMBED_SUMS} | {
+    name: axis for cell in CELLS.values() for name, axis in cell.MATRICES.items()
+}
 """Last parts of the names of the matrices that a model file may hold as integers; the axis that products sum over."""
 
 
@@ -28,6 +30,10 @@ def _tensors(config: ModelConfig) -> dict[str, TensorSpec]:
     for prefix, cell in config.parts():
         table |= {prefix + name: spec for name, spec in cell.tensors().items()}
     table["final_norm"] = TensorSpec((config.d_model,), learns=True, mean=1.0, spread=0.2)
+    if config.norm == "layer":
+        table["final_norm_bias"] = TensorSpec((config.d_model,), learns=True, spread=0.2)
+    if not config.tied:
+        table["head"] = TensorSpec((config.vocab_size, config.d_model), EMBED_SUMS, spread=config.d_model**-0.5)
     return table
 
 

@@ -7,29 +7,37 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.cells.buffers import integer_buffers, integers_of
+from edgelm.cells.buffers import FORWARD_ALONE, integer_buffers, integers_of
 from edgelm.cells.cell import Cell, Parts
 from edgelm.cells.table import passes_of
 from edgelm.kernels import fused
-from edgelm.kernels import norm as norm_kernels
-from edgelm.matrices.matrix import Operands, as_matrix, workspace_size
+from edgelm.matrices.answering import AwakeRows, IntegerProducts
+from edgelm.matrices.matrix import Int8, Operands, as_matrix, workspace_size
+from edgelm.matrices.spec import TensorSpec
 from edgelm.matrices.strips import Strips
 from edgelm.model.config import ModelConfig
 from edgelm.model.state import State, part_of, shared_part
 from edgelm.model.weights import EMBED_SUMS, tensors
+from edgelm.network.final_norm import final_norm
 
 Array = np.ndarray
 
 
 def integer_matrices(config: ModelConfig) -> set[str]:
-    """Names of the matrices that are computed with as integers in strips: the embedding, and those of layer parts that
-    have a kernel, if all of a part divide into runs."""
-    found = {"embed"}
+    """Names of the matrices that are computed with as integers in strips: the output matrix, and those of layer parts
+    that have a kernel, if all of a part divide into runs."""
+    found = {config.head}
     for prefix, cell in config.parts():
-        specs = cell.tensors()
-        if hasattr(passes_of(cell), "Answer") and all(specs[name].divides for name in cell.MATRICES):
-            found.update(prefix + name for name in cell.MATRICES)
+        specs, passes = cell.tensors(), passes_of(cell)
+        has_kernel = hasattr(passes, "Answer") or hasattr(passes, "IN_STRIPS")
+        if has_kernel and all(specs[name].divides for name in cell.MATRICES):
+            found.update(prefix + name for name in cell.MATRICES if not _is_of_rows(specs[name]))
     return {name for name in found if tensors(config)[name].divides}
+
+
+def _is_of_rows(spec: TensorSpec) -> bool:
+    """Whether it is read row by row, where neurons are awake."""
+    return spec.blocks and len(spec.shape) == 2
 
 
 class Decoder:
@@ -61,8 +69,8 @@ class Decoder:
         for prefix, cell in config.parts():
             own = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
             self._parts.append(self._part(cell, own, part_of(state, prefix)))
-        given = (config, weights["embed"], np.asarray(weights["final_norm"]), max_steps, self._buffers)
-        self._ends: Any = _IntegerEnds(*given) if isinstance(weights["embed"], Strips) else _FloatEnds(*given)
+        tied = config.tied and config.norm == "rms" and isinstance(weights["embed"], Strips)
+        self._ends: Any = (_IntegerEnds if tied else _FloatEnds)(config, weights, max_steps, self._buffers)
         self._streams = np.zeros((max_steps, config.d_model), np.float32)
         self._x = self._streams
 
@@ -73,7 +81,9 @@ class Decoder:
             self._begins[cell.KIND] = (passes.begin, cell)
             return passes.Answer(cell, weights, state, self.max_steps, self._buffers)
         self._advances[cell.KIND] = cell
-        made = _AnswerOfBlockPass if getattr(cell, "n_blocks", 0) else _AnswerOfPass
+        made = _AnswerOfPass
+        if getattr(cell, "n_blocks", 0):
+            made = _ObservedPass if hasattr(passes.Pass, "activations") else _AnswerOfBlockPass
         return made(cell, weights, state, self._shared, self.max_steps, self._buffers)
 
     @property
@@ -102,6 +112,7 @@ class Decoder:
         if len(self._x) != len(ids):
             self._x = self._streams[: len(ids)]
         self._ends.read(ids, self._x)
+        self._shared.pop("v_first", None)
         for begin, cell in self._begins.values():
             begin(cell, self._shared, len(ids), self._buffers)
         return self._x
@@ -121,9 +132,11 @@ class _AnswerOfPass:
         size = max(
             workspace_size(max_steps, spec.shape[-2:]) for spec in cell.tensors().values() if spec.sums is not None
         )
-        if buffers.setdefault("workspace", np.zeros(0, np.float32)).size < size:
-            buffers["workspace"] = np.zeros(size, np.float32)
-        self._pass = passes_of(cell).Pass(cell, weights, {}, max_steps, buffers)
+        own = buffers.setdefault(
+            f"of passes {cell.KIND}", {FORWARD_ALONE: True, "workspace": np.zeros(size, np.float32)}
+        )
+        made = {name: _for_answers(weight, cell.tensors()[name], max_steps, own) for name, weight in weights.items()}
+        self._pass = passes_of(cell).Pass(cell, made, {}, max_steps, own)
         self._state, self._shared = state, shared
 
     def forward(self, x: Array) -> None:
@@ -132,25 +145,50 @@ class _AnswerOfPass:
         self._pass.forward(self.before, x, self._state, self._shared)
 
 
+class _ObservedPass(_AnswerOfPass):
+    """That of a cell whose pass makes activations that nothing puts to sleep."""
+
+    @property
+    def activations(self) -> Array:
+        """As of ``edgelm.cells.passes.BlockAnswer``."""
+        found: Array = self._pass.activations
+        return found
+
+
+def _for_answers(weight: Any, spec: TensorSpec, max_steps: int, buffers: Any) -> Any:
+    """A tensor as answering alone is best done with it."""
+    if isinstance(weight, Strips):
+        return IntegerProducts(weight, max_steps, buffers)
+    return AwakeRows(weight) if _is_of_rows(spec) and isinstance(weight, Int8) else weight
+
+
 class _AnswerOfBlockPass(_AnswerOfPass):
     """That of a cell with neuron blocks."""
 
     def __init__(self, cell: Any, weights: Operands, *rest: Any) -> None:
         super().__init__(cell, weights, *rest)
         # The paper with no block put to sleep says how much each wanted to wake.
-        self._uncapped, self._weights = replace(cell, max_awake=cell.n_blocks), weights
+        uncapped = {} if cell.max_awake == cell.n_blocks else {"max_awake": cell.n_blocks}
+        self._uncapped, self._weights = replace(cell, **uncapped), weights
+
+    def forward(self, x: Array) -> None:
+        """As of ``edgelm.cells.passes.Answer``."""
+        self._state_before = {name: array.copy() for name, array in self._state.items()}
+        super().forward(x)
 
     @property
     def activations(self) -> Array:
         """As of ``edgelm.cells.passes.BlockAnswer``."""
-        return self._uncapped.activations(self.before, {k: np.asarray(w) for k, w in self._weights.items()})
+        numbers = {name: np.asarray(weight) for name, weight in self._weights.items()}
+        return self._uncapped.activations(self.before, numbers, self._state_before)
 
 
 class _IntegerEnds:
-    """The embedding, which is the output matrix too, of integers."""
+    """The embedding, which is the output matrix too, of integers in strips."""
 
-    def __init__(self, config: ModelConfig, embed: Any, gain: Array, max_steps: int, buffers: Parts) -> None:
-        self._embed, self._gain, self._eps = integers_of({"embed": embed}, "embed"), gain, np.float32(config.norm_eps)
+    def __init__(self, config: ModelConfig, weights: Operands, max_steps: int, buffers: Parts) -> None:
+        self._embed, self._eps = integers_of(weights, "embed"), np.float32(config.norm_eps)
+        self._gain = np.asarray(weights["final_norm"])
         self._buffers = integer_buffers(config.d_model, config.d_model, max_steps, buffers)
 
     def read(self, ids: Array, x: Array) -> None:
@@ -165,12 +203,16 @@ class _IntegerEnds:
 
 
 class _FloatEnds:
-    """The same of float32."""
+    """The same of other numbers, and of two matrices."""
 
-    def __init__(self, config: ModelConfig, embed: Any, gain: Array, max_steps: int, buffers: Parts) -> None:
-        self._embed, self._gain, self._eps = as_matrix(embed, EMBED_SUMS), gain, np.float32(config.norm_eps)
-        self._workspace = np.zeros(workspace_size(max_steps, embed.shape), np.float32)
-        self._inverse, self._hidden = np.zeros(max_steps, np.float32), np.zeros((max_steps, config.d_model), np.float32)
+    def __init__(self, config: ModelConfig, weights: Operands, max_steps: int, buffers: Parts) -> None:
+        self._embed, head = as_matrix(weights["embed"], EMBED_SUMS), weights[config.head]
+        head = IntegerProducts(head, max_steps, buffers) if isinstance(head, Strips) else head
+        self._head = as_matrix(head, EMBED_SUMS)
+        self._norm = final_norm(config, weights, max_steps)
+        shape = (config.vocab_size, config.d_model)
+        self._workspace = np.zeros(workspace_size(max_steps, shape), np.float32)
+        self._hidden = np.zeros((max_steps, config.d_model), np.float32)
 
     def read(self, ids: Array, x: Array) -> None:
         """As of ``_IntegerEnds``."""
@@ -181,5 +223,5 @@ class _FloatEnds:
         n = len(logits)
         if n:
             hidden = self._hidden[:n]
-            norm_kernels.rms_forward(x[len(x) - n :], self._gain, self._eps, self._inverse, hidden)
-            self._embed.product(hidden, self._workspace, logits)
+            self._norm.forward(x[len(x) - n :], hidden)
+            self._head.product(hidden, self._workspace, logits)

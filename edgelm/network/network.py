@@ -14,12 +14,12 @@ import numpy as np
 
 from edgelm.cells.passes import Pass
 from edgelm.cells.table import passes_of
-from edgelm.kernels import norm as norm_kernels
 from edgelm.kernels.loss import cross_entropy
 from edgelm.matrices.matrix import Operands, as_matrix, workspace_size
 from edgelm.model.config import ModelConfig
 from edgelm.model.state import State, advance, part_of, shared_part, state_shapes
 from edgelm.model.weights import EMBED_SUMS, Weights, tensors
+from edgelm.network.final_norm import final_norm
 
 Array = np.ndarray
 
@@ -47,7 +47,8 @@ class Network:
 
     def __init__(self, config: ModelConfig, weights: Operands, wanted: Iterable[str], max_steps: int) -> None:
         self.config, self.weights, self.max_steps = config, weights, max_steps
-        always = {prefix + name for prefix, cell in config.parts() for name in passes_of(cell).SMALL} | {"final_norm"}
+        always = {prefix + name for prefix, cell in config.parts() for name in passes_of(cell).SMALL}
+        always |= {"final_norm", "final_norm_bias"}
         wanted = always | set(wanted)
         dtype = weights["embed"].dtype
         specs = {name: spec for name, spec in tensors(config).items() if name in wanted}
@@ -72,12 +73,12 @@ class Network:
         # The residual stream before each layer part, and after the last.
         self.streams = np.zeros((len(self.passes) + 1, max_steps, config.d_model), dtype)
         self.hidden, self.dx = np.zeros((2, max_steps, config.d_model), dtype)
-        self.inverse, self.losses = np.zeros((2, max_steps), dtype)
+        self.losses = np.zeros(max_steps, dtype)
         self.logits = np.zeros((max_steps, config.vocab_size), dtype)
         self._with_blocks: dict[str, Any] = {prefix: part for prefix, part in self.passes if hasattr(part, "awake")}
-        self.dtype, self.eps = dtype, dtype.type(config.norm_eps)
-        self.embed = as_matrix(weights["embed"], EMBED_SUMS)
-        self.final_norm = np.asarray(weights["final_norm"])
+        self.dtype = dtype
+        self.embed, self.head = (as_matrix(weights[name], EMBED_SUMS) for name in ("embed", config.head))
+        self.final_norm = final_norm(config, weights, max_steps)
 
     def forward(self, ids: Array, targets: Array, state: State) -> Array:
         """Losses in nats [T] of ``targets`` [T] after ``ids`` [T]; ``state`` is updated in place."""
@@ -91,27 +92,28 @@ class Network:
             part.forward(x[number], x[number + 1], {local: state[name] for local, name in names}, shared)
         advance(state, self.config, n_steps)
         hidden, logits, losses = self.hidden[:n_steps], self.logits[:n_steps], self.losses[:n_steps]
-        norm_kernels.rms_forward(x[-1], self.final_norm, self.eps, self.inverse, hidden)
-        self.embed.product(hidden, self._workspace, logits)
+        self.final_norm.forward(x[-1], hidden)
+        self.head.product(hidden, self._workspace, logits)
         cross_entropy(targets, logits, losses)
         return losses.copy()
 
     def backward(self) -> None:
         """Fills ``grads`` for the segment that ``forward`` saw last; once a forward."""
         n_steps, grads = len(self.ids), self.grads
-        dlogits, hidden, x = self.logits[:n_steps], self.hidden[:n_steps], self.streams[:, :n_steps]
-        if "embed" in grads:
-            np.dot(dlogits.T, hidden, out=grads["embed"])
-        dhidden = self.embed.product_back(dlogits, self._workspace, hidden)
+        dlogits, hidden = self.logits[:n_steps], self.hidden[:n_steps]
+        if self.config.head in grads:
+            np.dot(dlogits.T, hidden, out=grads[self.config.head])
+        dhidden = self.head.product_back(dlogits, self._workspace, hidden)
         dx = self.dx[:n_steps]
         dx[:] = 0
-        grads["final_norm"][:] = 0
-        norm_kernels.rms_backward(dhidden, x[-1], self.final_norm, self.inverse, dx, grads["final_norm"])
+        self.final_norm.backward(dhidden, dx, grads)
         for _, part in reversed(self.passes):
             # A layer part adds to the stream, so dx is both its incoming gradient and what it adds to.
             hidden[:] = dx
             part.backward(hidden, dx)
         if "embed" in grads:
+            if not self.config.tied:
+                grads["embed"][:] = 0
             np.add.at(grads["embed"], self.ids, dx)
 
     def step_blocks(self, name: str, base: Any, rates: Array, pull: np.floating) -> None:

@@ -11,6 +11,7 @@ from edgelm.kernels import blocks as kernels
 from edgelm.matrices.blocks import BlockStack, as_blocks
 from edgelm.matrices.matrix import Float32, Int8, Matrix, as_matrix, workspace_size
 from edgelm.matrices.quantize import to_int8
+from edgelm.matrices.strips import Strips
 from tests import naive
 
 Array = np.ndarray
@@ -37,8 +38,14 @@ def _integers(n_in: int, n_out: int) -> Made:
     return as_matrix(w, 0), np.asarray(w).T
 
 
+def _strips(n_in: int, n_out: int) -> Made:
+    w = _int8(np.random.default_rng(0).standard_normal((n_out, n_in)).astype(np.float32))
+    return as_matrix(Strips.of(w.q, w.scale), 0), np.asarray(w).T
+
+
 KINDS: dict[str, Callable[[int, int], Made]] = {
     "float32": _floats, "float32, transposed": _floats_turned, "int8": _integers,
+    "int8 in strips": _strips,
 }  # fmt: skip
 SIZES = [(32, 5), (64, 33), (96, 64)]
 
@@ -67,7 +74,8 @@ def test_rows_and_bytes(kind: str) -> None:
     np.testing.assert_array_equal(matrix.rows(ids), w.T[ids])
     assert matrix.dtype == np.float32
     assert np.asarray(matrix).size == w.size
-    assert matrix.nbytes == (w.size * 4 if isinstance(matrix, Float32) else w.size + w.size // 32 * 4)
+    held = 64 * 48 if isinstance(matrix, Strips) else w.size  # 33 rows are three strips
+    assert matrix.nbytes == (held * 4 if isinstance(matrix, Float32) else held + held // 32 * 4)
 
 
 def test_a_changed_number_counts_at_once() -> None:

@@ -78,7 +78,7 @@ class BlockFfn(Cell):
         """As of ``Cell``."""
         return replace(self, d_model=width, block_size=width, shared_size=width)
 
-    def activations(self, x: Array, weights: Parts) -> Array:
+    def activations(self, x: Array, weights: Parts, state: Parts) -> Array:
         """a [T,M]: ReLU, RMSNorm over all blocks, then at most A survive."""
         h = rms_norm(x, weights["norm"], self.norm_eps)
         a1 = np.maximum(h @ weights["router"] + weights["router_bias"], 0)
@@ -90,7 +90,7 @@ class BlockFfn(Cell):
 
     def forward(self, x: Array, weights: Parts, state: Parts, shared: Parts) -> Array:
         """As of ``Cell``."""
-        h, a = rms_norm(x, weights["norm"], self.norm_eps), self.activations(x, weights)
+        h, a = rms_norm(x, weights["norm"], self.norm_eps), self.activations(x, weights, state)
         y = silu(h @ weights["shared_w1"]) @ weights["shared_w2"]
         for block in range(self.n_blocks):
             (awake,) = np.nonzero(a[:, block])

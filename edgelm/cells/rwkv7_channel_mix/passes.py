@@ -1,0 +1,100 @@
+"""``rwkv7_channel_mix`` by kernels, with all memory taken beforehand: forward and backward over a segment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgelm.cells.buffers import make_buffers, matrix_of
+from edgelm.cells.cell import Array, Parts
+from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
+from edgelm.kernels import neurons as kernels
+from edgelm.kernels import shift as shift_kernels
+from edgelm.matrices.matrix import Operands
+
+SMALL = ("norm", "norm_bias", "x_k")
+"""Tensors whose gradients are always made."""
+IN_STRIPS = True
+"""Its pass answers too, with matrices that make integers of what they are given."""
+_SHARED = ("y",)
+"""Buffers that hold nothing between forward and backward, beside the gradients."""
+
+
+class Pass:
+    """One layer's neurons. Parameters and methods: ``edgelm.cells.passes.BlockPass``."""
+
+    def __init__(
+        self, cell: Rwkv7ChannelMix, weights: Operands, grads: Parts, max_steps: int, shared_buffers: Parts
+    ) -> None:
+        self.cell, self.grads, self.workspace = cell, grads, shared_buffers["workspace"]
+        self.w = {name: np.asarray(weights[name]) for name in SMALL}
+        self.key, self.value = (matrix_of(cell, weights, name) for name in ("key", "value"))
+        self.rows = weights["value"]
+        dtype = self.w["norm"].dtype
+        self.eps, d, f = dtype.type(cell.norm_eps), cell.d_model, cell.hidden_size
+        widths = {"h": d, "plain": d, "x_k": d, "u": f, "a": f, "y": d, "dh": d, "dx_": d, "du": f, "y_grad": d}
+        self.buffers = make_buffers(widths, max_steps, dtype, shared_buffers, _SHARED)
+        self.b = self.buffers
+        self.inverse, self.before = np.zeros(max_steps, dtype), np.zeros(d, dtype)
+        self._awake = np.zeros(f, bool)
+        self.row = shared_buffers.setdefault("row of a neuron", np.zeros(2 * d, dtype))
+
+    def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
+        """As of ``edgelm.cells.passes.Pass``."""
+        w = self.w
+        if len(x) != len(self.b["h"]):
+            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
+        b = self.b
+        self.before[:] = state["channel_shift"][0]
+        shift_kernels.layer_forward(x, w["norm"], w["norm_bias"], self.eps, self.inverse, b["plain"], b["h"])
+        state["channel_shift"][0] = b["h"][-1]
+        shift_kernels.mix_forward(b["h"], self.before, w["x_k"], b["x_k"])
+        self.key.product(b["x_k"], self.workspace, b["u"])
+        kernels.squared_relu(b["u"], b["a"], self._awake)
+        y += self.value.product_back(b["a"], self.workspace, b["y"])
+
+    def backward(self, dy: Array, dx: Array) -> None:
+        """As of ``edgelm.cells.passes.Pass``. What ``step_blocks`` makes the gradient of ``value`` of is kept."""
+        w, b, grads = self.w, self.b, self.grads
+        for name in SMALL:
+            grads[name][:] = 0
+        b["dh"][:] = 0
+        b["y_grad"][:] = dy
+        if "value" in grads:
+            kernels.rows_gradient(dy, b["a"], self._awake, grads["value"])
+        self.value.product(dy, self.workspace, b["du"])
+        # u is 0 where a neuron sleeps, and its gradient with it; da is used up in place.
+        b["du"] *= b["u"]
+        b["du"] *= 2
+        if "key" in grads:
+            np.dot(b["du"].T, b["x_k"], out=grads["key"])
+        self.key.product_back(b["du"], self.workspace, b["dx_"])
+        shift_kernels.mix_backward(b["dx_"], b["h"], self.before, w["x_k"], b["dh"], grads["x_k"])
+        shift_kernels.layer_backward(
+            b["dh"], b["plain"], w["norm"], self.inverse, dx, grads["norm"], grads["norm_bias"]
+        )
+
+    def step_blocks(self, name: str, base: Any, rates: Array, pull: np.floating) -> None:
+        """As of ``edgelm.cells.passes.BlockPass``; the only tensor of blocks that learns is ``value``."""
+        b = self.b
+        if hasattr(base, "scale"):
+            given = (base.q, base.scale)
+            kernels.rows_step_int8(b["y_grad"], b["a"], self._awake, *given, rates, pull, self.row, self.rows)
+        else:
+            kernels.rows_step(b["y_grad"], b["a"], self._awake, base, rates, pull, self.row, self.rows)
+
+    @property
+    def awake(self) -> Array:
+        """As of ``edgelm.cells.passes.BlockPass``."""
+        return self._awake
+
+    @property
+    def activations(self) -> Array:
+        """As of ``edgelm.cells.passes.BlockAnswer``; nothing puts neurons to sleep."""
+        return self.b["a"]
+
+    @property
+    def n_pairs(self) -> int:
+        """As of ``edgelm.cells.passes.BlockPass``."""
+        return int(np.count_nonzero(self.b["u"]))

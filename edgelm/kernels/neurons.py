@@ -1,0 +1,102 @@
+"""Neurons with squared ReLU: what they write is neither read nor changed where they sleep."""
+
+from __future__ import annotations
+
+from edgelm.kernels.emit import LANES
+from edgelm.kernels.jit import entry, kernel
+from edgelm.kernels.norm import ZERO
+from edgelm.kernels.optim import step
+from edgelm.kernels.signature import B1, F1, F2, U2, F
+from edgelm.kernels.tile import RUN, add_run, widen
+
+
+@entry(F2, F2, B1)
+def squared_relu(u, a, awake):
+    """u [T,F] <- ReLU(u), in place, and a [T,F] = u^2; awake [F]: whether any token wakes the neuron."""
+    awake[:] = False
+    for t in range(len(u)):
+        for j in range(len(awake)):
+            x = max(u[t, j], ZERO)
+            u[t, j] = x
+            a[t, j] = x * x
+        for j in range(len(awake)):
+            awake[j] |= u[t, j] > 0
+
+
+@kernel
+def _gradient(dy, a, i, row):
+    """row [D] = sum_t a[t,i] dy[t]."""
+    row[:] = 0
+    for t in range(len(dy)):
+        x, d = a[t, i], dy[t]
+        if x > 0:
+            for j in range(len(row)):
+                row[j] += x * d[j]
+
+
+@entry(F2, F2, B1, F2)
+def rows_gradient(dy, a, awake, grad):
+    """grad [F,D] = a' dy, of the neurons that are awake; of the others it is left as it is."""
+    for i in range(len(awake)):
+        if awake[i]:
+            _gradient(dy, a, i, grad[i])
+
+
+@entry(F2, F2, B1, F2, F1, F, F1, F2)
+def rows_step(dy, a, awake, base, rate, pull, row, w):
+    """w <- w - rate a' dy + pull (base - w), w [F,D], of the neurons that are awake.
+
+    dy [T,D], a [T,F]; rate [F]; row [2 D] is overwritten.
+    """
+    width = w.shape[1]
+    grad, given = row[:width], row[width : 2 * width]
+    for i in range(len(awake)):
+        if awake[i]:
+            _gradient(dy, a, i, grad)
+            # Copied as the integers are made numbers: of two ways the compiler may round one otherwise.
+            own = base[i]
+            for j in range(len(given)):
+                given[j] = own[j]
+            step(grad, given, rate[i], pull, w[i])
+
+
+@entry(F2, F2, B1, U2, F2, F1, F, F1, F2)
+def rows_step_int8(dy, a, awake, q, scale, rate, pull, row, w):
+    """``rows_step`` with the base as uint8 around 128, q [F,D], times scale [F,D/32]."""
+    width = w.shape[1]
+    grad, given = row[:width], row[width : 2 * width]
+    for i in range(len(awake)):
+        if awake[i]:
+            _gradient(dy, a, i, grad)
+            for j in range(0, width, LANES):
+                widen(q, i * width + j, scale[i, j // RUN], given, j)
+            step(grad, given, rate[i], pull, w[i])
+
+
+@entry(F2, U2, F2, F1, F2)
+def awake_product(a, q, scale, row, out):
+    """out [T,D] = a [T,F] w; w [F,D] is q [F,D] around 128 times scale [F,D/32]; row [D] is overwritten.
+
+    Rows of neurons that sleep for all tokens are not read.
+    """
+    n_steps, width = out.shape
+    out[:] = 0
+    if n_steps == 1:
+        for i in range(len(q)):
+            x = a[0, i]
+            if x != 0:
+                for j in range(0, width, RUN):
+                    add_run(q, i * width + j, x * scale[i, j // RUN], out, j)
+        return
+    given = row[:width]
+    for i in range(len(q)):
+        is_read = False
+        for t in range(n_steps):
+            x, y = a[t, i], out[t]
+            if x != 0:
+                if not is_read:
+                    for j in range(0, width, LANES):
+                        widen(q, i * width + j, scale[i, j // RUN], given, j)
+                    is_read = True
+                for j in range(len(given)):
+                    y[j] += x * given[j]
