@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from edgelm.ports import level_of_this_processor, levels
+from edgelm.text.opening import open_tokenizer
 from edgelm.text.tokenizer import Tokenizer
 from tests.model_folder import write_tiny_model
 from tests.unwritten import nan_where_nothing_was_written
@@ -58,7 +59,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(tiny_model: Path) -> Tokenizer:
     """The tokenizer of the tiny model."""
-    return Tokenizer(tiny_model / "tokenizer.json")
+    return open_tokenizer(tiny_model / "tokenizer.json")
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ from edgelm.model.mapped import MappedFile
 from edgelm.model.origin import check_origin
 from edgelm.model.packing import Shifted, check_packed, integers, operand, pack, unpack_one
 from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes, tensors
+from edgelm.text.opening import open_tokenizer
 from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
 
@@ -266,7 +267,7 @@ def load(name: str | None = None, pulled: Path | None = None) -> Model:
     folder = find(name, pulled)
     manifest = read_manifest(folder)
     config = manifest.config
-    tokenizer = Tokenizer(folder / TOKENIZER, manifest.digest(TOKENIZER))
+    tokenizer = open_tokenizer(folder / TOKENIZER, manifest.digest(TOKENIZER))
     packed = _read_weights(folder / WEIGHTS, manifest)
     grad_rms = _read_grad_rms(folder / SCALES, manifest)
     if tokenizer.vocab_size != config.vocab_size:

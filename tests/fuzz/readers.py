@@ -31,7 +31,10 @@ from edgelm.model.conversion import convert
 from edgelm.model.mapped import MappedFile
 from edgelm.model.packing import has_narrow_scale, integers, operand, pack, unpack_one
 from edgelm.model.weights import adaptable_names, random_weights, shapes, sums_over_first, tensors
-from edgelm.text.tokenizer import DOC_LINE, Tokenizer, read_spec
+from edgelm.text.byte_pairs import read_pairs
+from edgelm.text.opening import open_tokenizer
+from edgelm.text.tokenizer import DOC_LINE, read_spec
+from edgelm.text.world import byte_tokens, write_spec
 from tests.fuzz import mutations as m
 from tests.model.archives import HOSTILE
 from tests.model_folder import make_format_1
@@ -198,10 +201,10 @@ def manifests(room: Room) -> Reader:
 
 
 def specifications(room: Room) -> Reader:
-    """``read_spec``, which checks all of a tokenizer without making it."""
+    """``read_pairs``, which checks all of a tokenizer without making it."""
 
     def read(blob: bytes) -> None:
-        tokens, merges = read_spec(blob)
+        tokens, merges = read_pairs(read_spec(blob))
         assert len(set(tokens)) == len(tokens) > 256
         assert all(left + right in tokens for left, right in merges)
 
@@ -219,17 +222,19 @@ def _tokenizers(room: Room) -> list[bytes]:
 
 
 def tokenizers(room: Room) -> Reader:
-    """``Tokenizer``; what it makes of random text must be ids that decode to that text."""
+    """``open_tokenizer``; what it makes of random text must be ids that decode to that text."""
 
     def read(blob: bytes) -> None:
-        tokenizer = Tokenizer(room.write("tokenizer.json", blob))
+        tokenizer = open_tokenizer(room.write("tokenizer.json", blob))
         rng = random.Random(zlib.crc32(blob))
         text = "".join(rng.choices(LETTERS, k=rng.randrange(99))) + rng.choice(("", DOC_LINE, DOC_LINE + "\n"))
         ids = tokenizer.encode(text)
         assert all(0 < i < tokenizer.vocab_size for i in ids)
         assert tokenizer.decode(ids) == text
 
-    return Reader(_tokenizers(room), m.mutate_json, read, ModelFileError, 40)
+    words = [b"the", b" the", b"\xe6\xb8", b"\xe6\xb8\xa1", b"", b"\n\n"]
+    worlds = [write_spec([b"", b"\0", *byte_tokens()[1:], *words[:n]]) for n in (3, 6)]
+    return Reader([*_tokenizers(room), *worlds], m.mutate_json, read, ModelFileError, 60)
 
 
 LARGE_OR_DATED = ("much", "often", "long", "with holes", "large", "many", "up.zip", "backslash")

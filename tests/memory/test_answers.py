@@ -8,10 +8,11 @@ import pytest
 
 import edgelm
 from edgelm.memory.answers import Answers
+from edgelm.text.opening import open_tokenizer
 from edgelm.text.template import USUAL
-from edgelm.text.tokenizer import DOC_ID, Tokenizer
+from edgelm.text.tokenizer import DOC_ID
 
-TOKENIZER = Tokenizer(Path(edgelm.__file__).parent / "models" / "small" / "tokenizer.json")
+TOKENIZER = open_tokenizer(Path(edgelm.__file__).parent / "models" / "small" / "tokenizer.json")
 SPELLED = [TOKENIZER.decode_bytes([i]) for i in range(TOKENIZER.vocab_size)]
 
 

@@ -12,8 +12,8 @@ from edgelm.kernels.recall import DEPTH, recall_read
 from edgelm.memory.fast_memory import FastMemory
 from edgelm.memory.gates import GATES, GUESSES
 from edgelm.memory.reading import REACH, Reading
+from edgelm.text.opening import open_tokenizer
 from edgelm.text.template import USUAL
-from edgelm.text.tokenizer import Tokenizer
 
 V = 50
 
@@ -202,7 +202,7 @@ def test_the_gates_have_the_shape_and_the_bounds_that_profiles_rely_on() -> None
     np.testing.assert_array_equal(memory.gates[1], fast_memory().gates[1])  # a person's words do not teach replies
 
 
-TOKENIZER = Tokenizer(Path(edgelm.__file__).parent / "models" / "small" / "tokenizer.json")
+TOKENIZER = open_tokenizer(Path(edgelm.__file__).parent / "models" / "small" / "tokenizer.json")
 NAMES = ("Petra", "Jonas", "Nadia", "Tobias")
 KIN = ("aunt", "cousin", "neighbour")
 TOWNS = ("Lindau", "Trieste", "Bergen", "Ghent", "Porto", "Oulu", "Graz", "Tartu", "Turin", "Nantes", "Siena", "Basel")

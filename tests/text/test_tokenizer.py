@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from edgelm.errors import InputError, ModelFileError
 from edgelm.model import hub
-from edgelm.text import tokenizer as module
-from edgelm.text.tokenizer import DOC_ID, DOC_LINE, Tokenizer
+from edgelm.text import byte_pairs as module
+from edgelm.text.byte_pairs import BytePairs
+from edgelm.text.opening import open_tokenizer
+from edgelm.text.tokenizer import DOC_ID, DOC_LINE, MAX_FILE_BYTES, Tokenizer
 
 SAMPLES = (
     "", "\0", "a\0b", "\u0301", "e\u0301\u0301 \u0301", "\U0001f469\u200d\U0001f4bb\U0001f1e9\U0001f1ea",
@@ -37,7 +39,7 @@ def test_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
 @pytest.mark.parametrize("text", SAMPLES)
 @pytest.mark.parametrize("name", ["tiny", "bundled"])
 def test_awkward_text_comes_back(tokenizer: Tokenizer, name: str, text: str) -> None:
-    used = tokenizer if name == "tiny" else Tokenizer(hub.find(None) / "tokenizer.json")
+    used = tokenizer if name == "tiny" else open_tokenizer(hub.find(None) / "tokenizer.json")
     ids = used.encode(text)
     assert used.decode(ids) == text
     assert used.decode_bytes(ids) == text.encode()
@@ -83,7 +85,7 @@ def test_chunks_are_small_and_lose_nothing(tokenizer: Tokenizer, lines: list[str
         assert ids == tokenizer.encode(text)
 
 
-def test_a_large_text_is_cut_at_line_ends_alone(tokenizer: Tokenizer) -> None:
+def test_a_large_text_is_cut_at_line_ends_alone(tokenizer: BytePairs) -> None:
     text = "".join(f"Line {i} of the log, with 'words' and {i % 7} marks ...\n" for i in range(4000))
     chunks = list(module._chunks(text))
     assert len(chunks) > 2
@@ -121,7 +123,7 @@ def _spec(tiny_model: Path) -> dict:
 
 def test_a_missing_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"cannot be read .*is this a model folder"):
-        Tokenizer(tmp_path / "tokenizer.json")
+        open_tokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("blob", [b"", b"{}", b"[1, 2", b"\xff\xfe", b'{"model": 3}'])
@@ -129,7 +131,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path, blob: bytes) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(blob)
     with pytest.raises(ModelFileError, match="not a tokenizer"):
-        Tokenizer(path)
+        open_tokenizer(path)
 
 
 def test_a_spelling_of_the_special_id_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_a_spelling_of_the_special_id_is_refused(tiny_model: Path, tmp_path: Pat
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(spec), encoding="utf-8")
     with pytest.raises(ModelFileError, match="'added_tokens' is not as edgelm has it"):
-        Tokenizer(path)
+        open_tokenizer(path)
 
 
 def test_a_tokenizer_of_words_is_refused(tiny_model: Path, tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_a_tokenizer_of_words_is_refused(tiny_model: Path, tmp_path: Path) -> No
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(spec), encoding="utf-8")
     with pytest.raises(ModelFileError, match="'type' is not as edgelm has it"):
-        Tokenizer(path)
+        open_tokenizer(path)
 
 
 def _change(spec: dict, path: str, value: object) -> None:
@@ -198,7 +200,7 @@ def test_what_edgelm_does_not_write_is_refused(
     changed = tmp_path / "tokenizer.json"
     changed.write_text(json.dumps(spec), encoding="utf-8")
     with pytest.raises(ModelFileError, match=says):
-        Tokenizer(changed)
+        open_tokenizer(changed)
 
 
 @pytest.mark.parametrize("other", ["word more", "é", ""])
@@ -209,7 +211,7 @@ def test_tokens_are_bytes(tiny_model: Path, tmp_path: Path, other: str) -> None:
     changed = tmp_path / "tokenizer.json"
     changed.write_text(json.dumps(spec), encoding="utf-8")
     with pytest.raises(ModelFileError, match=r"no bytes|each of one token"):
-        Tokenizer(changed)
+        open_tokenizer(changed)
 
 
 def test_a_byte_that_has_no_token(tiny_model: Path, tmp_path: Path) -> None:
@@ -219,20 +221,20 @@ def test_a_byte_that_has_no_token(tiny_model: Path, tmp_path: Path) -> None:
     changed = tmp_path / "tokenizer.json"
     changed.write_text(json.dumps(spec), encoding="utf-8")
     with pytest.raises(ModelFileError, match="lacks a token for some byte"):
-        Tokenizer(changed)
+        open_tokenizer(changed)
 
 
 def test_nested_without_end_and_too_large(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text('{"normalizer":' * 100_000, encoding="utf-8")
     with pytest.raises(ModelFileError, match="no JSON"):
-        Tokenizer(path)
-    path.write_bytes(b" " * (module.MAX_FILE_BYTES + 1))
+        open_tokenizer(path)
+    path.write_bytes(b" " * (MAX_FILE_BYTES + 1))
     with pytest.raises(ModelFileError, match="too large"):
-        Tokenizer(path)
+        open_tokenizer(path)
 
 
-def test_ids_are_looked_at_before_kernels_see_them(tokenizer: Tokenizer) -> None:
+def test_ids_are_looked_at_before_kernels_see_them(tokenizer: BytePairs) -> None:
     strange = mock.Mock()
     for found in ([0], [tokenizer.vocab_size], [5, 4_000_000_000]):
         strange.encode.return_value.ids = found

@@ -40,11 +40,11 @@ def tokenizer_file(corpus: Path) -> Path:
 @pytest.fixture(scope="session")
 def shards(corpus: Path, tokenizer_file: Path) -> Path:
     """The corpus as token ids."""
-    from edgelm.text.tokenizer import Tokenizer
+    from edgelm.text.opening import open_tokenizer
     from tools.pretrain.corpus import read_documents
     from tools.pretrain.data import write_shard, write_token_bytes
 
-    tokenizer = Tokenizer(tokenizer_file)
+    tokenizer = open_tokenizer(tokenizer_file)
     for name in MIXTURE:
         write_shard(tokenizer, read_documents(corpus, name), corpus / f"{name}.npy")
     write_token_bytes(tokenizer, corpus)

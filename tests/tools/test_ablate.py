@@ -20,7 +20,8 @@ from edgelm.bench.peers.twins import (  # noqa: E402
 )
 from edgelm.cells.gated_delta.paper import CONV_WIDTH  # noqa: E402
 from edgelm.model.config import PRESETS, ModelConfig  # noqa: E402
-from edgelm.text.tokenizer import DOC_ID, Tokenizer  # noqa: E402
+from edgelm.text.opening import open_tokenizer  # noqa: E402
+from edgelm.text.tokenizer import DOC_ID  # noqa: E402
 from tests.tools.tiny_run import kept_signals  # noqa: E402
 from tools.ablate import run as tool  # noqa: E402
 from tools.ablate.variants import VARIANTS, build, sized  # noqa: E402
@@ -212,7 +213,7 @@ def test_tool_trains_scores_and_continues(
     mixture.write_text("talk = 1.0\n", encoding="utf-8")
     options = ["--mixture", str(mixture)]
     monkeypatch.setattr(tool, "PRESETS", dict.fromkeys(PRESETS, CONFIG))
-    vocab_size = str(Tokenizer(tokenizer_file).vocab_size)
+    vocab_size = str(open_tokenizer(tokenizer_file).vocab_size)
     options += ["--vocab-size", vocab_size, "--tokens", "500", "--batch-size", "2", "--window", "32", "--no-compile"]
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(

@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edgelm.text.tokenizer import DOC_ID, Tokenizer
+from edgelm.text.opening import open_tokenizer
+from edgelm.text.tokenizer import DOC_ID
 from tools.pretrain.corpus import documents, read_documents, read_mixture
 from tools.pretrain.data import TOKEN_BYTES, Streams, write_shard, write_token_bytes
 
@@ -89,7 +90,7 @@ def test_a_source_left_out_is_not_drawn(folder: Path) -> None:
 
 
 def test_shard_holds_the_documents(corpus: Path, tokenizer_file: Path, tmp_path: Path) -> None:
-    tokenizer, talk = Tokenizer(tokenizer_file), list(read_documents(corpus, "talk"))
+    tokenizer, talk = open_tokenizer(tokenizer_file), list(read_documents(corpus, "talk"))
     n_tokens, n_bytes = write_shard(tokenizer, talk, tmp_path / "talk.npy")
     assert [path.name for path in tmp_path.iterdir()] == ["talk.npy"]
     ids = np.load(tmp_path / "talk.npy")
@@ -101,7 +102,7 @@ def test_shard_holds_the_documents(corpus: Path, tokenizer_file: Path, tmp_path:
 
 
 def test_bytes_of_tokens(corpus: Path, tokenizer_file: Path, tmp_path: Path, folder: Path) -> None:
-    tokenizer = Tokenizer(tokenizer_file)
+    tokenizer = open_tokenizer(tokenizer_file)
     write_token_bytes(tokenizer, tmp_path)
     ids = tokenizer.encode("How long is this?")
     assert np.load(tmp_path / TOKEN_BYTES)[ids].sum() == len("How long is this?")

@@ -25,6 +25,7 @@ from edgelm.bench.peers.twins.model import Model, document_masks
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
 from edgelm.measure.point import CHOICES, EMPTY_REMARK, Pair, read_pairs
 from edgelm.model.config import PRESETS
+from edgelm.text.opening import open_tokenizer
 from edgelm.text.template import USUAL
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 from tools.ablate.variants import VARIANTS, build, sized
@@ -177,7 +178,7 @@ def train_variant(name: str, seed: int, args: argparse.Namespace) -> dict[str, A
     model.load_state_dict(trainer.ema, strict=False)
     scores, awake = {}, []
     gains: dict[int, list[float]] = {distance: [] for distance in DISTANCES}
-    tokenizer = Tokenizer(args.tokenizer)
+    tokenizer = open_tokenizer(args.tokenizer)
     for text, (ids, n_bytes) in read_texts(args.texts, tokenizer, args.text_bytes).items():
         scores[text], share = bits_per_byte(model, ids, n_bytes, trainer.plan.window)
         awake.append(share)

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edgelm.text.tokenizer import DOC_ID, Tokenizer
+from edgelm.text.opening import open_tokenizer
+from edgelm.text.tokenizer import DOC_ID
 from tools.pretrain.corpus import read_documents
 from tools.pretrain.data import TOKEN_BYTES, write_token_bytes
 
 BATCH_DOCUMENTS = 500
 
-_tokenizer = functools.cache(Tokenizer)
+_tokenizer = functools.cache(open_tokenizer)
 
 
 def _encode(tokenizer: Path, documents: list[str]) -> np.ndarray:
@@ -58,5 +59,5 @@ def make_shards(corpus: Path, shards: Path, tokenizer: Path, names: list[str]) -
     if (corpus / TOKEN_BYTES).exists():
         shutil.copyfile(corpus / TOKEN_BYTES, shards / TOKEN_BYTES)
     else:
-        write_token_bytes(Tokenizer(tokenizer), shards)
+        write_token_bytes(open_tokenizer(tokenizer), shards)
     return sum(len(np.load(shards / f"{name}.npy", mmap_mode="r")) for name in names)

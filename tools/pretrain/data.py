@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from edgelm.text.opening import open_tokenizer
 from edgelm.text.tokenizer import DOC_ID, Tokenizer
 from tools.pretrain.clean import Filter
 from tools.pretrain.corpus import has_text, read_documents, read_mixture
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, nargs="*", default=[], help="texts to be measured on")
     parser.add_argument("--never", type=Path, nargs="*", default=[], help="texts of which not one run is trained on")
     args = parser.parse_args()
-    tokenizer = Tokenizer(args.tokenizer)
+    tokenizer = open_tokenizer(args.tokenizer)
     args.shards.mkdir(parents=True, exist_ok=True)
     mixture = read_mixture(args.mixture)
     held_out, never = ((path.read_text(encoding="utf-8") for path in paths) for paths in (args.held_out, args.never))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from edgelm.text.tokenizer import DOC_LINE, SPLIT
+from edgelm.text.byte_pairs import SPLIT
+from edgelm.text.tokenizer import DOC_LINE
 from tools.pretrain.corpus import read_documents, read_mixture
 
 
