@@ -118,6 +118,12 @@ class TensorFile(Mapping[str, np.ndarray]):
     sha256 : str, optional
         What the SHA-256 of the file must be.
 
+    Attributes
+    ----------
+    places : dict of Place
+        Of each tensor, in their order.
+    metadata : dict
+
     Raises
     ------
     ModelFileError
@@ -131,23 +137,24 @@ class TensorFile(Mapping[str, np.ndarray]):
             raise altered(path)
         self._file.seek(0)
         head = read_head(self._file.read, os.fstat(self._file.fileno()).st_size, path)
-        self._places, at = {}, len(head.blob)
+        self.places, self.metadata = head.places, head.metadata
+        self._begins, at = {}, len(head.blob)
         for name, place in head.places.items():
-            self._places[name] = (at, place)
+            self._begins[name] = at
             at += place.size
 
     def __getitem__(self, name: str) -> np.ndarray:
-        at, place = self._places[name]
+        at, place = self._begins[name], self.places[name]
         with self._lock:
             self._file.seek(at)
             blob = _read_bytes(self._file, self._path, place.size)
         return place.numbers(blob)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self.places)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
 
 def kind_of(array: np.ndarray) -> str:

@@ -1,0 +1,1 @@
+"""Checkpoints of other projects: what containers hold, and what of it is which tensor of a model here."""

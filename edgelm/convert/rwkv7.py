@@ -1,0 +1,269 @@
+"""RWKV-7 of a checkpoint as the tensors of a model here, one after the other.
+
+Files of the authors (``.pth``, ``.safetensors``) name tensors as their code does, ``blocks.0.att.w1``; those of
+llama.cpp (``.gguf``, architecture ``rwkv7``) as ``blk.0.time_mix_w1.weight``. They differ in more than names: llama.cpp
+has the six mixes of a layer in one tensor, r, w, k, v, a, g, the small matrices transposed, and ``r_k`` flat. A first
+layer has no use for ``v0``, ``v1`` and ``v2``; some files hold them all the same, and they are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from edgelm.convert.checkpoint import Array, Checkpoint
+from edgelm.errors import ModelFileError
+
+EPS = 1e-5
+"""Of all norms over the width."""
+HEAD_DIM = 64
+"""Features of a head where the file does not say."""
+MOST_LAYERS = 256
+_MIXES = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")
+_RANKS = {"w": "decay_rank", "a": "rate_rank", "v": "mix_rank", "g": "gate_rank"}
+_FIRST = "layers.0.mixer."
+_UNUSED = tuple(_FIRST + name for name in ("v0", "v1", "v2"))
+
+
+class _Form(NamedTuple):
+    """How a kind of file names and shapes things."""
+
+    layer: str
+    """What begins the names of a layer's tensors, with its number for ``{}``."""
+    layers: str
+    """The same as an expression, the number its first group."""
+    names: Mapping[str, str]
+    """By the names here: whole ones, or of a layer part what follows ``layers.0.``."""
+    small: str
+    """Sizes of the first and the second of two small matrices: ``io`` if they are [in,out], ``oi`` if [out,in]."""
+
+
+_WHOLE = {
+    "embed": ("emb.weight", "token_embd.weight"),
+    "embed_norm": ("blocks.0.ln0.weight", "token_embd_norm.weight"),
+    "embed_norm_bias": ("blocks.0.ln0.bias", "token_embd_norm.bias"),
+    "final_norm": ("ln_out.weight", "output_norm.weight"),
+    "final_norm_bias": ("ln_out.bias", "output_norm.bias"),
+    "head": ("head.weight", "output.weight"),
+}
+_PARTS = {
+    "mixer.norm": ("ln1.weight", "attn_norm.weight"),
+    "mixer.norm_bias": ("ln1.bias", "attn_norm.bias"),
+    **{f"mixer.{mix}": (f"att.{mix}", "time_mix_lerp_fused.weight") for mix in _MIXES},
+    **{
+        f"mixer.{name}": (f"att.{name}", f"time_mix_{name}.weight")
+        for name in ("w0", "w1", "w2", "a0", "a1", "a2", "v0", "v1", "v2", "g1", "g2", "k_k", "k_a", "r_k")
+    },
+    **{
+        f"mixer.{name}": (f"att.{name}.weight", f"time_mix_{name}.weight")
+        for name in ("receptance", "key", "value", "output")
+    },
+    "mixer.head_norm": ("att.ln_x.weight", "time_mix_ln.weight"),
+    "mixer.head_norm_bias": ("att.ln_x.bias", "time_mix_ln.bias"),
+    "ffn.norm": ("ln2.weight", "attn_norm_2.weight"),
+    "ffn.norm_bias": ("ln2.bias", "attn_norm_2.bias"),
+    "ffn.x_k": ("ffn.x_k", "channel_mix_lerp_k.weight"),
+    "ffn.key": ("ffn.key.weight", "channel_mix_key.weight"),
+    "ffn.value": ("ffn.value.weight", "channel_mix_value.weight"),
+}
+_AUTHORS, _LLAMA = (
+    _Form(
+        layer,
+        layers,
+        {ours: names[i] for ours, names in (*_WHOLE.items(), *_PARTS.items())},
+        small,
+    )
+    for i, (layer, layers, small) in enumerate(
+        [("blocks.{}.", r"blocks\.(0|[1-9][0-9]{0,2})\.", "io"), ("blk.{}.", r"blk\.(0|[1-9][0-9]{0,2})\.", "oi")]
+    )
+)
+
+
+class Rwkv7:
+    """The model that a checkpoint holds.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    n_tokens : int, optional
+        Tokens of its vocabulary: rows of the embedding and of the head beyond are cut off, of which the published
+        models have some.
+
+    Attributes
+    ----------
+    sizes : dict of int
+        ``vocab_size``, ``d_model``, ``n_layers``, ``n_heads``, ``head_dim``, ``hidden_size`` and the ranks of the small
+        matrices: ``decay_rank`` (w), ``rate_rank`` (a), ``mix_rank`` (v), ``gate_rank`` (g).
+
+    Raises
+    ------
+    ModelFileError
+        It is no RWKV-7, or a tensor of it is missing, of another shape than the others say, or one too many.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, n_tokens: int | None = None) -> None:
+        self._checkpoint = checkpoint
+        self._form = self._found_form()
+        self._check_metadata()
+        n_layers = self._count_layers()
+        self._n_rows, d_model = self._matrix("embed")
+        n_heads, head_dim = self._heads(d_model)
+        vocab_size = self._n_rows if n_tokens is None else n_tokens
+        if vocab_size > self._n_rows:
+            raise ModelFileError(
+                f"{checkpoint.path}: {self._name('embed')!r} has {self._n_rows} rows, but the vocabulary has "
+                f"{n_tokens} tokens; use the vocabulary of this model"
+            )
+        self.sizes = {
+            "vocab_size": vocab_size, "d_model": d_model, "n_layers": n_layers, "n_heads": n_heads,
+            "head_dim": head_dim, "hidden_size": self._matrix("layers.0.ffn.key")[0],
+        }  # fmt: skip
+        for part, size in _RANKS.items():
+            name = f"layers.{min(1, n_layers - 1) if part == 'v' else 0}.mixer.{part}1"
+            if name in _UNUSED and self._name(name) not in checkpoint.names():
+                self.sizes[size] = 1  # of one layer, which has no such matrix
+            else:
+                self.sizes[size] = self._matrix(name)[self._form.small.index("o")]
+        self._check_shapes()
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """Names and numbers of all tensors as a model here has them: float32, in memory of their own, made when they
+        are asked for.
+
+        Raises
+        ------
+        ModelFileError
+            A tensor cannot be read, or holds what is no number.
+        """
+        for name in self._expected():
+            if not name.startswith("embed_norm"):
+                yield name, self._tensor(name)
+
+    def _tensor(self, name: str) -> Array:
+        found, part = self._read(name), name.rpartition(".")[2]
+        if part in ("embed", "head"):
+            found = np.ascontiguousarray(found[: self.sizes["vocab_size"]])
+            if part == "embed":
+                _norm_rows(found, self._read("embed_norm"), self._read("embed_norm_bias"))
+        elif name.endswith("ffn.value") or (self._form is _AUTHORS and _is_small(part)):
+            found = np.ascontiguousarray(found.T)
+        return found
+
+    def _read(self, name: str) -> Array:
+        theirs, shape = self._name(name), self._expected()[name]
+        found = self._checkpoint.read(theirs)
+        part = name.rpartition(".")[2]
+        if self._form is _LLAMA and ".mixer." in name and part in _MIXES:
+            found = found.reshape(len(_MIXES), -1)[_MIXES.index(part)].copy()
+        if not np.isfinite(found).all():
+            raise ModelFileError(f"{self._checkpoint.path}: {theirs!r} holds what is no number; get it again")
+        return found.reshape(shape)
+
+    def _name(self, name: str) -> str:
+        """That of the file, for one of a model here."""
+        if not name.startswith("layers."):
+            return self._form.names[name]
+        _, layer, part = name.split(".", 2)
+        return self._form.layer.format(layer) + self._form.names[part]
+
+    def _found_form(self) -> _Form:
+        names = self._checkpoint.names()
+        for form in (_AUTHORS, _LLAMA):
+            if form.names["embed"] in names and form.layer.format(0) + form.names["mixer.k_k"] in names:
+                return form
+        raise ModelFileError(
+            f"{self._checkpoint.path}: no RWKV-7: it has neither the tensors of the authors' files, blocks.0.att.k_k "
+            "and so on, nor those of llama.cpp's, blk.0.time_mix_k_k.weight"
+        )
+
+    def _check_metadata(self) -> None:
+        if self._form is not _LLAMA:
+            return
+        said = self._checkpoint.metadata
+        for key, expected in (("general.architecture", "rwkv7"), ("rwkv7.attention.layer_norm_epsilon", EPS)):
+            value = said.get(key, expected)
+            same = abs(value - EPS) < 1e-8 if isinstance(value, float) and expected == EPS else value == expected
+            if not same:
+                raise ModelFileError(f"{self._checkpoint.path}: {key} is {str(value)[:80]!r}, not {expected}")
+
+    def _count_layers(self) -> int:
+        found = (re.match(self._form.layers, name) for name in self._checkpoint.names())
+        numbers = {int(match[1]) for match in found if match}
+        if numbers != set(range(len(numbers))) or len(numbers) > MOST_LAYERS:
+            raise ModelFileError(
+                f"{self._checkpoint.path}: its layers are not 0, 1, 2, ..., {MOST_LAYERS} at most: there are "
+                f"{len(numbers)}, the last one is {max(numbers)}"
+            )
+        return len(numbers)
+
+    def _matrix(self, name: str) -> tuple[int, int]:
+        shape = self._checkpoint.shape(self._name(name))
+        if len(shape) != 2 or not all(shape):
+            raise ModelFileError(f"{self._checkpoint.path}: {self._name(name)!r} is {list(shape)}, no matrix")
+        return shape[0], shape[1]
+
+    def _heads(self, d_model: int) -> tuple[int, int]:
+        if self._form is _AUTHORS:
+            return self._matrix(_FIRST + "r_k")
+        head_dim = self._checkpoint.metadata.get("rwkv7.wkv.head_size", HEAD_DIM)
+        if type(head_dim) is not int or head_dim < 1 or d_model % head_dim:
+            raise ModelFileError(
+                f"{self._checkpoint.path}: rwkv7.wkv.head_size is {str(head_dim)[:80]!r}, which does not divide the "
+                f"width, {d_model}"
+            )
+        return d_model // head_dim, head_dim
+
+    def _expected(self) -> dict[str, tuple[int, ...]]:
+        """The tensors that are read, by their names here, and their shapes in the file, but for sizes of 1 and what
+        llama.cpp joins."""
+        s = self.sizes
+        d, hidden = s["d_model"], s["hidden_size"]
+        shapes: dict[str, tuple[int, ...]] = {name: (d,) for name in _WHOLE}
+        shapes["embed"] = shapes["head"] = self._n_rows, d
+        parts: dict[str, tuple[int, ...]] = {name: (d,) for name in _PARTS}
+        parts |= {f"mixer.{name}": (d, d) for name in ("receptance", "key", "value", "output")}
+        parts |= {"mixer.r_k": (s["n_heads"], s["head_dim"]), "ffn.key": (hidden, d), "ffn.value": (d, hidden)}
+        turned = -1 if self._form.small == "oi" else 1
+        for part, rank in _RANKS.items():
+            parts |= {f"mixer.{part}1": (d, s[rank])[::turned], f"mixer.{part}2": (s[rank], d)[::turned]}
+        for layer in range(s["n_layers"]):
+            shapes |= {f"layers.{layer}.{part}": shape for part, shape in parts.items()}
+        return {name: shape for name, shape in shapes.items() if name not in _UNUSED}
+
+    def _check_shapes(self) -> None:
+        path, checkpoint = self._checkpoint.path, self._checkpoint
+        if self.sizes["n_heads"] * self.sizes["head_dim"] != self.sizes["d_model"]:
+            raise ModelFileError(
+                f"{path}: {self._name(_FIRST + 'r_k')!r} has {self.sizes['n_heads']} heads of {self.sizes['head_dim']}, "
+                f"not together {self.sizes['d_model']}"
+            )
+        unexpected = set(checkpoint.names()) - {self._name(name) for name in _UNUSED}
+        for name, shape in self._expected().items():
+            theirs = self._name(name)
+            expected = shape
+            if self._form is _LLAMA and ".mixer." in name and name.rpartition(".")[2] in (*_MIXES, "r_k"):
+                expected = (len(_MIXES), *shape) if name.rpartition(".")[2] in _MIXES else (self.sizes["d_model"],)
+            found = checkpoint.shape(theirs)
+            # Sizes of 1 are kept by some and left out by others.
+            if [n for n in found if n != 1] != [n for n in expected if n != 1]:
+                raise ModelFileError(f"{path}: {theirs!r} is {list(found)}, but must be {list(expected)}")
+            unexpected.discard(theirs)
+        if unexpected:
+            raise ModelFileError(f"{path}: holds {min(unexpected)[:200]!r} too, which is no part of RWKV-7")
+
+
+def _is_small(part: str) -> bool:
+    """Whether it is one of the small matrices: w1, w2, a1, ..."""
+    return len(part) == 2 and part[0] in _RANKS and part[1] in "12"
+
+
+def _norm_rows(rows: Array, gain: Array, bias: Array) -> None:
+    """Norms rows [V,D] as the first layer would, which has no norm before it then. Overwrites them."""
+    for begin in range(0, len(rows), 4096):
+        part = rows[begin : begin + 4096].astype(np.float64)
+        part -= part.mean(1, keepdims=True)
+        part /= np.sqrt((part * part).mean(1, keepdims=True) + EPS)
+        rows[begin : begin + 4096] = part * gain + bias

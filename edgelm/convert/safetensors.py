@@ -1,0 +1,36 @@
+"""Checkpoints as ``.safetensors``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgelm.convert.checkpoint import KINDS, Array, Checkpoint
+from edgelm.errors import ModelFileError
+from edgelm.model.tensorfile import TensorFile
+
+
+class SafetensorsCheckpoint(Checkpoint):
+    """The tensors of a ``.safetensors`` file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    ModelFileError
+        The file is missing, truncated, no safetensors file, or has numbers of another kind than F32, F16 and BF16.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = TensorFile(path)
+        places = self._file.places
+        for name, place in places.items():
+            if place.kind not in KINDS:
+                raise ModelFileError(
+                    f"{path}: {name[:200]!r} has numbers of kind {place.kind}; {', '.join(KINDS)} are read here"
+                )
+        super().__init__(path, {name: place.shape for name, place in places.items()}, self._file.metadata)
+
+    def _read(self, name: str) -> Array:
+        return self._file[name]
