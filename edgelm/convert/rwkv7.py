@@ -24,6 +24,8 @@ HEAD_DIM = 64
 MOST_LAYERS = 256
 _MIXES = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")
 _RANKS = {"w": "decay_rank", "a": "rate_rank", "v": "mix_rank", "g": "gate_rank"}
+_SMALL = tuple(part + which for part in _RANKS for which in "12")
+_SQUARE = ("receptance", "key", "value", "output")
 _FIRST = "layers.0.mixer."
 _UNUSED = tuple(_FIRST + name for name in ("v0", "v1", "v2"))
 
@@ -33,12 +35,10 @@ class _Form(NamedTuple):
 
     layer: str
     """What begins the names of a layer's tensors, with its number for ``{}``."""
-    layers: str
+    layers: re.Pattern[str]
     """The same as an expression, the number its first group."""
     names: Mapping[str, str]
     """By the names here: whole ones, or of a layer part what follows ``layers.0.``."""
-    small: str
-    """Sizes of the first and the second of two small matrices: ``io`` if they are [in,out], ``oi`` if [out,in]."""
 
 
 _WHOLE = {
@@ -57,10 +57,7 @@ _PARTS = {
         f"mixer.{name}": (f"att.{name}", f"time_mix_{name}.weight")
         for name in ("w0", "w1", "w2", "a0", "a1", "a2", "v0", "v1", "v2", "g1", "g2", "k_k", "k_a", "r_k")
     },
-    **{
-        f"mixer.{name}": (f"att.{name}.weight", f"time_mix_{name}.weight")
-        for name in ("receptance", "key", "value", "output")
-    },
+    **{f"mixer.{name}": (f"att.{name}.weight", f"time_mix_{name}.weight") for name in _SQUARE},
     "mixer.head_norm": ("att.ln_x.weight", "time_mix_ln.weight"),
     "mixer.head_norm_bias": ("att.ln_x.bias", "time_mix_ln.bias"),
     "ffn.norm": ("ln2.weight", "attn_norm_2.weight"),
@@ -70,14 +67,9 @@ _PARTS = {
     "ffn.value": ("ffn.value.weight", "channel_mix_value.weight"),
 }
 _AUTHORS, _LLAMA = (
-    _Form(
-        layer,
-        layers,
-        {ours: names[i] for ours, names in (*_WHOLE.items(), *_PARTS.items())},
-        small,
-    )
-    for i, (layer, layers, small) in enumerate(
-        [("blocks.{}.", r"blocks\.(0|[1-9][0-9]{0,2})\.", "io"), ("blk.{}.", r"blk\.(0|[1-9][0-9]{0,2})\.", "oi")]
+    _Form(layer, re.compile(layers), {ours: names[i] for ours, names in (_WHOLE | _PARTS).items()})
+    for i, (layer, layers) in enumerate(
+        [("blocks.{}.", r"blocks\.(0|[1-9][0-9]{0,2})\."), ("blk.{}.", r"blk\.(0|[1-9][0-9]{0,2})\.")]
     )
 )
 
@@ -122,11 +114,12 @@ class Rwkv7:
             "head_dim": head_dim, "hidden_size": self._matrix("layers.0.ffn.key")[0],
         }  # fmt: skip
         for part, size in _RANKS.items():
-            name = f"layers.{min(1, n_layers - 1) if part == 'v' else 0}.mixer.{part}1"
-            if name in _UNUSED and self._name(name) not in checkpoint.names():
-                self.sizes[size] = 1  # of one layer, which has no such matrix
+            if part == "v" and n_layers == 1:
+                self.sizes[size] = 1  # the only layer has no such matrix
             else:
-                self.sizes[size] = self._matrix(name)[self._form.small.index("o")]
+                name = f"layers.{int(part == 'v')}.mixer.{part}1"
+                self.sizes[size] = self._matrix(name)[1 if self._form is _AUTHORS else 0]
+        self._shapes = self._all_shapes()
         self._check_shapes()
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
@@ -138,29 +131,47 @@ class Rwkv7:
         ModelFileError
             A tensor cannot be read, or holds what is no number.
         """
-        for name in self._expected():
-            if not name.startswith("embed_norm"):
+        for name in self._shapes:
+            if name not in ("embed_norm", "embed_norm_bias"):
                 yield name, self._tensor(name)
 
     def _tensor(self, name: str) -> Array:
-        found, part = self._read(name), name.rpartition(".")[2]
-        if part in ("embed", "head"):
-            found = np.ascontiguousarray(found[: self.sizes["vocab_size"]])
-            if part == "embed":
-                _norm_rows(found, self._read("embed_norm"), self._read("embed_norm_bias"))
-        elif name.endswith("ffn.value") or (self._form is _AUTHORS and _is_small(part)):
-            found = np.ascontiguousarray(found.T)
+        found = self._read(name)
+        if name in ("embed", "head"):
+            found = found[: self.sizes["vocab_size"]]
+        if name == "embed":
+            _norm_rows(found, self._read("embed_norm"), self._read("embed_norm_bias"))
+            self._check_numbers(name, found)
         return found
 
     def _read(self, name: str) -> Array:
-        theirs, shape = self._name(name), self._expected()[name]
-        found = self._checkpoint.read(theirs)
-        part = name.rpartition(".")[2]
-        if self._form is _LLAMA and ".mixer." in name and part in _MIXES:
-            found = found.reshape(len(_MIXES), -1)[_MIXES.index(part)].copy()
+        """A tensor of the file in the shape that it has here."""
+        found = self._checkpoint.read(self._name(name)).reshape(self._shape_there(name))
+        if self._is_joined(name):
+            found = found[_MIXES.index(_last(name))].copy()
+        self._check_numbers(name, found)
+        return np.ascontiguousarray(found.T) if self._is_turned(name) else found.reshape(self._shapes[name])
+
+    def _check_numbers(self, name: str, found: Array) -> None:
         if not np.isfinite(found).all():
-            raise ModelFileError(f"{self._checkpoint.path}: {theirs!r} holds what is no number; get it again")
-        return found.reshape(shape)
+            raise ModelFileError(
+                f"{self._checkpoint.path}: {self._name(name)!r} holds what is no number, or too large a one; get it again"
+            )
+
+    def _is_joined(self, name: str) -> bool:
+        return self._form is _LLAMA and ".mixer." in name and _last(name) in _MIXES
+
+    def _is_turned(self, name: str) -> bool:
+        return name.endswith(".ffn.value") or (self._form is _AUTHORS and _last(name) in _SMALL)
+
+    def _shape_there(self, name: str) -> tuple[int, ...]:
+        """That of the file, for a tensor here; sizes of 1 are kept by some and left out by others."""
+        shape = self._shapes[name]
+        if self._is_joined(name):
+            return (len(_MIXES), *shape)
+        if self._form is _LLAMA and _last(name) == "r_k":
+            return (shape[0] * shape[1],)
+        return shape[::-1] if self._is_turned(name) else shape
 
     def _name(self, name: str) -> str:
         """That of the file, for one of a model here."""
@@ -190,7 +201,7 @@ class Rwkv7:
                 raise ModelFileError(f"{self._checkpoint.path}: {key} is {str(value)[:80]!r}, not {expected}")
 
     def _count_layers(self) -> int:
-        found = (re.match(self._form.layers, name) for name in self._checkpoint.names())
+        found = (self._form.layers.match(name) for name in self._checkpoint.names())
         numbers = {int(match[1]) for match in found if match}
         if numbers != set(range(len(numbers))) or len(numbers) > MOST_LAYERS:
             raise ModelFileError(
@@ -216,38 +227,32 @@ class Rwkv7:
             )
         return d_model // head_dim, head_dim
 
-    def _expected(self) -> dict[str, tuple[int, ...]]:
-        """The tensors that are read, by their names here, and their shapes in the file, but for sizes of 1 and what
-        llama.cpp joins."""
+    def _all_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all tensors, by their names here, as they are here; only those of the vocabulary have all rows of the
+        file."""
         s = self.sizes
         d, hidden = s["d_model"], s["hidden_size"]
-        shapes: dict[str, tuple[int, ...]] = {name: (d,) for name in _WHOLE}
-        shapes["embed"] = shapes["head"] = self._n_rows, d
-        parts: dict[str, tuple[int, ...]] = {name: (d,) for name in _PARTS}
-        parts |= {f"mixer.{name}": (d, d) for name in ("receptance", "key", "value", "output")}
-        parts |= {"mixer.r_k": (s["n_heads"], s["head_dim"]), "ffn.key": (hidden, d), "ffn.value": (d, hidden)}
-        turned = -1 if self._form.small == "oi" else 1
+        whole: dict[str, tuple[int, ...]] = dict.fromkeys(_WHOLE, (d,))
+        whole["embed"] = whole["head"] = self._n_rows, d
+        parts: dict[str, tuple[int, ...]] = dict.fromkeys(_PARTS, (d,))
+        parts |= {f"mixer.{name}": (d, d) for name in _SQUARE}
+        parts |= {"mixer.r_k": (s["n_heads"], s["head_dim"]), "ffn.key": (hidden, d), "ffn.value": (hidden, d)}
         for part, rank in _RANKS.items():
-            parts |= {f"mixer.{part}1": (d, s[rank])[::turned], f"mixer.{part}2": (s[rank], d)[::turned]}
-        for layer in range(s["n_layers"]):
-            shapes |= {f"layers.{layer}.{part}": shape for part, shape in parts.items()}
-        return {name: shape for name, shape in shapes.items() if name not in _UNUSED}
+            parts |= {f"mixer.{part}1": (s[rank], d), f"mixer.{part}2": (d, s[rank])}
+        layers = {f"layers.{i}.{part}": shape for i in range(s["n_layers"]) for part, shape in parts.items()}
+        return whole | {name: shape for name, shape in layers.items() if name not in _UNUSED}
 
     def _check_shapes(self) -> None:
-        path, checkpoint = self._checkpoint.path, self._checkpoint
-        if self.sizes["n_heads"] * self.sizes["head_dim"] != self.sizes["d_model"]:
+        path, s = self._checkpoint.path, self.sizes
+        if s["n_heads"] * s["head_dim"] != s["d_model"]:
             raise ModelFileError(
-                f"{path}: {self._name(_FIRST + 'r_k')!r} has {self.sizes['n_heads']} heads of {self.sizes['head_dim']}, "
-                f"not together {self.sizes['d_model']}"
+                f"{path}: {self._name(_FIRST + 'r_k')!r} is {s['n_heads']} heads of {s['head_dim']}, together not "
+                f"{s['d_model']}, the width"
             )
-        unexpected = set(checkpoint.names()) - {self._name(name) for name in _UNUSED}
-        for name, shape in self._expected().items():
-            theirs = self._name(name)
-            expected = shape
-            if self._form is _LLAMA and ".mixer." in name and name.rpartition(".")[2] in (*_MIXES, "r_k"):
-                expected = (len(_MIXES), *shape) if name.rpartition(".")[2] in _MIXES else (self.sizes["d_model"],)
-            found = checkpoint.shape(theirs)
-            # Sizes of 1 are kept by some and left out by others.
+        unexpected = set(self._checkpoint.names()) - {self._name(name) for name in _UNUSED}
+        for name in self._shapes:
+            theirs, expected = self._name(name), self._shape_there(name)
+            found = self._checkpoint.shape(theirs)
             if [n for n in found if n != 1] != [n for n in expected if n != 1]:
                 raise ModelFileError(f"{path}: {theirs!r} is {list(found)}, but must be {list(expected)}")
             unexpected.discard(theirs)
@@ -255,9 +260,8 @@ class Rwkv7:
             raise ModelFileError(f"{path}: holds {min(unexpected)[:200]!r} too, which is no part of RWKV-7")
 
 
-def _is_small(part: str) -> bool:
-    """Whether it is one of the small matrices: w1, w2, a1, ..."""
-    return len(part) == 2 and part[0] in _RANKS and part[1] in "12"
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _norm_rows(rows: Array, gain: Array, bias: Array) -> None:
@@ -266,4 +270,5 @@ def _norm_rows(rows: Array, gain: Array, bias: Array) -> None:
         part = rows[begin : begin + 4096].astype(np.float64)
         part -= part.mean(1, keepdims=True)
         part /= np.sqrt((part * part).mean(1, keepdims=True) + EPS)
-        rows[begin : begin + 4096] = part * gain + bias
+        with np.errstate(over="ignore"):  # whoever calls looks at what comes of it
+            rows[begin : begin + 4096] = part * gain + bias

@@ -25,6 +25,7 @@ from edgelm.model import tensorfile
 from edgelm.model.weights import Weights
 from edgelm.text.files import MAX_BYTES, pieces, read_file
 from edgelm.text.secrets import without_secrets
+from tests.convert import checkpoints as foreign
 from tests.fuzz import mutations as m
 from tests.fuzz import readers
 from tests.fuzz.readers import Reader, Room
@@ -254,6 +255,10 @@ READERS: dict[str, Callable[[Room], Reader]] = {
     "tokenizer": readers.tokenizers,
     "archive": readers.archives,
     "model": readers.model_folders,
+    "pth": readers.checkpoints(foreign.pth, ".pth", readers.mutate_pth),
+    "gguf": readers.checkpoints(foreign.gguf, ".gguf", m.mutate_bytes),
+    "safetensors": readers.checkpoints(foreign.safetensors, ".safetensors", m.mutate_tensors),
+    "rwkv7": readers.rwkv7,
     "profile": profiles,
     "change": changes,
     "import-change": imported_changes,
