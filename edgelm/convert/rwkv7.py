@@ -155,7 +155,8 @@ class Rwkv7:
     def _check_numbers(self, name: str, found: Array) -> None:
         if not np.isfinite(found).all():
             raise ModelFileError(
-                f"{self._checkpoint.path}: {self._name(name)!r} holds what is no number, or too large a one; get it again"
+                f"{self._checkpoint.path}: {self._name(name)!r} holds what is no number, or one that is too large; "
+                "get it again"
             )
 
     def _is_joined(self, name: str) -> bool:

@@ -234,6 +234,15 @@ def test_nested_without_end_and_too_large(tmp_path: Path) -> None:
         open_tokenizer(path)
 
 
+@pytest.mark.parametrize("depth", [300, 600, 900, 950])
+def test_what_is_too_deep_to_be_written(tiny_model: Path, tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "tokenizer.json"
+    spec = json.dumps(_spec(tiny_model) | {"normalizer": "deep"})
+    path.write_text(spec.replace('"deep"', "[" * depth + "]" * depth), encoding="utf-8")
+    with pytest.raises(ModelFileError, match=r"'normalizer' is not as edgelm has it|no JSON"):
+        open_tokenizer(path)
+
+
 def test_ids_are_looked_at_before_kernels_see_them(tokenizer: BytePairs) -> None:
     strange = mock.Mock()
     for found in ([0], [tokenizer.vocab_size], [5, 4_000_000_000]):
