@@ -143,6 +143,39 @@ def pull(source: str, name: str | None, sha256: str | None, common: Common) -> N
     common.emit(fields, f"{folder.name} {done}; use it with --model {folder.name}")
 
 
+@models.command(name="import")
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", help="What it is called here (default: as the file, without its ending).")
+@click.option(
+    "--vocabulary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Its tokens: rwkv_vocab_v20230424.txt of the package rwkv. A model of 256 tokens needs none.",
+)
+@common
+def import_(path: Path, name: str | None, vocabulary: Path | None, common: Common) -> None:
+    """Bring a checkpoint of RWKV-7 here, to be used by --model NAME.
+
+    PATH is a .safetensors or .pth file of its authors, or a .gguf (F16 or Q8_0; needs edgelm[gguf]). Matrices become
+    int8, one tensor at a time; then the size of its gradients is measured, which learning needs.
+    """
+    from edgelm.learn.importing import import_checkpoint, n_parts
+
+    name = name or path.stem
+    with progress_bar("importing", n_parts(path), common) as advance:
+        done = 0
+
+        def show(now: int) -> None:
+            nonlocal done
+            advance(now - done)
+            done = now
+
+        folder = import_checkpoint(path, models_dir(), name, vocabulary, show)
+    fields = store.summary(folder, models_dir()) | {"name": folder.name}
+    size = f"{fields['parameters']:,} parameters, {fields['bytes']:,} bytes"
+    common.emit(fields, f"{folder.name} is here: {size}; use it with --model {folder.name}")
+
+
 def _problems(folder: Path, what: str) -> list[str]:
     """What is wrong with a model folder; it is not read unless it has the size of one, and there is room for it."""
     check_sizes(folder)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from edgelm.kernels.emit import LANES
 from edgelm.kernels.jit import entry, kernel
 from edgelm.kernels.norm import ZERO
 from edgelm.kernels.optim import step
-from edgelm.kernels.signature import B1, F1, F2, U2, F
+from edgelm.kernels.signature import B1, D1, F1, F2, U2, F
 from edgelm.kernels.tile import RUN, add_run, widen
 
 
@@ -40,6 +42,20 @@ def rows_gradient(dy, a, awake, grad):
     for i in range(len(awake)):
         if awake[i]:
             _gradient(dy, a, i, grad[i])
+
+
+@entry(F2, F2, B1, F1, D1)
+def rows_squares(dy, a, awake, row, squares):
+    """squares [F] float64 of the neurons that are awake: the sum of the squares of a row of a' dy; row [D] is
+    overwritten."""
+    grad = row[: dy.shape[1]]
+    for i in range(len(awake)):
+        if awake[i]:
+            _gradient(dy, a, i, grad)
+            total = 0.0
+            for j in range(len(grad)):
+                total += np.float64(grad[j]) * np.float64(grad[j])
+            squares[i] = total
 
 
 @entry(F2, F2, B1, F2, F1, F, F1, F2)

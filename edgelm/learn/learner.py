@@ -159,6 +159,32 @@ class Learner:
                 network.step_blocks(name, self.base[name], self._rates[name], pull)
 
 
+def adaptable_rms(
+    model: ModelConfig, weights: Operands, ids: Sequence[int], segment: int, on_segment: Callable[[int], None]
+) -> Weights:
+    """As ``measure_grad_rms``, of what learning changes alone and of one document; no gradient of blocks is ever whole.
+
+    ``weights`` may be integers. ``on_segment`` is called with how many segments are done.
+    """
+    names, blocks = adaptable_names(model), set(block_names(model))
+    network, state = Network(model, weights, (), segment), empty_state(model)
+    sums = {name: np.zeros(model.n_blocks if name in blocks else 1) for name in names}
+    counts = {name: np.zeros_like(total) for name, total in sums.items()}
+    array = np.asarray(ids, np.int64)
+    for done, start in enumerate(range(0, len(array) - segment, segment), 1):
+        network.forward(array[start : start + segment], array[start + 1 : start + segment + 1], state)
+        network.backward()
+        for name in names:
+            if name in blocks:
+                sums[name] += network.block_squares(name) / segment**2
+                counts[name] += network.awake[int(name.split(".")[1])]
+            else:
+                sums[name] += np.square(network.grads[name].astype(np.float64) / segment).mean()
+                counts[name] += 1
+        on_segment(done)
+    return _roots(sums, counts)
+
+
 def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[Sequence[int]], segment: int) -> Weights:
     """Root mean square of the gradients of a segment's mean loss over ``documents``; the weights are read.
 
@@ -182,7 +208,11 @@ def measure_grad_rms(model: ModelConfig, weights: Weights, documents: Sequence[S
                 squares = np.square(grad).mean(tuple(range(1, grad.ndim)) if name in blocks else None)
                 sums[name] += np.where(used, squares, 0)
                 counts[name] += used
-    mean = {name: np.sqrt(sums[name] / np.maximum(counts[name], 1)) for name in names}
+    return _roots(sums, counts)
+
+
+def _roots(sums: dict[str, Array], counts: dict[str, Array]) -> Weights:
+    mean = {name: np.sqrt(total / np.maximum(counts[name], 1)) for name, total in sums.items()}
     # A block that never woke has no measure of its own; the median of the others stands in.
     for name, rms in mean.items():
         known = rms[rms > 0]

@@ -32,15 +32,15 @@ class IntegerProducts:
         self._q, self._scale = strips.q, strips.scale
         width = self._q.shape[1] * BLOCK
         sizes = {"codes": (width * max_steps, np.uint8), "scales": (width * max_steps // LANES, np.float32)}
-        self._buffers = [
+        self._codes, self._scales = (
             buffers.setdefault(f"{name} of products of {width}", np.zeros(size, dtype))
             for name, (size, dtype) in sizes.items()
-        ]
+        )
         self._spare = buffers.setdefault("spare of products", np.zeros(LANES, np.float32))
 
     def product(self, x: Array, workspace: Array, out: Array) -> Array:
         """As of ``edgelm.matrices.matrix.Matrix``; ``workspace`` is left alone."""
-        dots.integer_product(x, self._q, self._scale, *self._buffers, self._spare, out)
+        dots.integer_product(x, self._q, self._scale, self._codes, self._scales, self._spare, out)
         return out
 
 

@@ -150,13 +150,30 @@ def write_model(
     Each file is moved into its place whole: whoever has an older one mapped keeps that.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    digests = {file: hashlib.sha256(files[file]).hexdigest() for file in files}
+    for file, blob in files.items():
+        _replace(folder / file, blob)
+    write_manifest(folder, name, config, card, template, origin)
+
+
+def write_manifest(
+    folder: Path, name: str, config: ModelConfig, card: dict[str, Any], template: Template | None = None,
+    origin: Origin | None = None,
+) -> None:  # fmt: skip
+    """Writes ``config.json`` of a folder in which the other files lie already."""
+    digests = {}
+    for file in FILES:
+        if (folder / file).is_file():
+            with (folder / file).open("rb") as opened:
+                digests[file] = hashlib.file_digest(opened, "sha256").hexdigest()
     manifest = {"format": FORMAT, "name": name, "config": config.to_dict(), "sha256": digests, "card": card}
     if template is not None and (fields := template.to_dict()):
         manifest["template"] = fields
     if origin is not None:
         manifest["origin"] = {"config": origin.config, "sha256": origin.sha256}
-    text = json.dumps(manifest, indent=1) + "\n"
-    for file, blob in [*files.items(), (MANIFEST, text.encode())]:
-        (folder / f".{file}.new").write_bytes(blob)
-        os.replace(folder / f".{file}.new", folder / file)
+    _replace(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+
+
+def _replace(path: Path, blob: bytes) -> None:
+    made = path.with_name(f".{path.name}.new")
+    made.write_bytes(blob)
+    os.replace(made, path)

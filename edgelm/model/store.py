@@ -85,7 +85,7 @@ def details(folder: Path, pulled: Path) -> dict[str, Any]:
         "state_bytes": state_bytes(config),
         "tokens_trained": manifest.card.get("tokens"),
         "training_seconds": manifest.card.get("training_seconds"),
-        "files": [{"name": p.name, "bytes": p.stat().st_size, "sha256": _digest(p)} for p in _files(folder)],
+        "files": [{"name": p.name, "bytes": p.stat().st_size, "sha256": digest(p)} for p in _files(folder)],
     }
 
 
@@ -93,7 +93,8 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in NAMES if (folder / name).is_file()]
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -178,6 +179,26 @@ def _staged(source: Source, room: Path, check: Check) -> Path:
         return staged
     convert(staged, converted)
     return converted
+
+
+def put(pulled: Path, name: str, build: Callable[[Path], None]) -> Path:
+    """A model folder that ``build`` fills, moved into its place in one step; if that raises, nothing is left.
+
+    Raises
+    ------
+    ModelFileError
+        The folder cannot be written.
+    """
+    with _room(pulled) as room:
+        staged = room / "model"
+        staged.mkdir()
+        build(staged)
+        for path in staged.iterdir():
+            _sync(path)
+        tensorfile.sync_folder(staged)
+        os.replace(staged, pulled / name)
+        tensorfile.sync_folder(pulled)
+    return pulled / name
 
 
 @contextmanager

@@ -239,29 +239,69 @@ def to_bytes(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None 
     return b"".join(_blobs(tensors, metadata, ALIGNMENT))
 
 
+def write_streamed(
+    path: Path, table: Mapping[str, tuple[np.dtype, tuple[int, ...]]], tensors: Iterable[tuple[str, np.ndarray]]
+) -> None:
+    """Writes a new file of a model whose tensors are given one at a time, in any order, each once.
+
+    Parameters
+    ----------
+    path : Path
+    table : dict
+        dtype and shape of every tensor.
+    tensors : iterable of (str, ndarray)
+        Each of them is written before the next is asked for.
+    """
+    head, places, end = _layout(table, None, ALIGNMENT)
+    missing = dict(places)
+    with path.open("xb") as file:
+        file.write(head)
+        file.truncate(len(head) + end)
+        for name, array in tensors:
+            kind, shape = table[name]
+            if array.dtype != kind or array.shape != shape:
+                raise ValueError(f"{name} is {array.dtype} {array.shape}, not {kind} {shape}")
+            file.seek(len(head) + missing.pop(name))
+            file.write(np.ascontiguousarray(array).data)
+    if missing:
+        raise ValueError(f"{next(iter(missing))} was not given")
+
+
+def _layout(
+    table: Mapping[str, tuple[np.dtype, tuple[int, ...]]], metadata: dict[str, str] | None, alignment: int
+) -> tuple[bytes, dict[str, int], int]:
+    """The head of a file with the length before it, where each tensor begins after it, and where the last one ends.
+
+    The tensors stand in the order of the file; between them may be gaps, which the head calls padding.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    places, end = {}, 0
+    n_bytes = {name: kind.itemsize * math.prod(shape) for name, (kind, shape) in table.items()}
+    # So that each begins at a multiple of its numbers' size, 8 at most, and padding is needed by few.
+    odd = [name for name in table if n_bytes[name] % alignment and alignment > 8]
+    for name, (kind, shape) in sorted(table.items(), key=lambda item: (item[0] in odd, -item[1][0].itemsize)):
+        if (gap := -end % alignment) and alignment > 8:
+            header[f"{PADDING}{end}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [end, end + gap]}
+            end += gap
+        places[name], end = end, end + n_bytes[name]
+        offsets = [places[name], end]
+        header[name] = {"dtype": _KINDS[kind.name], "shape": list(shape), "data_offsets": offsets}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-(8 + len(head)) % alignment)
+    return len(head).to_bytes(8, "little") + head, places, end
+
+
 def _blobs(
     tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None, alignment: int
 ) -> Iterator[bytes | memoryview]:
     """The parts of a file, one after the other."""
-    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-    blobs: list[Any] = []
-    end = 0
-    # So that each begins at a multiple of its numbers' size, 8 at most, and padding is needed by few.
-    odd = [name for name, array in tensors.items() if array.nbytes % alignment and alignment > 8]
-    for name, array in sorted(tensors.items(), key=lambda item: (item[0] in odd, -item[1].itemsize)):
-        if (gap := -end % alignment) and alignment > 8:
-            header[f"{PADDING}{end}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [end, end + gap]}
-            blobs.append(bytes(gap))
-            end += gap
-        begin, end = end, end + array.nbytes
-        kind = _KINDS[array.dtype.name]
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [begin, end]}
-        blobs.append(array)
-    head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-(8 + len(head)) % alignment)
-    yield len(head).to_bytes(8, "little")
+    head, places, _ = _layout({name: (a.dtype, a.shape) for name, a in tensors.items()}, metadata, alignment)
     yield head
-    yield from (blob if isinstance(blob, bytes) else np.ascontiguousarray(blob).data for blob in blobs)
+    end = 0
+    for name, place in places.items():
+        yield bytes(place - end)
+        yield np.ascontiguousarray(tensors[name]).data
+        end = place + tensors[name].nbytes
 
 
 def _write(path: Path, blobs: Iterable[bytes | memoryview]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -81,7 +81,7 @@ class Decoder:
             self._begins[cell.KIND] = (passes.begin, cell)
             return passes.Answer(cell, weights, state, self.max_steps, self._buffers)
         self._advances[cell.KIND] = cell
-        made = _AnswerOfPass
+        made: type[_AnswerOfPass] = _AnswerOfPass
         if getattr(cell, "n_blocks", 0):
             made = _ObservedPass if hasattr(passes.Pass, "activations") else _AnswerOfBlockPass
         return made(cell, weights, state, self._shared, self.max_steps, self._buffers)
@@ -132,9 +132,9 @@ class _AnswerOfPass:
         size = max(
             workspace_size(max_steps, spec.shape[-2:]) for spec in cell.tensors().values() if spec.sums is not None
         )
-        own = buffers.setdefault(
-            f"of passes {cell.KIND}", {FORWARD_ALONE: True, "workspace": np.zeros(size, np.float32)}
-        )
+        # Passes of one kind share all of theirs.
+        own = cast(Any, buffers).setdefault(f"of {cell.KIND}", {FORWARD_ALONE: True})
+        own.setdefault("workspace", np.zeros(size, np.float32))
         made = {name: _for_answers(weight, cell.tensors()[name], max_steps, own) for name, weight in weights.items()}
         self._pass = passes_of(cell).Pass(cell, made, {}, max_steps, own)
         self._state, self._shared = state, shared

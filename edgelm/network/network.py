@@ -121,6 +121,12 @@ class Network:
         prefix, _, local = name.rpartition(".")
         self._with_blocks[prefix + "."].step_blocks(local, base, rates, pull)
 
+    def block_squares(self, name: str) -> Array:
+        """The mean square of the gradient of each block [M] of a tensor, float64; of blocks that slept it is 0."""
+        prefix, _, local = name.rpartition(".")
+        found: Array = self._with_blocks[prefix + "."].block_squares(local)
+        return found
+
     @property
     def awake(self) -> Array:
         """Which blocks the last segment woke, [L,M] bool; [L,0] for a model without blocks."""

@@ -84,6 +84,13 @@ class Pass:
         else:
             kernels.rows_step(b["y_grad"], b["a"], self._awake, base, rates, pull, self.row, self.rows)
 
+    def block_squares(self, name: str) -> Array:
+        """The mean square of the gradient of each row of ``value``, [F] float64, after ``backward``; 0 of neurons that
+        slept."""
+        found = np.zeros(len(self._awake))
+        kernels.rows_squares(self.b["y_grad"], self.b["a"], self._awake, self.row, found)
+        return found / self.cell.d_model
+
     @property
     def awake(self) -> Array:
         """As of ``edgelm.cells.passes.BlockPass``."""

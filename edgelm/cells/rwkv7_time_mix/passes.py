@@ -127,8 +127,8 @@ class Pass:
         kernels.read_backward(b["dmix"], self._read(), (w["head_norm"], w["r_k"]), made, grads, of_heads)
         self._memory_backward()
         dkeys, of_keys = (b["dkk"], b["dwritten"]), (small["k_k"], small["k_a"])
-        made = (b["inverse_k"], b["kk"])
-        kernels.keys_backward(dkeys, (b["k"], b["a"]), (w["k_k"], w["k_a"]), made, (b["dk"], b["da"]), of_keys)
+        keys = (b["inverse_k"], b["kk"])
+        kernels.keys_backward(dkeys, (b["k"], b["a"]), (w["k_k"], w["k_a"]), keys, (b["dk"], b["da"]), of_keys)
 
         self._values_backward()
         self._through("receptance", b["dr"], "x_r")
