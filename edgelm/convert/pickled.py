@@ -1,7 +1,7 @@
 """The table of tensors that a pickled state dict stands for, without unpickling it.
 
 A pickle is a program for a machine with a stack. This machine knows the instructions that a dictionary of tensors needs
-and seven names; it has nothing to import and nothing to call. What a name means is decided here: a dictionary, a
+and a few names; it has nothing to import and nothing to call. What a name means is decided here: a dictionary, a
 storage of one kind of numbers, or a tensor in one.
 """
 

@@ -234,13 +234,13 @@ def test_nested_without_end_and_too_large(tmp_path: Path) -> None:
         open_tokenizer(path)
 
 
-@pytest.mark.parametrize("depth", [300, 600, 900, 950])
-def test_what_is_too_deep_to_be_written(tiny_model: Path, tmp_path: Path, depth: int) -> None:
-    path = tmp_path / "tokenizer.json"
-    spec = json.dumps(_spec(tiny_model) | {"normalizer": "deep"})
-    path.write_text(spec.replace('"deep"', "[" * depth + "]" * depth), encoding="utf-8")
-    with pytest.raises(ModelFileError, match=r"'normalizer' is not as edgelm has it|no JSON"):
-        open_tokenizer(path)
+def test_what_is_too_deep_to_be_compared(tiny_model: Path) -> None:
+    """JSON may be read that is a few levels too deep to be written again."""
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="'normalizer' is not as edgelm has it"):
+        BytePairs(_spec(tiny_model) | {"normalizer": deep})
 
 
 def test_ids_are_looked_at_before_kernels_see_them(tokenizer: BytePairs) -> None:
