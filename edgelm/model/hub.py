@@ -155,6 +155,9 @@ class Model:
 
         if name not in self._strips:
             self._strips[name] = Strips.of(*integers(self.packed, name, blocks=True))
+            if isinstance(self._packed, MappedFile):
+                # A large model is not to be in memory twice, not even while it is opened.
+                self._packed.release()
         return self._strips[name]
 
     def now(self, name: str) -> Array:

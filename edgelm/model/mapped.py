@@ -27,6 +27,27 @@ from edgelm.model.tensorfile import PADDING, Place, altered, open_file, read_hea
 Array = np.ndarray
 
 
+_PIECE = 32 << 20
+"""Bytes of a file that are looked at before the system may have their memory back."""
+
+
+def _release(pages: mmap.mmap, start: int, size: int) -> None:
+    if hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED, start, size)
+
+
+def _digest(pages: mmap.mmap) -> str:
+    """SHA-256 of a mapping, of which no more than a piece is in this process's memory at a time."""
+    total = hashlib.sha256()
+    with memoryview(pages) as whole:
+        for start in range(0, len(whole), _PIECE):
+            with whole[start : start + _PIECE] as piece:
+                total.update(piece)
+                size = len(piece)
+            _release(pages, start, size)
+    return total.hexdigest()
+
+
 class MappedFile(Mapping[str, Array]):
     """The tensors of a file by name: read-only views of its pages, which the system shares between processes.
 
@@ -59,7 +80,7 @@ class MappedFile(Mapping[str, Array]):
             pages = self._mapping = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as exc:
             raise ModelFileError(f"{path}: cannot be mapped ({exc}); put it on another file system") from None
-        if hashlib.sha256(pages).hexdigest() != sha256:
+        if _digest(pages) != sha256:
             raise altered(path)
         head = read_head(pages.read, size, path)
         self._pages, self.metadata = np.frombuffer(pages, np.uint8), head.metadata
@@ -73,8 +94,9 @@ class MappedFile(Mapping[str, Array]):
 
     def release(self) -> None:
         """Lets the system have the pages until they are read again, then from where it keeps the file."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._mapping.madvise(mmap.MADV_DONTNEED)
+        _release(self._mapping, 0, len(self._mapping))
+        # Where the scales of a matrix are still in use, those who use them have them.
+        self._widened.clear()
 
     def private(self) -> Mapping[str, Array]:
         """The same tensors in arrays that may be written to: a page is copied when it is written for the first time,
