@@ -79,6 +79,18 @@ def route(a0: Array, bias: Array, log_gamma: Array, max_awake: int, eps: float) 
     return np.array(rows)
 
 
+def route_top_k(a0: Array, bias: Array, log_gamma: Array, max_awake: int) -> tuple[Array, Array]:
+    """Activations before and after those but the strongest were put to sleep."""
+    before, after = np.zeros_like(a0), np.zeros_like(a0)
+    for t, row in enumerate(a0):
+        strengths = np.exp(row + bias + log_gamma)
+        strongest = sorted(range(len(row)), key=lambda i: (-strengths[i], i))[:max_awake]
+        total = sum(math.exp(row[i] + bias[i]) for i in strongest)
+        before[t] = math.sqrt(max_awake * len(row)) * strengths / total
+        after[t, strongest] = before[t, strongest]
+    return before, after
+
+
 def group(a: Array) -> tuple[list[int], list[int]]:
     """Where each block's tokens start, and the tokens."""
     tokens = [[t for t in range(len(a)) if a[t, i] > 0] for i in range(a.shape[1])]
@@ -214,11 +226,25 @@ def block_ffn(
     x: Array, matrices: Sequence[Array], gains: Sequence[Array], max_awake: int, eps: float, router_eps: float
 ) -> tuple[Array, Array, Array]:
     """The residual stream after the blocks, and activations before and after the weakest were put to sleep."""
-    (w1, w2, shared_w1, shared_w2), (gain, router, bias, log_gamma) = matrices, gains
+    gain, router, bias, log_gamma = gains
     h = rms(x, gain, eps)
-    before, a = (route(h @ router, bias, log_gamma, n, router_eps) for n in (len(w1), max_awake))
-    y = x + integer_product(silu(integer_product(h, shared_w1)), shared_w2)
-    for t in range(len(x)):
+    before, a = (route(h @ router, bias, log_gamma, n, router_eps) for n in (len(bias), max_awake))
+    return x + _integer_blocks(h, a, *matrices), before, a
+
+
+def top_k_ffn(
+    x: Array, matrices: Sequence[Array], gains: Sequence[Array], max_awake: int, eps: float
+) -> tuple[Array, Array, Array]:
+    """The same with a softmax over the strongest."""
+    gain, router, bias, log_gamma = gains
+    h = rms(x, gain, eps)
+    before, a = route_top_k(h @ router, bias, log_gamma, max_awake)
+    return x + _integer_blocks(h, a, *matrices), before, a
+
+
+def _integer_blocks(h: Array, a: Array, w1: Array, w2: Array, shared_w1: Array, shared_w2: Array) -> Array:
+    y = integer_product(silu(integer_product(h, shared_w1)), shared_w2)
+    for t in range(len(h)):
         for i in np.flatnonzero(a[t]):
             y[t] += a[t, i] * integer_product(silu(integer_product(h[t : t + 1], w1[i])), w2[i])[0]
-    return y, before, a
+    return y

@@ -12,6 +12,7 @@ import numpy as np
 from edgelm.cells.retention.paper import Retention
 from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
 from edgelm.cells.rwkv7_time_mix.paper import Rwkv7TimeMix
+from edgelm.cells.top_k_ffn.paper import TopKFfn
 from edgelm.model import hub
 from edgelm.model.config import ModelConfig
 from edgelm.model.packing import pack
@@ -22,7 +23,8 @@ EVEN = {
     "shared_size": 32,
 }  # fmt: skip
 """Sizes that divide into runs of 32, where they are summed over."""
-MIXERS = ("mcsd_g", "mcsd", "retention", "rwkv7")
+MIXERS = ("mcsd_g", "mcsd", "retention", "rwkv7", "top_k")
+"""Kinds of mixer; the last is the first with another router in the feed-forward part."""
 
 
 def tiny_config(mixer: str = "mcsd_g", **changes: Any) -> ModelConfig:
@@ -36,9 +38,11 @@ def tiny_config(mixer: str = "mcsd_g", **changes: Any) -> ModelConfig:
     sizes |= changes
     if mixer == "rwkv7":
         return _rwkv7(sizes)
-    if mixer != "retention":
+    if mixer not in ("retention", "top_k"):
         return ModelConfig.flat(**sizes, mixer=mixer)
     config = ModelConfig.flat(**sizes)
+    if mixer == "top_k":
+        return dataclasses.replace(config, ffn=TopKFfn(config.d_model, config.norm_eps, **config.ffn.sizes()))
     heads = {name: sizes[name] for name in ("n_heads", "key_dim", "value_dim")}
     return dataclasses.replace(config, mixer=Retention(config.d_model, config.norm_eps, **heads))
 

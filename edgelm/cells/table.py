@@ -12,8 +12,9 @@ from edgelm.cells.published.paper import Published
 from edgelm.cells.retention.paper import Retention
 from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
 from edgelm.cells.rwkv7_time_mix.paper import Rwkv7TimeMix
+from edgelm.cells.top_k_ffn.paper import TopKFfn
 
-_KINDS = (GatedDelta, Published, Retention, Rwkv7TimeMix, BlockFfn, Rwkv7ChannelMix)
+_KINDS = (GatedDelta, Published, Retention, Rwkv7TimeMix, BlockFfn, TopKFfn, Rwkv7ChannelMix)
 CELLS: dict[str, type[Cell]] = {kind.KIND: kind for kind in _KINDS}
 
 

@@ -18,6 +18,7 @@ from edgelm.kernels.emit_delta import emit_delta
 from edgelm.kernels.jit import entry, kernel, lowered
 from edgelm.kernels.norm import ONE, ZERO, exp, sigmoid
 from edgelm.kernels.signature import F1, F2, F3, F4, I1, U1, U4, U5, F, I
+from edgelm.kernels.strongest import wake
 from edgelm.kernels.tile import RUN
 
 _TINY = np.float32(1e-6)
@@ -227,29 +228,36 @@ def block_ffn(x, matrices, gains, max_awake, eps, buffers, own_buffers):
         Activations a [T,M] as they are before the weakest are put to sleep, which are left for the caller; those after
         it [T,M]; s [2,F], of as many neurons as the larger of a block and the shared block has.
     """
-    q1, scale1, q2, scale2, shared_q1, shared_scale1, shared_q2, shared_scale2 = matrices
     h, codes, scales = buffers
-    before, a, s = own_buffers
-    n_runs, n_blocks, size, n_shared = len(h) // RUN, len(q1), q2.shape[2] * RUN, shared_q2.shape[1] * RUN
-    after = len(x) * n_runs
+    before, a = own_buffers[:2]
+    n_runs = len(h) // RUN
     for t in range(len(x)):
         _norm(x, t, gains[0], eps[0], h)
         quantize(h, 0, n_runs, codes, t * n_runs, scales)
-        _route(h, gains, max_awake, eps[1], before[t], a[t])
-    for i in range(n_blocks):
-        for t in range(len(x)):
-            if a[t, i] > 0:
-                _neurons(q1[i], scale1[i], size, codes, scales, t, s)
-                _write(q2[i], scale2[i], s, a[t, i], codes, scales, after, x, t)
+        _likes(h, gains, a[t])
+        _rectify(gains[3], max_awake, eps[1], before[t], a[t])
+    _blocks(x, matrices, buffers, own_buffers)
+
+
+@entry(F2, (U5, F4, U5, F4, U4, F3, U4, F3), (F1, F2, F1, F1), I, (F, F), (F1, U1, F1), (F2, F2, F2))
+def top_k_ffn(x, matrices, gains, max_awake, numbers, buffers, own_buffers):
+    """As ``block_ffn``, with the router of ``edgelm.cells.top_k_ffn.paper``; numbers are the epsilon of the norm and
+    the size of a token's activations."""
+    h, codes, scales = buffers
+    before, a = own_buffers[:2]
+    n_runs = len(h) // RUN
     for t in range(len(x)):
-        _neurons(shared_q1, shared_scale1, n_shared, codes, scales, t, s)
-        _write(shared_q2, shared_scale2, s, ONE, codes, scales, after, x, t)
+        _norm(x, t, gains[0], numbers[0], h)
+        quantize(h, 0, n_runs, codes, t * n_runs, scales)
+        _likes(h, gains, before[t])
+        _share(gains[3], max_awake, numbers[1], before[t], a[t])
+    _blocks(x, matrices, buffers, own_buffers)
 
 
 @kernel
-def _route(h, gains, max_awake, eps, before, a):
-    """Activations of a token: ReLU, RMSNorm over all blocks, before and after the weakest are put to sleep."""
-    router, bias, log_gamma = gains[1:]
+def _likes(h, gains, a):
+    """a [M] = h W_r + b_r."""
+    router, bias = gains[1:3]
     n_blocks = len(a)
     for i in range(n_blocks):
         a[i] = bias[i]
@@ -264,6 +272,12 @@ def _route(h, gains, max_awake, eps, before, a):
         x, row = h[j], router[j]
         for i in range(n_blocks):
             a[i] += x * row[i]
+
+
+@kernel
+def _rectify(log_gamma, max_awake, eps, before, a):
+    """Activations of a token: ReLU, RMSNorm over all blocks, before and after the weakest are put to sleep."""
+    n_blocks = len(a)
     total, n_awake = ZERO, 0
     for i in range(n_blocks):
         y = max(a[i], ZERO)
@@ -275,6 +289,35 @@ def _route(h, gains, max_awake, eps, before, a):
         before[i] = y
         a[i] = y
     keep_strongest(a, n_awake, max_awake)
+
+
+@kernel
+def _share(log_gamma, max_awake, size, before, a):
+    """The same of a softmax over those awake; ``before`` holds the logits."""
+    n_blocks = len(a)
+    top, inverse = wake(before, log_gamma, max_awake, a)
+    for i in range(n_blocks):
+        before[i] = exp(before[i] - top) * inverse * exp(log_gamma[i]) * size
+    for i in range(n_blocks):
+        a[i] *= before[i]
+
+
+@kernel
+def _blocks(x, matrices, buffers, own_buffers):
+    """x [T,D] += what the blocks that are awake and the shared block give; h of every token stands as integers."""
+    q1, scale1, q2, scale2, shared_q1, shared_scale1, shared_q2, shared_scale2 = matrices
+    h, codes, scales = buffers
+    _, a, s = own_buffers
+    n_runs, n_blocks, size, n_shared = len(h) // RUN, len(q1), q2.shape[2] * RUN, shared_q2.shape[1] * RUN
+    after = len(x) * n_runs
+    for i in range(n_blocks):
+        for t in range(len(x)):
+            if a[t, i] > 0:
+                _neurons(q1[i], scale1[i], size, codes, scales, t, s)
+                _write(q2[i], scale2[i], s, a[t, i], codes, scales, after, x, t)
+    for t in range(len(x)):
+        _neurons(shared_q1, shared_scale1, n_shared, codes, scales, t, s)
+        _write(shared_q2, shared_scale2, s, ONE, codes, scales, after, x, t)
 
 
 @kernel

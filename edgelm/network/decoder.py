@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -167,20 +166,12 @@ class _AnswerOfBlockPass(_AnswerOfPass):
 
     def __init__(self, cell: Any, weights: Operands, *rest: Any) -> None:
         super().__init__(cell, weights, *rest)
-        # The paper with no block put to sleep says how much each wanted to wake.
-        uncapped = {} if cell.max_awake == cell.n_blocks else {"max_awake": cell.n_blocks}
-        self._uncapped, self._weights = replace(cell, **uncapped), weights
-
-    def forward(self, x: Array) -> None:
-        """As of ``edgelm.cells.passes.Answer``."""
-        self._state_before = {name: array.copy() for name, array in self._state.items()}
-        super().forward(x)
+        self._cell, self._weights = cell, weights
 
     @property
     def activations(self) -> Array:
         """As of ``edgelm.cells.passes.BlockAnswer``."""
-        numbers = {name: np.asarray(weight) for name, weight in self._weights.items()}
-        return self._uncapped.activations(self.before, numbers, self._state_before)
+        return self._cell.all_activations(self.before, {k: np.asarray(w) for k, w in self._weights.items()})
 
 
 class _IntegerEnds:

@@ -21,6 +21,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "rwkv7_channel_mix": {"hidden_size": 17},
     "block_ffn": {"n_blocks": 5, "block_size": 3, "max_awake": 2, "shared_size": 5},
+    "top_k_ffn": {"n_blocks": 5, "block_size": 3, "max_awake": 2, "shared_size": 5},
 }
 """Sizes of a part of width 12: odd, where they may be odd."""
 EVEN: dict[str, dict[str, Any]] = {
@@ -37,6 +38,7 @@ EVEN: dict[str, dict[str, Any]] = {
     },
     "rwkv7_channel_mix": {"hidden_size": 96},
     "block_ffn": {"n_blocks": 5, "block_size": 32, "max_awake": 2, "shared_size": 32},
+    "top_k_ffn": {"n_blocks": 5, "block_size": 32, "max_awake": 2, "shared_size": 32},
 }
 """Sizes of a part of width 64 whose matrices divide into runs of 32."""
 

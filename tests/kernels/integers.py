@@ -76,3 +76,10 @@ def of_block_ffn(rng: np.random.Generator, n_tokens: int = N, max_awake: int = 2
     gains = (gain, router, bias, log_gamma)
     arguments = [x, matrices, gains, max_awake, (EPS, EPS), room(rng, n_tokens, D + F), own]
     return arguments, [plain for _, _, plain in made]
+
+
+def of_top_k_ffn(rng: np.random.Generator, n_tokens: int = N, max_awake: int = 2) -> tuple[list[Any], list[Array]]:
+    """The same for a router that wakes as many blocks for each token."""
+    arguments, matrices = of_block_ffn(rng, n_tokens, max_awake)
+    arguments[4] = (EPS, np.float32(np.sqrt(max_awake * M)))
+    return arguments, matrices

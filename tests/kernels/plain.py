@@ -162,6 +162,15 @@ def _blocks(name: str) -> list[Any]:
     }[name]
 
 
+def _strongest(name: str) -> list[Any]:
+    a0, share, da, da0 = floats(*[(T, M)] * 4)
+    bias, log_gamma, dlog_gamma = floats(*[(M,)] * 3)
+    if name == "wake_forward":
+        return [a0, bias, log_gamma, 3, np.float32(4.5), share, da]
+    a = naive.route_top_k(a0, bias, log_gamma, 3)[1].astype(np.float32)
+    return [da * (a > 0), np.abs(share) * (a > 0), a, da0, dlog_gamma]
+
+
 def _memory(name: str) -> list[Any]:
     if name.startswith("trust"):
         return [0.5, -1.2, 0.2, 0.1][: 4 if name == "trust_after" else 2]
@@ -197,7 +206,7 @@ def _dots(name: str) -> list[Any]:
 
 
 def _fused(name: str) -> list[Any]:
-    if name in ("gated_delta", "block_ffn"):
+    if name in ("gated_delta", "block_ffn", "top_k_ffn"):
         return getattr(integers, "of_" + name)(RNG)[0]
     q, scale, _ = integers.in_strips(RNG, 37, WIDE)
     x, gain, logits = floats((T, WIDE), (WIDE,), (T - 3, 37))
@@ -217,6 +226,7 @@ ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
     "norm": _norm, "conv": _conv, "slope": _slope, "decay": _decay, "loss": _loss, "optim": _optim, "blocks": _blocks,
     "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],
     "integers": _integers, "dense": _dense, "columns": _columns, "chunks": _chunks, "dots": _dots, "fused": _fused,
+    "strongest": _strongest,
 }  # fmt: skip
 
 

@@ -10,10 +10,12 @@ import pytest
 from edgelm.kernels import fused
 from tests import naive
 from tests.kernels.arrays import Array, same
-from tests.kernels.integers import EPS, N, of_block_ffn, of_gated_delta
+from tests.kernels.integers import EPS, N, of_block_ffn, of_gated_delta, of_top_k_ffn
 from tests.kernels.test_dots import near
 
 Arguments = list[Any]
+MADE: dict[str, Any] = {"gated_delta": of_gated_delta, "block_ffn": of_block_ffn, "top_k_ffn": of_top_k_ffn}
+"""What makes the arguments of each kernel, and its matrices as numbers."""
 
 
 def copied(arguments: Arguments) -> Arguments:
@@ -32,7 +34,7 @@ def parts(arguments: Arguments, kernel: str, cuts: list[int]) -> Array:
             counts = (given[3][0], given[3][1][part])
             fused.gated_delta(x[part], *given[1:3], counts, *given[4:-1], own)
         else:
-            fused.block_ffn(x[part], *given[1:-1], own)
+            getattr(fused, kernel)(x[part], *given[1:-1], own)
     return x
 
 
@@ -57,25 +59,37 @@ def test_block_ffn(rng: np.random.Generator, max_awake: int) -> None:
     near(arguments[0] - x, expected - x)
 
 
-def test_of_equal_blocks_the_last_sleep(rng: np.random.Generator) -> None:
-    arguments, _ = of_block_ffn(rng, n_tokens=1)
+@pytest.mark.parametrize("max_awake", [1, 2, 5])
+def test_top_k_ffn(rng: np.random.Generator, max_awake: int) -> None:
+    arguments, matrices = of_top_k_ffn(rng, max_awake=max_awake)
+    x, _, gains, *_ = copied(arguments)
+    expected, before, a = naive.top_k_ffn(x.astype(np.float64), matrices, gains, max_awake, float(EPS))
+    fused.top_k_ffn(*arguments)
+    same(arguments[-1][0], before)
+    same(arguments[-1][1], a)
+    near(arguments[0] - x, expected - x)
+
+
+@pytest.mark.parametrize("kernel", ["block_ffn", "top_k_ffn"])
+def test_of_equal_blocks_the_last_sleep(rng: np.random.Generator, kernel: str) -> None:
+    arguments, _ = MADE[kernel](rng, n_tokens=1)
     _, router, bias, log_gamma = arguments[2]
     router[:], bias[:], log_gamma[:] = 0, 1, 0
-    fused.block_ffn(*arguments)
+    getattr(fused, kernel)(*arguments)
     assert (arguments[-1][1] > 0).tolist() == [[True, True, False, False, False]]
 
 
 @pytest.mark.parametrize("cuts", [[1], [4], list(range(1, N))])
-@pytest.mark.parametrize("kernel", ["gated_delta", "block_ffn"])
+@pytest.mark.parametrize("kernel", MADE)
 def test_a_text_in_parts_is_the_text_to_the_last_bit(rng: np.random.Generator, kernel: str, cuts: list[int]) -> None:
-    arguments, _ = of_gated_delta(rng) if kernel == "gated_delta" else of_block_ffn(rng)
+    arguments, _ = MADE[kernel](rng)
     assert (parts(arguments, kernel, cuts) == parts(arguments, kernel, [])).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("kernel", ["gated_delta", "block_ffn"])
+@pytest.mark.parametrize("kernel", MADE)
 def test_what_is_not_finite_does_not_become_a_number(rng: np.random.Generator, kernel: str, bad: float) -> None:
-    arguments, _ = of_gated_delta(rng) if kernel == "gated_delta" else of_block_ffn(rng)
+    arguments, _ = MADE[kernel](rng)
     arguments[0][1, 7] = bad
     with np.errstate(all="ignore"):
         x = parts(arguments, kernel, [])

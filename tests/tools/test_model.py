@@ -18,6 +18,7 @@ from edgelm.bench.peers.twins import (  # noqa: E402
     scan,
 )
 from edgelm.cells.retention.paper import Retention  # noqa: E402
+from edgelm.cells.top_k_ffn.paper import TopKFfn  # noqa: E402
 from edgelm.model import reference  # noqa: E402
 from edgelm.model.config import PRESETS, ModelConfig  # noqa: E402
 from edgelm.model.state import State, empty_state, part_of, shared_part  # noqa: E402
@@ -30,6 +31,7 @@ TINY = {
     "published": ModelConfig.flat(23, 12, 2, 2, 3, 4, 4, 5, 3, 2, 5, n_channels=4, mixer="mcsd"),
 }
 TINY["retention"] = dataclasses.replace(TINY["gated_delta"], mixer=Retention(12, 1e-5, 2, 3, 4))
+TINY["top_k_ffn"] = dataclasses.replace(TINY["gated_delta"], ffn=TopKFfn(12, 1e-5, 5, 3, 2, 5))
 STEPS = 70
 
 pytestmark = [

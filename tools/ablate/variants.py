@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgelm.bench.peers.twins import block_ffn, chunked, gated_delta, published, retention
+from edgelm.bench.peers.twins import chunked, gated_delta, published, retention
 from edgelm.bench.peers.twins.functions import State, rms_norm
 from edgelm.bench.peers.twins.model import Model
 from edgelm.cells.block_ffn.paper import BlockFfn
@@ -23,11 +23,10 @@ from edgelm.cells.cell import Cell
 from edgelm.cells.gated_delta.paper import GatedDelta
 from edgelm.cells.published.paper import Published
 from edgelm.cells.retention.paper import Retention
+from edgelm.cells.top_k_ffn.paper import TopKFfn
 from edgelm.model.config import ModelConfig
 
 NGRAM_ROWS = 8192
-BALANCE = 0.01
-"""Weight of the loss that keeps a top-k router's blocks equally used (Switch, arXiv 2101.03961)."""
 
 
 def _without(mixer: gated_delta.Twin, features: slice) -> gated_delta.Twin:
@@ -131,26 +130,6 @@ def _ffn_weights(cell: BlockFfn, share: float = 1.0) -> float:
     return cell.d_model * (2 * neurons + cell.n_blocks)
 
 
-class TopKFFN(block_ffn.Twin):
-    """Blocks chosen by a softmax router: always the same number, weights that sum to one."""
-
-    def __init__(self, cell: BlockFfn, n_layers: int, n_awake: int) -> None:
-        super().__init__(cell, n_layers)
-        self.n_awake = n_awake
-        del self.router_bias, self.log_gamma
-        self.balance: Tensor | float = 0.0
-
-    def activations(self, h: Tensor) -> Tensor:
-        """h [B,T,D] to the weights of the blocks [B,T,M], zero for those asleep."""
-        odds = torch.softmax(h @ self.router, -1)
-        least = torch.topk(odds.detach(), self.n_awake, dim=-1).values[..., -1:]
-        chosen = odds.detach() >= least
-        self.balance = self.cell.n_blocks * (chosen.float().mean((0, 1)) / self.n_awake * odds.mean((0, 1))).sum()
-        kept = torch.where(chosen, odds, 0.0)
-        # Scaled to the size that the blocks' activations have where a ReLU and a norm choose them.
-        return kept / kept.sum(-1, keepdim=True) * math.sqrt(self.n_awake * self.cell.n_blocks)
-
-
 class SwiGLU(nn.Module):
     """The gated feed-forward of today's Transformers (arXiv 2002.05202)."""
 
@@ -250,22 +229,12 @@ class NgramModel(Model):
         return hidden, states, activations
 
 
-class BalancedModel(Model):
-    """The model with top-k softmax routers and the loss that balances them."""
-
-    def extra_loss(self) -> Tensor | float:
-        """Sum of the routers' balance losses."""
-        return BALANCE * sum(layer.ffn.balance for layer in self.layers)
-
-
 Make = Callable[[Any, int], nn.Module]
 """Makes a layer part, from the cell whose place it takes and the number of layers."""
 
 
-def _exchanged(
-    config: ModelConfig, mixer: Make | None = None, ffn: Make | None = None, base: type[Model] = Model
-) -> Model:
-    model = base(config)
+def _exchanged(config: ModelConfig, mixer: Make | None = None, ffn: Make | None = None) -> Model:
+    model = Model(config)
     for layer in model.layers:
         layer.mixer = mixer(config.mixer, config.n_layers) if mixer else layer.mixer
         layer.ffn = ffn(config.ffn, config.n_layers) if ffn else layer.ffn
@@ -375,8 +344,9 @@ def build(name: str, config: ModelConfig, window: int, share: float) -> Model:
         size = round(_ffn_weights(config.ffn, share if name == "dense-awake" else 1.0) / (2 * config.d_model))
         return _exchanged(config, ffn=functools.partial(DenseFFN, size=size))
     if name == "top-k":
-        n_awake = round(share * config.n_blocks)
-        return _exchanged(config, ffn=functools.partial(TopKFFN, n_awake=n_awake), base=BalancedModel)
+        ffn = config.ffn
+        cell = TopKFfn(ffn.d_model, ffn.norm_eps, **ffn.sizes() | {"max_awake": round(share * config.n_blocks)})
+        return Model(dataclasses.replace(config, ffn=cell))
     if name == "n-gram":
         return NgramModel(config)
     n_weights = _mixer_weights(config.mixer) + _ffn_weights(config.ffn) - 4 * config.d_model**2

@@ -17,10 +17,23 @@ def begin(graph: WeightedGraph, cell: BlockFfn, ids: str) -> None:
 
 def build(graph: WeightedGraph, cell: BlockFfn, name: str, layer: int, h: str, shared: None) -> str:
     """The part of one layer, whose tensors begin with ``name``, over the normed stream ``h``."""
-    g, a = graph.g, f"activations.{layer}"
+    a = f"activations.{layer}"
+    a0, gamma = logits_and_gamma(graph, name, h)
+    rectified = [graph.g.op("Relu", [a0]), gamma]
+    graph.g.op("SimplifiedLayerNormalization", rectified, [a], epsilon=ROUTER_EPS, axis=-1)
+    return build_blocks(graph, cell, name, h, a)
+
+
+def logits_and_gamma(graph: WeightedGraph, name: str, h: str) -> tuple[str, str]:
+    """h W_r + b_r, and exp(log_gamma)."""
+    g = graph.g
     a0 = g.op("Add", [g.op("MatMul", [h, graph.weight(name + "router")]), graph.weight(name + "router_bias")])
-    gamma = g.op("Exp", [graph.weight(name + "log_gamma")])
-    g.op("SimplifiedLayerNormalization", [g.op("Relu", [a0]), gamma], [a], epsilon=ROUTER_EPS, axis=-1)
+    return a0, g.op("Exp", [graph.weight(name + "log_gamma")])
+
+
+def build_blocks(graph: WeightedGraph, cell: BlockFfn, name: str, h: str, a: str) -> str:
+    """The blocks of the largest activations ``a`` [1,T,M], and the one that is always awake."""
+    g = graph.g
     y = _experts(graph, cell, name, h, a)
     g.output(a, F32, (1, "T", cell.n_blocks))
     # ONNX Runtime 1.31 may run MoE in place over its input while it still reads it. A graph output is

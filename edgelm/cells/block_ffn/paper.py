@@ -13,6 +13,7 @@ If a kernel disagrees, the kernel is wrong. Source: BlockFFN (arXiv 2507.08771).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -78,11 +79,46 @@ class BlockFfn(Cell):
         """As of ``Cell``."""
         return replace(self, d_model=width, block_size=width, shared_size=width)
 
-    def activations(self, x: Array, weights: Parts, state: Parts) -> Array:
-        """a [T,M]: ReLU, RMSNorm over all blocks, then at most A survive."""
+    @property
+    def size(self) -> float:
+        """How large a token's activations are, where log_gamma is 0: the root of the sum of their squares."""
+        return math.sqrt(self.n_blocks)
+
+    def with_blocks(self, weights: Parts, blocks: Array) -> tuple[BlockFfn, Parts]:
+        """A smaller part, of some of the blocks alone.
+
+        For a token that woke none of the others it computes what the whole part does, but for the epsilon of the
+        router's norm: the other size of the activations is made up for in log_gamma.
+
+        Parameters
+        ----------
+        weights : dict of ndarray
+            The tensors of the layer part. Read.
+        blocks : ndarray [K] of int
+            The blocks to keep, from 1 to M of them, none twice.
+
+        Returns
+        -------
+        cell : BlockFfn
+        weights : dict of ndarray
+            Of the smaller part; what has nothing to do with blocks is the same array.
+        """
+        cell = replace(self, n_blocks=len(blocks), max_awake=min(self.max_awake, len(blocks)))
+        kept = dict(weights)
+        for name in ("router", "router_bias", "log_gamma", "w1", "w2"):
+            kept[name] = np.take(weights[name], blocks, axis=-1 if name == "router" else 0)
+        kept["log_gamma"] = kept["log_gamma"] + weights["log_gamma"].dtype.type(math.log(self.size / cell.size))
+        return cell, kept
+
+    def all_activations(self, x: Array, weights: Parts) -> Array:
+        """Activations [T,M] before the weakest are put to sleep: ReLU, RMSNorm over all blocks."""
         h = rms_norm(x, weights["norm"], self.norm_eps)
         a1 = np.maximum(h @ weights["router"] + weights["router_bias"], 0)
-        a = rms_norm(a1, np.exp(weights["log_gamma"]), ROUTER_EPS)
+        return rms_norm(a1, np.exp(weights["log_gamma"]), ROUTER_EPS)
+
+    def activations(self, x: Array, weights: Parts, state: Parts) -> Array:
+        """a [T,M]: of ``all_activations`` at most A survive, of equals the first."""
+        a = self.all_activations(x, weights)
         if self.max_awake < self.n_blocks:
             asleep = np.argsort(-a, axis=-1, kind="stable")[:, self.max_awake :]
             np.put_along_axis(a, asleep, 0, axis=-1)

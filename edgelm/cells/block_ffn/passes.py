@@ -3,6 +3,7 @@ segment, and answering."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,7 @@ class Pass:
         self.x, b = x, self.b
         norm_kernels.rms_forward(x, w["norm"], self.eps, self.inverse, b["h"])
         np.dot(b["h"], w["router"], out=b["a0"])
-        block_kernels.route_forward(
-            b["a0"], w["router_bias"], w["log_gamma"], self.cell.max_awake, self.dtype.type(ROUTER_EPS),
-            b["a1"], self.a_inverse, b["a"],
-        )  # fmt: skip
+        self._route()
         block_kernels.group_pairs(b["a"], self.starts, self.tokens)
         self.w2 = self.given_w2.current(self.awake, self.widened)
         pairs = (self.starts, self.tokens, self.slope, self.hidden)
@@ -90,14 +88,27 @@ class Pass:
             block_kernels.blocks_w2_backward(*self._of_w2(), self.of_blocks, grads["w2"])
         if "w1" in grads:
             block_kernels.blocks_w1_backward(b["h"], self.starts, self.tokens, self.slope, grads["w1"])
-        block_kernels.route_backward(
-            b["da"], b["a1"], w["log_gamma"], self.a_inverse, b["a"], b["a0"], grads["log_gamma"]
-        )
+        self._route_back()
         grads["router_bias"] += b["a0"].sum(0)
         if "router" in grads:
             np.dot(b["h"].T, b["a0"], out=grads["router"])
         dh += np.dot(b["a0"], w["router"].T, out=b["part"])
         norm_kernels.rms_backward(dh, self.x, w["norm"], self.inverse, dx, grads["norm"])
+
+    def _route(self) -> None:
+        """a of a0."""
+        b, w = self.b, self.w
+        block_kernels.route_forward(
+            b["a0"], w["router_bias"], w["log_gamma"], self.cell.max_awake, self.dtype.type(ROUTER_EPS),
+            b["a1"], self.a_inverse, b["a"],
+        )  # fmt: skip
+
+    def _route_back(self) -> None:
+        """The gradients of a0, in its place, and of log_gamma."""
+        b, grads = self.b, self.grads
+        block_kernels.route_backward(
+            b["da"], b["a1"], self.w["log_gamma"], self.a_inverse, b["a"], b["a0"], grads["log_gamma"]
+        )
 
     def step_blocks(self, name: str, base: Any, rates: Array, pull: np.floating) -> None:
         """As of ``edgelm.cells.passes.BlockPass``; the only tensor of blocks that learns is w2."""
@@ -125,11 +136,13 @@ def begin(cell: BlockFfn, shared: Parts, n_steps: int, buffers: Parts) -> None:
 class Answer:
     """One layer's router, blocks and shared block. Parameters and methods: ``edgelm.cells.passes.BlockAnswer``."""
 
+    _kernel: Callable[..., None] = staticmethod(fused.block_ffn)
+
     def __init__(self, cell: BlockFfn, weights: Operands, state: Parts, max_steps: int, buffers: Parts) -> None:
         c, self.max_awake = cell, cell.max_awake
         self.matrices = integers_of(weights, "w1", "w2", "shared_w1", "shared_w2")
         self.gains = tuple(np.asarray(weights[name]) for name in ("norm", "router", "router_bias", "log_gamma"))
-        self.eps = (np.float32(c.norm_eps), np.float32(ROUTER_EPS))
+        self.numbers = (np.float32(c.norm_eps), self._of_router(c))
         neurons = max(c.block_size, c.shared_size)
         # Of every token h as integers, and behind them the neurons of one.
         widest = c.d_model + neurons
@@ -138,12 +151,17 @@ class Answer:
         self.own = [buffers.setdefault(f"{name}.{n}", np.zeros(n, np.float32)) for name, n in sizes.items()]
         self.of: tuple[Array, ...] = (np.zeros((0, c.n_blocks), np.float32),)
 
+    @staticmethod
+    def _of_router(cell: BlockFfn) -> np.float32:
+        """The number that the router's equations need."""
+        return np.float32(ROUTER_EPS)
+
     def forward(self, x: Array) -> None:
         """As of ``edgelm.cells.passes.Answer``."""
         if len(self.of[0]) != len(x):
             before, awake, s = self.own
             self.of = (before[: len(x)], awake[: len(x)], s)
-        fused.block_ffn(x, self.matrices, self.gains, self.max_awake, self.eps, self.shared, self.of)
+        self._kernel(x, self.matrices, self.gains, self.max_awake, self.numbers, self.shared, self.of)
 
     @property
     def activations(self) -> Array:

@@ -37,10 +37,14 @@ class Twin(nn.Module):
         shared = torch.randn(c.shared_size, c.d_model) * out_scale / math.sqrt(c.shared_size)
         self.shared_w2 = nn.Parameter(shared)
 
-    def activations(self, h: Tensor) -> Tensor:
+    def activations(self, h: Tensor, max_awake: int) -> Tensor:
         """h [B,T,D] to a [B,T,M], zero for the blocks that sleep."""
         a1 = F.relu(h @ self.router + self.router_bias)
-        return a1 * torch.rsqrt(a1.square().mean(-1, keepdim=True) + ROUTER_EPS) * self.log_gamma.exp()
+        a = a1 * torch.rsqrt(a1.square().mean(-1, keepdim=True) + ROUTER_EPS) * self.log_gamma.exp()
+        if max_awake < self.cell.n_blocks:
+            least = torch.topk(a.detach(), max_awake, dim=-1, sorted=True).values[..., -1:]
+            a = torch.where(a.detach() >= least, a, 0.0)
+        return a
 
     def forward(self, x: Tensor, max_awake: int) -> tuple[Tensor, Tensor]:
         """x [B,T,D] to the contribution [B,T,D] and the activations a [B,T,M] of the router.
@@ -50,10 +54,7 @@ class Twin(nn.Module):
         c = self.cell
         h = rms_norm(x, self.norm, c.norm_eps)
         with torch.autocast(x.device.type, enabled=False):
-            a = self.activations(h)
-        if max_awake < c.n_blocks:
-            least = torch.topk(a.detach(), max_awake, dim=-1, sorted=True).values[..., -1:]
-            a = torch.where(a.detach() >= least, a, 0.0)
+            a = self.activations(h, max_awake)
         hidden = F.silu(F.linear(h, self.w1.flatten(0, 1)))
         hidden = hidden.unflatten(-1, (c.n_blocks, c.block_size)) * a.to(hidden.dtype).unsqueeze(-1)
         y = F.linear(hidden.flatten(-2), self.w2.permute(1, 0, 2).flatten(1))

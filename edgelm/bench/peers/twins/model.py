@@ -69,8 +69,8 @@ class Model(nn.Module):
         return rms_norm(x, self.final_norm, self.config.norm_eps), new_states, activations
 
     def extra_loss(self) -> Tensor | float:
-        """What a variant adds to the loss of the last ``forward``."""
-        return 0.0
+        """What layer parts add to the loss of the last ``forward``."""
+        return sum(layer.ffn.extra_loss() for layer in self.layers if hasattr(layer.ffn, "extra_loss"))
 
 
 def document_masks(ids: Tensor, doc_id: int, carried: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from torch import nn
 
-from edgelm.bench.peers.twins import block_ffn, gated_delta, published, retention
+from edgelm.bench.peers.twins import block_ffn, gated_delta, published, retention, top_k_ffn
 from edgelm.cells.block_ffn.paper import BlockFfn
 from edgelm.cells.cell import Cell
 from edgelm.cells.gated_delta.paper import GatedDelta
 from edgelm.cells.published.paper import Published
 from edgelm.cells.retention.paper import Retention
+from edgelm.cells.top_k_ffn.paper import TopKFfn
 
 TWINS: dict[str, type[nn.Module]] = {
     GatedDelta.KIND: gated_delta.Twin,
     Published.KIND: published.Twin,
     Retention.KIND: retention.Twin,
     BlockFfn.KIND: block_ffn.Twin,
+    TopKFfn.KIND: top_k_ffn.Twin,
 }
 
 
