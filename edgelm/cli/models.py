@@ -1,4 +1,4 @@
-"""``export``, ``models`` and ``info``."""
+"""``models`` and ``info``."""
 
 from __future__ import annotations
 
@@ -17,30 +17,6 @@ from edgelm.log.folder import files_of
 from edgelm.model import hub, store
 from edgelm.model.archive import check_sizes
 from edgelm.runtime import models_dir
-
-
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path, resolve_path=True), metavar="DIR")
-@click.option(
-    "--quantize",
-    type=click.Choice(["none", "int8", "int4", "ternary"]),
-    default="int8",
-    show_default=True,
-    help="Precision of the matrices; int4 and ternary keep the embedding int8.",
-)
-@click.option("--merge-profile", is_flag=True, help="Include what the profile learned.")
-@common
-def export(folder: Path, quantize: str, merge_profile: bool, common: Common) -> None:
-    """Write the model into DIR as ONNX, loadable by plain onnxruntime."""
-    from edgelm.cli.options import catch_up
-    from edgelm.engine.exporting import export_model
-    from edgelm.runtime import Engine
-
-    with Engine(common.options, use_profile=merge_profile) as engine:
-        catch_up(engine, common)
-        fields = export_model(engine.model, folder, quantize)
-    size, error = f"{fields['bytes']:,} bytes", f"logits within {fields['max_abs_error']:.2g}"
-    common.emit(fields, f"{folder}: {', '.join(fields['files'])}; {size}, {error}")
 
 
 @click.group()

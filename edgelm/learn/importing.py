@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from edgelm.learn.learner import adaptable_rms
 from edgelm.matrices.quantize import BLOCK
 from edgelm.model import hub, store, tensorfile
 from edgelm.model.config import ModelConfig
-from edgelm.model.manifest import CARD, SCALES, TOKENIZER, WEIGHTS, write_manifest
+from edgelm.model.manifest import CARD, FILES, MANIFEST, SCALES, TOKENIZER, WEIGHTS, manifest_bytes
 from edgelm.model.packing import narrowed, pack
 from edgelm.model.weights import adaptable_names, count_parameters, is_quantizable, tensors
 from edgelm.text.general import general_text
@@ -86,10 +87,10 @@ def import_checkpoint(
         # To be loaded it needs scales; what they are changes nothing of what is measured.
         tensorfile.write(folder / SCALES, {name: np.ones(1, np.float32) for name in adaptable_names(config)})
         card = {"imported": {"file": path.name, "sha256": store.digest(path)}}
-        write_manifest(folder, name, config, card, TEMPLATE)
+        _write_manifest(folder, name, config, card)
         measured = _scales(folder, on_progress)
         tensorfile.write(folder / SCALES, measured)
-        write_manifest(folder, name, config, card, TEMPLATE)
+        _write_manifest(folder, name, config, card)
         sizes = {key: source.sizes[key] for key in ("n_layers", "d_model", "vocab_size")}
         text = _CARD.format(
             name=name, file=path.name, size=path.stat().st_size, sha256=card["imported"]["sha256"],
@@ -98,6 +99,11 @@ def import_checkpoint(
         (folder / CARD).write_text(text, encoding="utf-8")
 
     return store.put(pulled, name, build)
+
+
+def _write_manifest(folder: Path, name: str, config: ModelConfig, card: dict[str, Any]) -> None:
+    digests = {file: store.digest(folder / file) for file in FILES}
+    (folder / MANIFEST).write_bytes(manifest_bytes(name, config, digests, card, TEMPLATE))
 
 
 def n_parts(path: Path) -> int:

@@ -22,6 +22,7 @@ PART = 64
 """Tokens of one run of the graph while measuring: its logits are PART x V."""
 
 OnTokens = Callable[[int], None]
+OnActivations = Callable[[np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,12 @@ def score_text(
     text: str,
     memory: FastMemory | None = None,
     on_tokens: OnTokens = lambda _: None,
+    on_activations: OnActivations = lambda _: None,
 ) -> Score:
-    """Scores a whole text; its ``<|doc|>`` lines reset the state and count. Nothing is learned."""
+    """Scores a whole text; its ``<|doc|>`` lines reset the state and count. Nothing is learned.
+
+    ``on_activations`` is given those of the blocks, [L,T,M], as ``Session.observe`` does, of all tokens in turn.
+    """
     nats, pairs, tokens = 0.0, 0, 0
     for ids in document_ids(tokenizer.encode_document_lines(text)):
         session.reset()
@@ -75,6 +80,7 @@ def score_text(
             part = array[start : start + PART + 1]
             logits, a = session.observe(part[:-1])
             chosen.append(log_softmax(logits)[np.arange(len(part) - 1), part[1:]])
+            on_activations(a)
             pairs += int(np.minimum((a > 0).sum(-1), config.max_awake).sum())
             tokens += len(part) - 1
             on_tokens(len(part) - 1)

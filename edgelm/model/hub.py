@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -296,6 +297,37 @@ def in_memory(name: str, config: ModelConfig, weights: Weights, tokenizer: Token
     model = Model(name, Path(), "", config, tokenizer, {}, {})
     model._packed = pack(weights, precision)
     return model
+
+
+def of_blocks(model: Model, blocks: Sequence[Array]) -> Model:
+    """The smaller model of some of the neuron blocks, as the model is now, with what was learned.
+
+    It lies in memory. Its folder, digest and card are those of the whole model, whose tokenizer it has.
+
+    Parameters
+    ----------
+    model : Model
+        With a feed-forward part of neuron blocks.
+    blocks : sequence of ndarray [K] of int
+        Of each layer the indices of those to keep, as many of each.
+    """
+    weights, grad_rms, small = dict(model.weights), dict(model.grad_rms), model.config.ffn
+    parts = ((prefix, cell) for prefix, cell in model.config.parts() if hasattr(cell, "with_blocks"))
+    for (prefix, cell), kept in zip(parts, blocks, strict=True):
+        own = {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
+        small, made = cell.with_blocks(own, kept)
+        weights |= {prefix + name: array for name, array in made.items()}
+        for name, spec in cell.tensors().items():
+            if (
+                spec.blocks
+                and len(rms := grad_rms.get(prefix + name, np.zeros(0)).reshape(-1)) == model.config.n_blocks
+            ):
+                grad_rms[prefix + name] = rms[kept]
+    config = replace(model.config, ffn=small)
+    found = replace(model, name=f"{model.name}-{len(blocks[0])}", config=config, grad_rms=grad_rms)
+    # Not to be taken apart when its float32 form is asked for: it is that already.
+    found._packed = MappingProxyType(weights)
+    return found
 
 
 def memory_needed(name: str | None = None, pulled: Path | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,6 +141,24 @@ def _damage(path: Path, manifest: Manifest) -> str:
     return ""
 
 
+def manifest_bytes(
+    name: str, config: ModelConfig, digests: dict[str, str], card: dict[str, Any],
+    template: Template | None = None, origin: Origin | None = None,
+) -> bytes:  # fmt: skip
+    """``config.json`` of a model folder; ``digests`` are the SHA-256 of ``FILES``."""
+    manifest = {"format": FORMAT, "name": name, "config": config.to_dict(), "sha256": digests, "card": card}
+    if template is not None and (fields := template.to_dict()):
+        manifest["template"] = fields
+    if origin is not None:
+        manifest["origin"] = {"config": origin.config, "sha256": origin.sha256}
+    return (json.dumps(manifest, indent=1) + "\n").encode()
+
+
+def digests_of(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The SHA-256 of files by their names."""
+    return {file: hashlib.sha256(blob).hexdigest() for file, blob in files.items()}
+
+
 def write_model(
     folder: Path, name: str, config: ModelConfig, files: dict[str, bytes], card: dict[str, Any],
     template: Template | None = None, origin: Origin | None = None,
@@ -150,30 +168,7 @@ def write_model(
     Each file is moved into its place whole: whoever has an older one mapped keeps that.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for file, blob in files.items():
-        _replace(folder / file, blob)
-    write_manifest(folder, name, config, card, template, origin)
-
-
-def write_manifest(
-    folder: Path, name: str, config: ModelConfig, card: dict[str, Any], template: Template | None = None,
-    origin: Origin | None = None,
-) -> None:  # fmt: skip
-    """Writes ``config.json`` of a folder in which the other files lie already."""
-    digests = {}
-    for file in FILES:
-        if (folder / file).is_file():
-            with (folder / file).open("rb") as opened:
-                digests[file] = hashlib.file_digest(opened, "sha256").hexdigest()
-    manifest = {"format": FORMAT, "name": name, "config": config.to_dict(), "sha256": digests, "card": card}
-    if template is not None and (fields := template.to_dict()):
-        manifest["template"] = fields
-    if origin is not None:
-        manifest["origin"] = {"config": origin.config, "sha256": origin.sha256}
-    _replace(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-
-
-def _replace(path: Path, blob: bytes) -> None:
-    made = path.with_name(f".{path.name}.new")
-    made.write_bytes(blob)
-    os.replace(made, path)
+    manifest = manifest_bytes(name, config, digests_of(files), card, template, origin)
+    for file, blob in [*files.items(), (MANIFEST, manifest)]:
+        (folder / f".{file}.new").write_bytes(blob)
+        os.replace(folder / f".{file}.new", folder / file)

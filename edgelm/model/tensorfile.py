@@ -234,9 +234,11 @@ def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] |
     _write(path, _blobs(tensors, metadata, 8))
 
 
-def to_bytes(tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
-    """A file of a model: each tensor begins at a multiple of ``ALIGNMENT``."""
-    return b"".join(_blobs(tensors, metadata, ALIGNMENT))
+def to_bytes(
+    tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None, alignment: int = ALIGNMENT
+) -> bytes:
+    """A file of a model: each tensor begins at a multiple of ``alignment``; with 8 nothing is put between them."""
+    return b"".join(_blobs(tensors, metadata, alignment))
 
 
 def write_streamed(

@@ -107,3 +107,98 @@ def test_the_documented_lines_run(cli: Cli, tmp_path: Path, precision: str) -> N
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
+
+
+PART = "The ferry leaves the island at seven in the morning.\n<|doc|>\nThe baker is always the first on board.\n"
+MODEL_FILES = ["README.md", "config.json", "learning.safetensors", "tokenizer.json", "weights.safetensors"]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(PART, encoding="utf-8")
+    return path
+
+
+def test_a_part_for_a_text(cli: Cli, tiny_model: Path, text: Path, tmp_path: Path) -> None:
+    fields = cli("export", tmp_path / "out", "--for", text, "--keep", 3, "--quantize", "none", "--json").json
+    whole = cli("export", tmp_path / "whole", "--quantize", "none", "--json").json
+    assert fields["files"] == FILES and fields["bytes"] < fields["bytes_before"] == whole["bytes"]
+    assert (fields["n_blocks"], fields["blocks_kept"]) == (4, 3)
+    assert all(len(layer) == 3 and layer == sorted(set(layer)) for layer in fields["blocks"])
+    # With few blocks a token may wake next to nothing, which the norm then multiplies.
+    assert 0.5 < fields["awake_covered"] < 1 and fields["max_abs_error"] < 1e-3
+    made, model = hub.of_blocks(hub.load(str(tiny_model)), np.array(fields["blocks"])), hub.load(str(tiny_model))
+    expected = OrtSession(build_graph(made.config), made.weights).run(IDS, 0)
+    assert np.abs(_logits(tmp_path / "out") - expected).max() < 1e-3
+    config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert (config["name"], config["base_sha256"]) == ("tiny-3", model.sha256)
+    assert config["model"]["ffn"]["n_blocks"] == 3
+    scored = cli("evaluate", text, "--json").json["bits_per_byte"]
+    assert fields["bits_per_byte_before"] == pytest.approx(scored, abs=1e-3)
+    assert fields["bits_per_byte_after"] != fields["bits_per_byte_before"]
+    assert fields["general_after"] != fields["general_before"]
+
+
+def test_a_part_of_all_blocks_is_the_whole(cli: Cli, text: Path, tmp_path: Path) -> None:
+    fields = cli("export", tmp_path / "out", "--for", text, "--keep", 4, "--json").json
+    assert fields["bits_per_byte_after"] == fields["bits_per_byte_before"]
+    assert (fields["awake_covered"], fields["bytes"]) == (1, fields["bytes_before"] + len("-4") * 2)
+
+
+def test_as_many_blocks_as_cover_what_is_awake(cli: Cli, text: Path, tmp_path: Path) -> None:
+    done = cli("export", tmp_path / "out", "--for", text)
+    kept = int(re.findall(r"(\d) of 4 blocks of each layer", done.stdout)[0])
+    covered = [
+        cli("export", tmp_path / "out", "--for", text, "--keep", n, "--json").json["awake_covered"] for n in range(1, 5)
+    ]
+    assert covered == sorted(covered) and covered[kept - 1] >= 0.95
+    assert kept == 1 or covered[kept - 2] < 0.95
+    assert "this text: " in done.stdout and "general text: " in done.stdout
+
+
+def test_a_part_as_a_model_answers_and_learns(cli: Cli, text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    fields = cli("export", folder, "--for", text, "--keep", 2, "--format", "edgelm", "--json").json
+    assert fields["files"] == MODEL_FILES == sorted(path.name for path in folder.iterdir())
+    assert cli("models", "verify", folder, "--json", model=None).json["models"][0]["ok"]
+    scored = cli("evaluate", text, "--json", model=folder).json["bits_per_byte"]
+    assert scored == pytest.approx(fields["bits_per_byte_after"], rel=1e-3)
+    learned = cli("adapt", text, "--holdout", "0", "--json", "--profile", "part", model=folder).json
+    assert learned["tokens"] > 0
+    assert hub.load(str(folder)).grad_rms.keys() >= {"layers.0.ffn.w2"}
+
+
+def test_a_whole_model_folder_holds_the_same_numbers(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    assert cli("export", tmp_path / "out", "--format", "edgelm", "--json").json["max_abs_error"] < 1e-4
+    found, expected = (hub.load(str(folder)) for folder in (tmp_path / "out", tiny_model))
+    assert found.config == expected.config
+    for name, array in expected.weights.items():
+        np.testing.assert_allclose(found.weights[name], array, rtol=1e-6)
+
+
+def test_no_model_but_an_exported_one_is_replaced(cli: Cli, tiny_model: Path, text: Path, tmp_path: Path) -> None:
+    before = contents(tiny_model)
+    for kind in ("onnx", "edgelm"):
+        assert "is no earlier export" in assert_one_line(cli("export", tiny_model, "--format", kind))
+    assert contents(tiny_model) == before
+    for n in (2, 3):
+        cli("export", tmp_path / "out", "--for", text, "--keep", n, "--format", "edgelm")
+    assert hub.load(str(tmp_path / "out")).config.n_blocks == 3
+    (tmp_path / "out" / "config.json").write_text("{", encoding="utf-8")
+    assert "is no earlier export" in assert_one_line(cli("export", tmp_path / "out", "--format", "edgelm"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--for", "nowhere.txt"], "nowhere.txt: cannot be read"),
+        (["--for", "TEXT", "--keep", "5"], "--keep must be between 1 and 4"),
+        (["--keep", "2"], "--keep needs a text"),
+        (["--format", "edgelm", "--quantize", "ternary"], "--quantize ternary is for --format onnx"),
+    ],
+)
+def test_what_cannot_be_a_part(cli: Cli, text: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    given = [str(text) if word == "TEXT" else word for word in words]
+    assert message in cli("export", tmp_path / "out", *given).stderr
+    assert not (tmp_path / "out").exists()
