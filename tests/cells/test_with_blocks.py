@@ -21,9 +21,9 @@ def test_blocks_that_sleep_are_not_missed(kind: type[BlockFfn]) -> None:
     weights["router_bias"][asleep] = -30
     small, kept = cell.with_blocks(weights, blocks)
     assert {name: array.shape for name, array in kept.items()} == {n: s.shape for n, s in small.tensors().items()}
-    awake = cell.activations(x, weights)
+    awake = cell.activations(x, weights, {})
     assert (small.n_blocks, small.max_awake) == (4, 2) and not awake[:, asleep].any()
-    np.testing.assert_allclose(small.activations(x, kept), awake[:, blocks], rtol=1e-4)
+    np.testing.assert_allclose(small.activations(x, kept, {}), awake[:, blocks], rtol=1e-4)
     np.testing.assert_allclose(small.forward(x, kept, {}, {}), cell.forward(x, weights, {}, {}), rtol=1e-3, atol=1e-4)
 
 
