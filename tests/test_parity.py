@@ -241,7 +241,7 @@ def test_blocks_asleep_are_not_learned(mixer: str) -> None:
     base = {name: weights[name] + 1 for name in names}  # the pull moves whatever is touched
     before = {name: array.copy() for name, array in weights.items()}
     learner = Learner(config, weights, base, {name: np.ones(1) for name in names}, LearnConfig(pull=0.5))
-    learner.learn(ids)
+    learner.learn(np.append(ids, 0))  # the last is only a target
     for name, array in before.items():
         changed = weights[name] != array
         if name.endswith(".w2"):
