@@ -32,7 +32,7 @@ def test_route_of_equals_the_last_sleep() -> None:
     cell = BlockFfn(5, 1e-5, n_blocks=5, block_size=1, max_awake=3, shared_size=1)
     # Rows of one length, so that the norm before the router leaves their order as it is.
     w = {"norm": np.ones(5), "router": np.eye(5), "router_bias": np.zeros(5), "log_gamma": np.zeros(5)}
-    assert ((cell.activations(a0, w) > 0) == (a > 0)).all()
+    assert ((cell.activations(a0, w, {}) > 0) == (a > 0)).all()
 
 
 @pytest.mark.parametrize("max_awake", [2, 6])
