@@ -72,6 +72,8 @@ def choose(model: Model, asked: str | None, threads: int, *, learns: bool, measu
         return Choice("onnx", "kernels run as plain Python here")
     if graph_choice() == "float32":
         return Choice("onnx", "EDGELM_GRAPH=float32, for which no kernel is written")
+    if model.config.steps is not None:
+        return Choice("kernels", "of this model the graph takes one token at a time")
     compiled_before = kernels != "jit"
     if not (compiled_before or learns or measures):
         return Choice("onnx", "nothing is learned, and to load the compiler of the kernels takes longer than they save")

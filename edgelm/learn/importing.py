@@ -72,33 +72,35 @@ def import_checkpoint(
         The file is no such checkpoint, the vocabulary is missing or does not fit, the name is taken or no name, or the
         folder cannot be written. Nothing is left behind.
     """
-    store.check_name(name)
-    if name in store.folders(pulled):
-        raise ModelFileError(f"another model is called {name!r} here; choose another --name")
-    checkpoint = open_checkpoint(path)
-    source = Rwkv7(checkpoint, None)
-    tokens = _tokens(path, source.sizes["vocab_size"], vocabulary)
-    source = Rwkv7(checkpoint, len(tokens))
-    config = _config(source.sizes)
+    config, tokens, source = _read(path, pulled, name, vocabulary)
 
     def build(folder: Path) -> None:
         tensorfile.write_streamed(folder / WEIGHTS, _table(config), _packed(source, config, on_progress))
         (folder / TOKENIZER).write_bytes(write_spec(tokens))
+        sha256 = store.digest(path)
+        card = {"imported": {"file": path.name, "sha256": sha256}}
         # To be loaded it needs scales; what they are changes nothing of what is measured.
         tensorfile.write(folder / SCALES, {name: np.ones(1, np.float32) for name in adaptable_names(config)})
-        card = {"imported": {"file": path.name, "sha256": store.digest(path)}}
         _write_manifest(folder, name, config, card)
-        measured = _scales(folder, on_progress)
-        tensorfile.write(folder / SCALES, measured)
+        tensorfile.write(folder / SCALES, _scales(folder, on_progress))
         _write_manifest(folder, name, config, card)
         sizes = {key: source.sizes[key] for key in ("n_layers", "d_model", "vocab_size")}
-        text = _CARD.format(
-            name=name, file=path.name, size=path.stat().st_size, sha256=card["imported"]["sha256"],
-            n=count_parameters(config), **sizes,
-        )  # fmt: skip
+        n, size = count_parameters(config), path.stat().st_size
+        text = _CARD.format(name=name, file=path.name, size=size, sha256=sha256, n=n, **sizes)
         (folder / CARD).write_text(text, encoding="utf-8")
 
     return store.put(pulled, name, build)
+
+
+def _read(path: Path, pulled: Path, name: str, vocabulary: Path | None) -> tuple[ModelConfig, list[bytes], Rwkv7]:
+    """The sizes, the tokens and the tensors of a checkpoint that may be imported by this name."""
+    store.check_name(name)
+    if name in store.folders(pulled):
+        raise ModelFileError(f"another model is called {name!r} here; choose another --name")
+    checkpoint = open_checkpoint(path)
+    tokens = _tokens(path, Rwkv7(checkpoint, None).sizes["vocab_size"], vocabulary)
+    source = Rwkv7(checkpoint, len(tokens))
+    return _config(source.sizes), tokens, source
 
 
 def _write_manifest(folder: Path, name: str, config: ModelConfig, card: dict[str, Any]) -> None:
