@@ -248,3 +248,74 @@ def _integer_blocks(h: Array, a: Array, w1: Array, w2: Array, shared_w1: Array, 
         for i in np.flatnonzero(a[t]):
             y[t] += a[t, i] * integer_product(silu(integer_product(h[t : t + 1], w1[i])), w2[i])[0]
     return y
+
+
+def layer_norm(x: Array, gain: Array, bias: Array, eps: float) -> Array:
+    return np.stack([(row - np.mean(row)) / math.sqrt(np.var(row) + eps) * gain + bias for row in x])
+
+
+def mix(h: Array, before: Array, share: Array) -> Array:
+    """Each token with its share of the one before it."""
+    tokens = [before, *h]
+    return np.stack([tokens[t + 1] + (tokens[t] - tokens[t + 1]) * share for t in range(len(h))])
+
+
+def tanh(u: Array) -> Array:
+    return (np.exp(u) - np.exp(-u)) / (np.exp(u) + np.exp(-u))
+
+
+def kept(raw: Array, w0: Array, scale: float) -> Array:
+    """Shares of a memory that are kept."""
+    return np.exp(-scale * sigmoid(w0 + raw))
+
+
+def keys(k: Array, a: Array, k_k: Array, k_a: Array, n_heads: int, least: float) -> tuple[Array, Array]:
+    """Keys whose values are removed, and keys that are written."""
+    removed = np.zeros_like(k)
+    for t in range(len(k)):
+        heads = (k[t] * k_k).reshape(n_heads, -1)
+        removed[t] = np.concatenate([head / max(math.sqrt(np.sum(head**2)), least) for head in heads])
+    return removed, k * (1 + (a - 1) * k_a)
+
+
+def wkv(given: Sequence[Array], memory: Array) -> tuple[Array, Array]:
+    """y [T,D] of r, keep, k, v, kk and a [T,D], and the memories after the last token."""
+    y = np.zeros_like(given[0])
+    n_heads, size = memory.shape[:2]
+    memories = list(memory)
+    for t in range(len(y)):
+        for i in range(n_heads):
+            part = slice(i * size, i * size + size)
+            r, keep, k, v, kk, a = (x[t, part] for x in given)
+            s = memories[i]
+            memories[i] = np.diag(keep) @ s - np.outer(kk * a, kk @ s) + np.outer(k, v)
+            y[t, part] = r @ memories[i]
+    return y, np.stack(memories)
+
+
+def read(y: Array, given: Sequence[Array], gain: Array, bias: Array, r_k: Array, eps: float) -> Array:
+    """What is read of y [T,D] with r, k, v and g [T,D]: heads normed, with the token's own value, and gated."""
+    n_heads, size = r_k.shape
+    out = np.zeros_like(y)
+    for t in range(len(y)):
+        for i in range(n_heads):
+            part = slice(i * size, i * size + size)
+            r, k, v, g = (x[t, part] for x in given)
+            normed = layer_norm(y[t : t + 1, part], gain[part], bias[part], eps)[0]
+            out[t, part] = (normed + sum(r[j] * k[j] * r_k[i, j] for j in range(size)) * v) * g
+    return out
+
+
+def squared_relu(u: Array) -> tuple[Array, Array, Array]:
+    """What is above 0, its square, and which neurons any token wakes."""
+    above = np.array([[max(x, 0) for x in row] for row in u.tolist()])
+    return above, above**2, np.array([any(x > 0 for x in column) for column in u.T])
+
+
+def written(a: Array, w: Array) -> Array:
+    """What neurons that are awake write: the sum of their rows of w [F,D]."""
+    out = np.zeros((len(a), w.shape[1]))
+    for t in range(len(a)):
+        for i in np.flatnonzero(a[t]):
+            out[t] += a[t, i] * w[i]
+    return out

@@ -122,8 +122,61 @@ def _optim(_: str) -> list[Any]:
 
 def _dense(name: str) -> list[Any]:
     (q, scale), (x, y) = int8(35, 64), floats((T, 64), (T, 35))
-    given, out = (x, y) if name == "product_along_rows" else (y, x)
+    given, out = (x, y) if name.startswith("product_along") else (y, x)
+    if name.endswith("_strips"):
+        q, scale = naive.strips(q, scale)
     return [given, q, scale, np.full(dense.workspace_size(T, 64), np.nan, np.float32), out]
+
+
+def _shift(name: str) -> list[Any]:
+    x, out, plain, dx = floats(*[(T, D)] * 4)
+    gain, bias, dgain, dbias, inverse = floats(*[(D,)] * 4, (T,))
+    return {
+        "layer_forward": [x, gain, bias, EPS, inverse, plain, out],
+        "layer_backward": [out, plain, gain, inverse, dx, dgain, dbias],
+        "mix_forward": [x, bias, gain, out],
+        "mix_backward": [out, x, bias, gain, dx, dgain],
+    }[name]
+
+
+def _wkv(name: str) -> list[Any]:
+    """Heads of F / H."""
+    size = F // H
+    dy, y, r, k, v, g, kk, mix = floats(*[(T, F)] * 8)
+    kk = (kk.reshape(T, H, size) / np.linalg.norm(kk.reshape(T, H, size), axis=-1, keepdims=True)).reshape(T, F)
+    keep, a = RNG.uniform(0.1, 0.9, (2, T, F)).astype(np.float32)
+    gain, bias, *of_rows = floats(*[(F,)] * 4)
+    r_k, of_r_k, memory, inverse = floats((H, size), (H, size), (H, size, size), (T, H))
+    grads = tuple(floats(*[(T, F)] * 6))
+    given, read = (r, keep, k, v, kk, a), (r, k, v, g)
+    workspace = tuple(floats((T + 1, size, size), (T, size), (size,), (size, size)))
+    return {
+        "tanh_forward": [r], "sigmoid_forward": [r],
+        "decay_forward": [r, bias, np.float32(0.6), y, mix],
+        "biased_sigmoid": [r, bias, y],
+        "keys_forward": [k, a, gain, bias, np.float32(1e-12), inverse, y, mix],
+        "keys_backward": [(dy, y), (k, a), (gain, bias), (np.abs(inverse), kk), grads[:2], tuple(of_rows)],
+        "wkv_forward": [given, memory, y],
+        "wkv_backward": [dy, given, memory, workspace, grads],
+        "read_forward": [y, read, (gain, bias, r_k), EPS, (inverse, *grads[:2]), mix],
+        "read_backward": [dy, read, (gain, r_k), (inverse, y, mix), grads[:5], (*of_rows, of_r_k)],
+    }[name]  # fmt: skip
+
+
+def _neurons(name: str) -> list[Any]:
+    u, dy, out, w, base, row = floats((T, F), (T, WIDE), (T, WIDE), (F, WIDE), (F, WIDE), (2 * WIDE,))
+    u[:, RNG.random(F) < 0.4] = -1
+    above, a, awake = naive.squared_relu(u)
+    above, a = above.astype(np.float32), a.astype(np.float32)
+    of_rows, step = [dy, a, awake], [np.full(F, np.float32(0.02)), np.float32(0.01), row, w]
+    return {
+        "squared_relu": [u, above, ~awake],
+        "rows_gradient": [*of_rows, w],
+        "rows_squares": [*of_rows, row, RNG.random(F)],
+        "rows_step": [*of_rows, base, *step],
+        "rows_step_int8": [*of_rows, *int8(F, WIDE), *step],
+        "awake_product": [a, *int8(F, WIDE), row, out],
+    }[name]
 
 
 def _integers(name: str) -> list[Any]:
@@ -227,6 +280,7 @@ ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
     "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],
     "integers": _integers, "dense": _dense, "columns": _columns, "chunks": _chunks, "dots": _dots, "fused": _fused,
     "strongest": _strongest,
+    "shift": _shift, "wkv": _wkv, "neurons": _neurons,
 }  # fmt: skip
 
 

@@ -14,7 +14,9 @@ from tests.kernels.test_aot import Array, compare, given_to
 HERE = Path(__file__).parent
 TWIN_IN_ITS_TEST = {
     "dense_product_along_rows": "x @ w.T",
+    "dense_product_along_strips": "x @ w.T",
     "dense_product_over_rows": "y @ w",
+    "dense_product_over_strips": "y @ w",
     "fused_embed": "w[ids]",
     "integers_quantize_blocks": "np.abs(weight[used]).max(-1) / np.float32(127)",
     "integers_widen_blocks": "np.where(used[:, None, None], w, 0)",

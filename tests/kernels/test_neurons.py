@@ -1,0 +1,131 @@
+"""Neurons with squared ReLU against slow twins and differences of these; what sleeps is neither read nor changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgelm.kernels import neurons
+from tests import naive
+from tests.kernels.arrays import Array, blank, int8, many, same
+from tests.naive import gradient
+
+ASLEEP = [0, 3, 6]
+"""Neurons that no token wakes, of seven; of the others each sleeps for some tokens, but for the last awake."""
+RATE, PULL = 0.2, 0.01
+
+
+def activations(rng: np.random.Generator, steps: int, dtype: type = np.float64) -> tuple[Array, Array]:
+    """a [T,7], and which neurons are awake."""
+    (u,) = many(rng, (steps, 7))
+    u[:, ASLEEP], u[0, 1], u[-1, 2], u[:, 5] = -1, -2, 2, abs(u[:, 5]) + 1
+    _, a, awake = naive.squared_relu(u)
+    assert not awake[ASLEEP].any()
+    return a.astype(dtype), awake
+
+
+def of_rows(dy: Array, a: Array, width: int) -> Array:
+    """The gradient of what neurons write by differences, [7,D] float64."""
+    w = np.zeros((7, width))
+    return gradient(lambda: np.sum(dy * naive.written(a.astype(np.float64), w)), w)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize("width", [1, 7, 64])
+def test_squared_relu(rng: np.random.Generator, dtype: type, steps: int, width: int) -> None:
+    (before,) = many(rng, (steps, width), dtype=dtype)
+    before[:, ::3] = -np.abs(before[:, ::3])
+    before[0, 0] = 0
+    u, a, awake = before.copy(), blank(steps, width, dtype=dtype), np.arange(width) % 2 == 0
+    neurons.squared_relu(u, a, awake)
+    above, squares, woken = naive.squared_relu(before)
+    same(u, above)
+    same(a, squares)
+    np.testing.assert_array_equal(awake, woken)
+
+
+def test_squared_relu_of_no_number_is_none() -> None:
+    u, a = np.array([[np.nan, 1.0]]), blank(1, 2)
+    neurons.squared_relu(u, a, np.zeros(2, bool))
+    np.testing.assert_array_equal(a, [[np.nan, 1]])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize("width", [1, 5, 48, 64])
+def test_rows_gradient(rng: np.random.Generator, dtype: type, steps: int, width: int) -> None:
+    a, awake = activations(rng, steps, dtype)
+    (dy,) = many(rng, (steps, width), dtype=dtype)
+    grad = blank(7, width, dtype=dtype)
+    neurons.rows_gradient(dy, a, awake, grad)
+    same(grad[awake], of_rows(dy, a, width)[awake])
+    assert np.isnan(grad[~awake]).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize(("width", "room"), [(1, 1), (5, 10), (48, 48), (64, 128)])
+def test_rows_squares(rng: np.random.Generator, dtype: type, steps: int, width: int, room: int) -> None:
+    a, awake = activations(rng, steps, dtype)
+    (dy,) = many(rng, (steps, width), dtype=dtype)
+    squares = blank(7)
+    neurons.rows_squares(dy, a, awake, blank(room, dtype=dtype), squares)
+    expected = np.sum(of_rows(dy, a, width) ** 2, 1)
+    np.testing.assert_allclose(squares[awake], expected[awake], rtol=1e-5 if dtype is np.float32 else 1e-8)
+    assert np.isnan(squares[~awake]).all()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize("width", [1, 5, 48, 64])
+def test_rows_step(rng: np.random.Generator, dtype: type, steps: int, width: int) -> None:
+    a, awake = activations(rng, steps, dtype)
+    dy, base, before = many(rng, (steps, width), (7, width), (7, width), dtype=dtype)
+    rates = RATE * rng.uniform(0.5, 1, 7).astype(dtype)
+    base[~awake] = np.nan
+    w = before.copy()
+    neurons.rows_step(dy, a, awake, base, rates, dtype(PULL), blank(2 * width, dtype=dtype), w)
+    expected = naive.pulled_step(of_rows(dy, a, width), base, rates[:, None], PULL, before)
+    same(w[awake], expected[awake])
+    np.testing.assert_array_equal(w[~awake], before[~awake])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize("width", [32, 64, 96])
+def test_rows_step_of_integers(rng: np.random.Generator, steps: int, width: int) -> None:
+    a, awake = activations(rng, steps, np.float32)
+    dy, before = many(rng, (steps, width), (7, width), dtype=np.float32)
+    rates = (RATE * rng.uniform(0.5, 1, 7)).astype(np.float32)
+    q, scale, base = int8(rng, 7, width)
+    scale[~awake] = np.nan
+    w, of_numbers = before.copy(), before.copy()
+    rest = rates, np.float32(PULL)
+    neurons.rows_step_int8(dy, a, awake, q, scale, *rest, blank(2 * width, dtype=np.float32), w)
+    expected = naive.pulled_step(of_rows(dy, a, width), base, rates[:, None], PULL, before)
+    same(w[awake], expected[awake])
+    np.testing.assert_array_equal(w[~awake], before[~awake])
+    numbers = (q.astype(np.float32) - np.float32(128)) * scale.repeat(32, -1)
+    neurons.rows_step(dy, a, awake, numbers, *rest, blank(2 * width, dtype=np.float32), of_numbers)
+    np.testing.assert_array_equal(w, of_numbers)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize("width", [32, 64, 96])
+def test_awake_product(rng: np.random.Generator, steps: int, width: int) -> None:
+    a, awake = activations(rng, steps, np.float32)
+    q, scale, w = int8(rng, 7, width)
+    scale[~awake] = np.nan
+    out = blank(steps, width, dtype=np.float32)
+    neurons.awake_product(a, q, scale, blank(width, dtype=np.float32), out)
+    same(out, naive.written(a, w))
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_nothing_happens_while_all_sleep(rng: np.random.Generator, steps: int) -> None:
+    a, awake, row = np.zeros((steps, 7), np.float32), np.zeros(7, bool), blank(64, dtype=np.float32)
+    dy, before = many(rng, (steps, 32), (7, 32), dtype=np.float32)
+    q, scale, _ = int8(rng, 7, 32)
+    w, rest = before.copy(), (np.full(7, np.float32(RATE)), np.float32(PULL), row)
+    neurons.rows_step(dy, a, awake, np.zeros_like(w), *rest, w)
+    neurons.rows_step_int8(dy, a, awake, q, scale, *rest, w)
+    np.testing.assert_array_equal(w, before)
+    out = blank(steps, 32, dtype=np.float32)
+    neurons.awake_product(a, q, scale, row, out)
+    assert (out == 0).all()
