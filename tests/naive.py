@@ -182,6 +182,19 @@ def strips(q: Array, scale: Array) -> tuple[Array, Array]:
     return q.transpose(0, 2, 3, 1, 4).reshape(len(q), -1, 8, 64), scale.transpose(0, 2, 1).copy()
 
 
+def ternary_strips(steps: Array) -> Array:
+    """Rows of -1, 0 and 1 [M,C] as 2 bits around 2: of sixteen rows and 32 numbers, two registers of 64 bytes, where a
+    byte holds a number of four groups of four."""
+    n_rows, width = steps.shape
+    q = np.zeros((-(-n_rows // 16), width // 32, 2, 64), np.uint8)
+    for row in range(len(q) * 16):
+        for column in range(width):
+            number = int(steps[row, column]) + 2 if row < n_rows else 2
+            half, group, j = column % 32 // 16, column % 16 // 4, column % 4
+            q[row // 16, column // 32, half, 4 * (row % 16) + j] |= number << (2 * group)
+    return q
+
+
 def codes(x: Array, smallest: float = 1e-30) -> tuple[Array, Array]:
     """Numbers [...,C] as integers from -127 to 127, and the scale of 32 of them each."""
     runs = x.reshape(*x.shape[:-1], -1, 32)

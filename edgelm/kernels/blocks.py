@@ -15,7 +15,7 @@ from edgelm.kernels.norm import ONE, ZERO, exp, sigmoids
 from edgelm.kernels.optim import step
 from edgelm.kernels.panel import FOUR, along, fetch, panel, pulled, turned
 from edgelm.kernels.signature import F1, F2, F3, I1, U2, U3, F, I
-from edgelm.kernels.tile import RUN, product, product_across, turn, widen
+from edgelm.kernels.tile import RUN, product, product_across, turn, widen, widen_either
 
 
 @entry(F2, F1, F1, I, F, F2, F1, F2)
@@ -115,8 +115,10 @@ def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, workspace, y):
 
 @entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F2, F1, F2)
 def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, plain, workspace, y):
-    """``blocks_forward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32]; plain [B,D] overwritten."""
+    """``blocks_forward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32], or as 2 bits around
+    2, q1 [M,B,D/4], times scale1 [1,1,1]; plain [B,D] overwritten."""
     n_blocks, width, size = w2.shape
+    is_ternary = q1.shape[2] < width
     for i in range(n_blocks):
         first, last = starts[i], starts[i + 1]
         if first < last:
@@ -124,7 +126,7 @@ def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, pla
             for b in range(size):
                 row = b % FOUR if is_wide else b
                 for j in range(0, width, LANES):
-                    widen(q1, (i * size + b) * width + j, scale1[i, b, j // RUN], plain, row * width + j)
+                    widen_either(is_ternary, q1, scale1, (i * size + b) * width + j, plain, row * width + j)
                 if is_wide and row == FOUR - 1:
                     # What is needed next comes while this is computed, a part at a time.
                     fetch(w2, (i * size + b - row) * width, FOUR * width, 16)
@@ -186,8 +188,9 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, workspace, da,
 
 @entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F1, F2, F2)
 def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, workspace, da, dh):
-    """``blocks_backward`` with W1 as uint8 around 128, q1 [M,B,D], times scale1 [M,B,D/32]."""
+    """``blocks_backward`` with W1 as ``blocks_forward_int8`` takes it."""
     n_blocks, width, size = w2.shape
+    is_ternary = q1.shape[2] < width
     tile = size * width
     out = tile + dy.shape[0] * width
     da[:] = 0
@@ -199,7 +202,7 @@ def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, w
                 for b in range(size):
                     for k in range(j, j + WIDE, LANES):
                         place = (k - j) + b * WIDE if _is_wide(size, width) else k * size + b * LANES
-                        widen(q1, (i * size + b) * width + k, scale1[i, b, j // RUN], workspace, place)
+                        widen_either(is_ternary, q1, scale1, (i * size + b) * width + k, workspace, place)
                 if _is_wide(size, width):
                     of_b, of_dh = (workspace, 0, WIDE), (dh, j, width)
                     panel(True, False, False, True, (slope, first * size, size), of_b, of_dh, (tokens, first), n, size)

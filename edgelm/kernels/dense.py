@@ -1,4 +1,5 @@
-"""Products of a segment with a matrix of integers: uint8 around 128, 32 numbers of a row to a scale.
+"""Products of a segment with a matrix of integers: uint8 around 128, 32 numbers of a row to a scale; or, where its rows
+are a fourth as long, 2 bits around 2 and scale [1,1] of all numbers.
 
 It is read once a product, a few rows at a time, which are made float32 where they stay in the first cache: a quarter
 of a float32 one's memory, and of what has to come over the bus. ``workspace`` is overwritten; ``workspace_size`` says
@@ -12,7 +13,7 @@ from edgelm.kernels.emit_panel import WIDE
 from edgelm.kernels.jit import entry, kernel
 from edgelm.kernels.panel import fetch, panel, turned
 from edgelm.kernels.signature import F1, F2, F3, U2, U4
-from edgelm.kernels.tile import RUN, strip, widen, widen_group
+from edgelm.kernels.tile import RUN, strip, widen_either, widen_group
 
 _ROWS, _STEPS = 16, 64
 """Rows at a time of a product that sums along rows, and of one that sums over them."""
@@ -27,14 +28,15 @@ def workspace_size(n_steps: int, width: int) -> int:
 @entry(F2, U2, F2, F1, F2)
 def product_along_rows(x, q, scale, workspace, out):
     """out [T,M] = x [T,C] w'; w [M,C] is q [M,C] around 128 times scale [M,C/32]."""
-    n_rows, width = q.shape
+    n_rows, width = len(q), x.shape[1]
+    is_ternary = q.shape[1] < width
     lanes, plain = _turn_tokens(x, workspace)
     for m in range(0, n_rows, _ROWS):
         n = min(_ROWS, n_rows - m)
         for r in range(n):
             for j in range(0, width, LANES):
-                widen(q, (m + r) * width + j, scale[m + r, j // RUN], workspace, plain + r * width + j)
-        fetch(q, (m + _ROWS) * width, _ROWS * width, 64)
+                widen_either(is_ternary, q, scale, (m + r) * width + j, workspace, plain + r * width + j)
+        fetch(q, (m + _ROWS) * q.shape[1], _ROWS * q.shape[1], 64)
         _sum_rows(workspace, plain, lanes, width, n, out, m)
 
 
@@ -84,14 +86,16 @@ def _sum_rows(workspace, plain, lanes, width, n, out, m):
 @entry(F2, U2, F2, F1, F2)
 def product_over_rows(y, q, scale, workspace, out):
     """out [T,C] = y [T,M] w; w [M,C] is q [M,C] around 128 times scale [M,C/32]."""
-    n_rows, width = q.shape
+    n_rows, width = len(q), out.shape[1]
+    is_ternary = q.shape[1] < width
     for m in range(0, n_rows, _STEPS):
         n = min(_STEPS, n_rows - m)
         _take_columns(y, m, n, workspace)
         for j in range(0, width, WIDE):
             for r in range(n):
-                widen(q, (m + r) * width + j, scale[m + r, j // RUN], workspace, r * WIDE)
-                widen(q, (m + r) * width + j + LANES, scale[m + r, j // RUN], workspace, r * WIDE + LANES)
+                place = (m + r) * width + j
+                widen_either(is_ternary, q, scale, place, workspace, r * WIDE)
+                widen_either(is_ternary, q, scale, place + LANES, workspace, r * WIDE + LANES)
             _add_rows(workspace, m, n, j, out)
 
 

@@ -7,6 +7,10 @@ Weights stand in *strips* of 16 rows, a lane of a vector each: q [M/16,C/32,8,64
 four numbers of each of the 16 rows; scale [M/16,C/32,16]. So the sums of 16 rows grow side by side, and nothing is
 added up across a vector. ``strips`` makes them; rows that are missing in the last strip are 0.
 
+A matrix of -1, 0 and 1 stands in strips too, of 2 bits a weight around 2: q [M/16,C/32,2,64], where a byte holds a
+number of four groups, the first group's in its lowest bits; scale [1,1,1] is that of all. Whoever multiplies sees by
+the third axis which of both it is.
+
 Activations: ``codes`` are the bytes of int8, ``scales`` hold for each run its scale and -128 times the sum of its
 codes, which takes off that weights stand around 128.
 """
@@ -17,7 +21,8 @@ import numpy as np
 
 from edgelm.kernels.emit import LANES
 from edgelm.kernels.emit_codes import emit_code_run
-from edgelm.kernels.emit_dots import emit_dot_strips
+from edgelm.kernels.emit_dots import QUADS, emit_dot_strips
+from edgelm.kernels.emit_ternary import emit_ternary_strips
 from edgelm.kernels.jit import entry, kernel, lowered
 from edgelm.kernels.norm import ONE, ZERO
 from edgelm.kernels.signature import B1, F1, F2, F3, F4, J2, J4, J5, U1, U2, U4
@@ -41,6 +46,47 @@ def dot_strips(n_strips, n_steps, q, scale, strip, n_runs, codes, scales, run0, 
         sums = (weights * x).sum((2, 4)).astype(np.float32)
         found = (sums * (own * scales.reshape(-1, 2)[first : first + n_runs, :1])).sum(1).reshape(-1)
         out[o0 + t * pitch : o0 + t * pitch + len(found)] += found
+
+
+@lowered(emit_ternary_strips, literals=2)
+def ternary_strips(n_strips, n_steps, q, scale, strip, n_runs, codes, scales, run0, out, o0, pitch):
+    """As ``dot_strips``, of strips of 2 bits a weight."""
+    shifts = np.arange(0, 8, 2, dtype=np.uint8).reshape(4, 1, 1)
+    bits = q.reshape(-1, n_runs, 2, 1, LANES, 4)[strip : strip + n_strips] >> shifts
+    weights, out = (bits & 3).reshape(-1, n_runs, 8, LANES, 4).astype(np.int32) - 2, out.reshape(-1)
+    for t in range(n_steps):
+        first = run0 + t * n_runs
+        x = codes.reshape(-1, 8, 1, 4)[first : first + n_runs].view(np.int8)
+        sums = (weights * x).sum((2, 4)).astype(np.float32)
+        found = (sums * scales.reshape(-1, 2)[first : first + n_runs, :1]).sum(1).reshape(-1) * scale.reshape(-1)[0]
+        out[o0 + t * pitch : o0 + t * pitch + len(found)] += found
+
+
+@kernel
+def _tokens_times_strip(q, scale, strip, codes, scales, run0, out, o0, pitch):
+    """Four tokens and one strip, of either kind."""
+    if q.shape[2] == QUADS:
+        dot_strips(1, 4, q, scale, strip, q.shape[1], codes, scales, run0, out, o0, pitch)
+    else:
+        ternary_strips(1, 4, q, scale, strip, q.shape[1], codes, scales, run0, out, o0, pitch)
+
+
+@kernel
+def _token_times_strips(q, scale, strip, codes, scales, run0, out, o0):
+    """One token and four strips."""
+    if q.shape[2] == QUADS:
+        dot_strips(4, 1, q, scale, strip, q.shape[1], codes, scales, run0, out, o0, 0)
+    else:
+        ternary_strips(4, 1, q, scale, strip, q.shape[1], codes, scales, run0, out, o0, 0)
+
+
+@kernel
+def _token_times_strip(q, scale, strip, codes, scales, run0, out, o0):
+    """One token and one strip."""
+    if q.shape[2] == QUADS:
+        dot_strips(1, 1, q, scale, strip, q.shape[1], codes, scales, run0, out, o0, 0)
+    else:
+        ternary_strips(1, 1, q, scale, strip, q.shape[1], codes, scales, run0, out, o0, 0)
 
 
 @lowered(emit_code_run, literals=1)
@@ -78,13 +124,13 @@ def add_product(q, scale, n_rows, codes, scales, run0, n_steps, out, o0):
         for t in range(0, many, TOKENS):
             run, place = run0 + t * n_runs, o0 + t * n_rows + strip * LANES
             for s in range(n):
-                dot_strips(1, 4, q, scale, strip + s, n_runs, codes, scales, run, out, place + s * LANES, n_rows)
+                _tokens_times_strip(q, scale, strip + s, codes, scales, run, out, place + s * LANES, n_rows)
         for t in range(many, n_steps):
             run, place = run0 + t * n_runs, o0 + t * n_rows + strip * LANES
             if n == STRIPS:
-                dot_strips(4, 1, q, scale, strip, n_runs, codes, scales, run, out, place, n_rows)
+                _token_times_strips(q, scale, strip, codes, scales, run, out, place)
             else:
-                dot_strips(1, 1, q, scale, strip, n_runs, codes, scales, run, out, place, n_rows)
+                _token_times_strip(q, scale, strip, codes, scales, run, out, place)
         strip += n
 
 
@@ -98,7 +144,7 @@ def add_products(q, scale, codes, scales, out, spare):
     first = whole * LANES
     for t in range(n_steps if first < n_rows else 0):
         spare[:LANES] = 0
-        dot_strips(1, 1, q, scale, whole, n_runs, codes, scales, t * n_runs, spare, 0, 0)
+        _token_times_strip(q, scale, whole, codes, scales, t * n_runs, spare, 0)
         for j in range(n_rows - first):
             out[t, first + j] += spare[j]
 

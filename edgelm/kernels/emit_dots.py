@@ -35,8 +35,11 @@ def kind_of(triple: str, features: str) -> tuple[str, int]:
     return "plain", 128
 
 
-class _Strip(Vectors):
+class Strip(Vectors):
     """The code of ``dot_strips``: rows of weights, a lane each, times some tokens."""
+
+    BYTES = 4 * LANES * QUADS
+    """Of a run of 16 rows."""
 
     def __init__(self, context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
         super().__init__(context, builder, types, 1)
@@ -51,7 +54,8 @@ class _Strip(Vectors):
         self.byte, self.int16, self.int32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
         self.sums, self.floats = ir.VectorType(self.int32, self.lanes), self.vector(self.lanes)
         first = builder.mul(strip, self.n_runs)
-        self.q = self.place(0, q, builder.mul(first, self.word(4 * LANES * QUADS)))
+        self.q = self.place(0, q, builder.mul(first, self.word(self.BYTES)))
+        self.matrix_scale = self.place(1, scale, self.word(0))
         self.scale = self.place(1, scale, builder.mul(first, self.word(LANES)))
         self.codes = self.place(4, codes, builder.mul(run0, self.word(4 * QUADS)))
         self.scales = self.place(5, scales, builder.mul(run0, self.word(2)))
@@ -69,15 +73,19 @@ class _Strip(Vectors):
         n = self.n_strips * self.parts
         places = [self.at(row, part * self.lanes) for row in rows for part in range(n)]
         totals = self.loop(word(0), self.n_runs, word(1), [none] * len(places), self.run)
-        for total, place in zip(totals, places, strict=True):
+        for total, place in zip(self.finished(totals), places, strict=True):
             self.store(builder.fadd(self.load(place, self.lanes), total), place)
+
+    def finished(self, totals: list[Any]) -> list[Any]:
+        """What the totals are when all runs are through."""
+        return totals
 
     def run(self, run: Any, totals: list[Any]) -> list[Any]:
         """The totals with one more run."""
         builder, word, found = self.builder, self.word, []
         steps = [builder.add(run, builder.mul(self.n_runs, word(t))) for t in range(self.n_steps)]
         strips = [builder.add(run, builder.mul(self.n_runs, word(s))) for s in range(self.n_strips)]
-        q = [self.at(self.q, builder.mul(strip, word(4 * LANES * QUADS))) for strip in strips]
+        q = [self.at(self.q, builder.mul(strip, word(self.BYTES))) for strip in strips]
         codes = [self.at(self.codes, builder.mul(step, word(4 * QUADS))) for step in steps]
         sums = getattr(self, "_" + self.kind)(q, codes)
         scales = [self.at(self.scale, builder.mul(strip, word(LANES))) for strip in strips]
@@ -143,7 +151,7 @@ class _Strip(Vectors):
 
     def pairs_added(self, halves: list[Any]) -> list[Any]:
         """Sums of lanes that stand side by side, of two registers in one."""
-        even, odd = (list(range(first, 2 * self.lanes, 2)) for first in (0, 1))
+        even, odd = (list(range(first, 2 * halves[0].type.count, 2)) for first in (0, 1))
         pairs = zip(halves[::2], halves[1::2], strict=True)
         return [self.builder.add(self.shuffle(a, b, even), self.shuffle(a, b, odd)) for a, b in pairs]
 
@@ -208,4 +216,4 @@ class _Strip(Vectors):
 
 def emit_dot_strips(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """A loop over the runs with the totals in registers."""
-    _Strip(context, builder, literals, types, values).emit()
+    Strip(context, builder, literals, types, values).emit()

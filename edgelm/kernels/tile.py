@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgelm.kernels.emit import LANES, emit_add_run, emit_tile, emit_turn, emit_widen, emit_widen_group
+from edgelm.kernels.emit_ternary import emit_widen_bits
 from edgelm.kernels.jit import kernel, lowered
 
 ROWS = 4
@@ -52,6 +53,26 @@ def add_run(q, q0, factor, out, out0):
     """32 numbers of out += uint8 around 128 times a factor."""
     numbers = q.reshape(-1)[q0 : q0 + RUN].astype(out.dtype)
     out.reshape(-1)[out0 : out0 + RUN] += (numbers - np.float32(128)) * factor
+
+
+@lowered(emit_widen_bits, literals=0)
+def widen_bits(q, q0, scale, out, out0):
+    """16 numbers of 2 bits around 2, from byte q0 on, the first in the lowest bits of its byte, times their scale."""
+    numbers = (
+        (q.reshape(-1)[q0 : q0 + LANES // 4, None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3)
+        .reshape(-1)
+        .astype(out.dtype)
+    )
+    out.reshape(-1)[out0 : out0 + LANES] = (numbers - np.float32(2)) * scale
+
+
+@kernel
+def widen_either(is_ternary, q, scale, place, out, out0):
+    """16 numbers of a matrix, from number ``place`` on: 2 bits each with one scale, or 8 with one for a run."""
+    if is_ternary:
+        widen_bits(q, place // 4, scale.flat[0], out, out0)
+    else:
+        widen(q, place, scale.flat[place // RUN], out, out0)
 
 
 @lowered(emit_turn, literals=1)

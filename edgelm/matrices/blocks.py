@@ -9,6 +9,7 @@ import numpy as np
 from edgelm.kernels import blocks as kernels
 from edgelm.kernels.integers import widen_blocks
 from edgelm.matrices.matrix import Int8
+from edgelm.matrices.ternary import Ternary
 
 Array = np.ndarray
 
@@ -99,6 +100,28 @@ class Int8Blocks:
         return out
 
 
+class TernaryBlocks(Int8Blocks):
+    """Of -1, 0 and 1 times one scale, as ``Ternary``. For W1: what learning changes is not held so, and to pull
+    towards it takes a copy of all numbers."""
+
+    def __init__(self, numbers: Ternary) -> None:
+        self.numbers, self.q, self.scale = numbers, numbers.q, numbers.scale.reshape(1, 1, 1)
+
+    def pull(self, dy: Array, a: Array, starts: Array, tokens: Array, hidden: Array, *rest: Any) -> None:
+        """As of ``BlockStack``."""
+        base = np.asarray(self.numbers).reshape(len(self.q), -1)
+        kernels.blocks_w2_step(dy, a, starts, tokens, hidden, base, *rest)
+
+    def current(self, awake: Array, out: Array) -> Array:
+        """As of ``BlockStack``."""
+        out[awake] = self.numbers.rows(awake)
+        return out
+
+
+_STACKS = {Int8: Int8Blocks, Ternary: TernaryBlocks}
+
+
 def as_blocks(operand: Any) -> BlockStack:
-    """The stack over a tensor of all neuron blocks, an ndarray or ``Int8``, which is not copied."""
-    return Int8Blocks(operand) if hasattr(operand, "scale") else Float32Blocks(operand)
+    """The stack over a tensor of all neuron blocks, an ndarray, ``Int8`` or ``Ternary``, which is not copied."""
+    made: BlockStack = _STACKS.get(type(operand), Float32Blocks)(operand)
+    return made

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgelm.matrices.quantize import BLOCK
+from edgelm.matrices.ternary import Ternary
 
 Array = np.ndarray
 
@@ -145,7 +146,7 @@ class Int8:
         return runs.reshape(self.q.shape).astype(dtype or np.float32, copy=False)
 
 
-Operand = Array | Int8
+Operand = Array | Int8 | Ternary
 Operands = Mapping[str, Any]
 """Tensors by name: ndarray, or integers."""
 

@@ -88,9 +88,9 @@ def quantize(array: Array, kind: str) -> Packed:
     runs = array.reshape(*array.shape[:-1], -1, BLOCK).astype(np.float32)
     if kind == "ternary":
         q, scale = _ternary(runs)
-        return Packed(2, _pack(q, 2), scale)
+        return Packed(2, pack_bits(q, 2), scale)
     q, scale, zero_point = _int4(runs)
-    return Packed(4, _pack(q, 4), scale, _pack(zero_point, 4))
+    return Packed(4, pack_bits(q, 4), scale, pack_bits(zero_point, 4))
 
 
 def dequantize(packed: Packed) -> Array:
@@ -98,8 +98,8 @@ def dequantize(packed: Packed) -> Array:
     n_runs, bits = packed.scale.shape[-1], packed.bits
     zero_point: Array | int = 1 << (bits - 1)
     if packed.zero_point is not None:
-        zero_point = _unpack(packed.zero_point, bits)[..., :n_runs, None].astype(np.float32)
-    runs = (_unpack(packed.q, bits).astype(np.float32) - zero_point) * packed.scale.astype(np.float32)[..., None]
+        zero_point = unpack_bits(packed.zero_point, bits)[..., :n_runs, None].astype(np.float32)
+    runs = (unpack_bits(packed.q, bits).astype(np.float32) - zero_point) * packed.scale.astype(np.float32)[..., None]
     return runs.reshape(*packed.scale.shape[:-1], n_runs * BLOCK)
 
 
@@ -154,7 +154,7 @@ _SHARES = (0.85, 0.92, 1.0)
 """Of the range from the smallest to the largest number: cutting off the ends may fit the rest better."""
 
 
-def _pack(q: Array, bits: int) -> Array:
+def pack_bits(q: Array, bits: int) -> Array:
     """[..., n] numbers below 2 ** bits to bytes [..., ceil(n bits / 8)]."""
     per_byte = 8 // bits
     padding = [(0, 0)] * (q.ndim - 1) + [(0, -q.shape[-1] % per_byte)]
@@ -162,11 +162,11 @@ def _pack(q: Array, bits: int) -> Array:
     return np.bitwise_or.reduce(parts << np.arange(0, 8, bits, dtype=np.uint8), -1)
 
 
-def _unpack(blob: Array, bits: int) -> Array:
-    """The inverse of ``_pack``, its padding included."""
+def unpack_bits(blob: Array, bits: int) -> Array:
+    """The inverse of ``pack_bits``, its padding included."""
     parts = blob[..., None] >> np.arange(0, 8, bits, dtype=np.uint8) & np.uint8((1 << bits) - 1)
     return parts.reshape(*blob.shape[:-1], -1)
 
 
-WIDER = _pack(_unpack(np.arange(256, dtype=np.uint8)[:, None], 2) + np.uint8(8 - 2), 4)
+WIDER = pack_bits(unpack_bits(np.arange(256, dtype=np.uint8)[:, None], 2) + np.uint8(8 - 2), 4)
 """[256, 2]: a byte of four 2-bit numbers around 2 as two bytes of 4-bit numbers around 8."""

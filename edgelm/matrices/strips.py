@@ -9,20 +9,22 @@ import numpy as np
 
 from edgelm.kernels import dense, dots
 from edgelm.kernels.emit import LANES
-from edgelm.matrices.quantize import BLOCK
+from edgelm.matrices.quantize import BLOCK, pack_bits, unpack_bits
+from edgelm.matrices.ternary import Ternary
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Strips:
-    """A matrix W' [out,in], or a stack of them, as uint8 around 128 with a scale for 32 numbers, in strips of 16 rows.
+    """A matrix W' [out,in], or a stack of them, as uint8 around 128 with a scale for 32 numbers, in strips of 16 rows;
+    or as 2 bits around 2 with one scale.
 
     Attributes
     ----------
-    q : ndarray [..., out / 16, in / 32, 8, 64] of uint8
+    q : ndarray [..., out / 16, in / 32, 8, 64] of uint8, or [..., out / 16, in / 32, 2, 64]
         Rows that fill up the last strip are 0.
-    scale : ndarray [..., out / 16, in / 32, 16] of float32
+    scale : ndarray [..., out / 16, in / 32, 16] of float32, or [..., 1, 1, 1]
     n_rows : int
         out, which need not be a multiple of 16.
     """
@@ -47,6 +49,19 @@ class Strips:
         for place in np.ndindex(*stack):
             dots.strips(words[place], np.ascontiguousarray(scale[place]), of_words[place], made.scale[place])
         return made
+
+    @classmethod
+    def of_ternary(cls, matrix: Ternary) -> Strips:
+        """A copy, in strips, of 2 bits a number, four of them from four groups in a byte."""
+        numbers = unpack_bits(matrix.q, 2)
+        *stack, n_rows, width = numbers.shape
+        filled = np.full((*stack, -(-n_rows // LANES) * LANES, width), 2, np.uint8)
+        filled[..., :n_rows, :] = numbers
+        # Of strip, row, run, half of a run, group, and number in it, the groups come last.
+        parts = filled.reshape(*stack, -1, LANES, width // BLOCK, 2, 4, 4)
+        order = [*range(len(stack)), *(len(stack) + axis for axis in (0, 2, 3, 1, 5, 4))]
+        q = pack_bits(parts.transpose(order), 2).reshape(*stack, -1, width // BLOCK, 2, 4 * LANES)
+        return cls(q, np.full((*stack, 1, 1, 1), matrix.scale, np.float32))
 
     def quantize(self, weight: Array, used: Array) -> None:
         """Takes over the ``used`` blocks [M] of bool of a stack weight [M,out,in] of float32."""

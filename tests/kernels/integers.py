@@ -31,6 +31,17 @@ def in_strips(rng: np.random.Generator, *shape: int) -> tuple[Array, Array, Arra
     return *(np.stack(parts) for parts in zip(*made, strict=True)), plain
 
 
+def in_ternary_strips(rng: np.random.Generator, *shape: int) -> tuple[Array, Array, Array]:
+    """The same of a matrix of -1, 0 and 1."""
+    steps, scale = rng.integers(-1, 2, shape), np.float32(rng.uniform(0.01, 0.1))
+    stack = [naive.ternary_strips(part) for part in steps.reshape(-1, *shape[-2:])]
+    q = np.stack(stack).reshape(*shape[:-2], *stack[0].shape)
+    return q, np.full((*shape[:-2], 1, 1, 1), scale), steps * np.float64(scale)
+
+
+STRIPS = {"int8": in_strips, "ternary": in_ternary_strips}
+
+
 def floats(rng: np.random.Generator, *shapes: tuple[int, ...]) -> list[Array]:
     return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
 

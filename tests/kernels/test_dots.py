@@ -10,7 +10,7 @@ import pytest
 from edgelm.kernels import dots, fused
 from tests import naive
 from tests.kernels.arrays import Array, blank, int8, same
-from tests.kernels.integers import EPS, D, floats, in_strips, room
+from tests.kernels.integers import EPS, STRIPS, D, floats, in_strips, room
 
 
 def product(x: Array, q: Array, scale: Array, n_rows: int) -> tuple[Array, Array, Array]:
@@ -28,8 +28,11 @@ def product(x: Array, q: Array, scale: Array, n_rows: int) -> tuple[Array, Array
 @pytest.mark.parametrize("n_tokens", [1, 3, 4, 9])
 @pytest.mark.parametrize("n_rows", [1, 16, 48, 64, 85])
 @pytest.mark.parametrize("width", [32, 96])
-def test_a_product_of_integers_is_exact(rng: np.random.Generator, n_tokens: int, n_rows: int, width: int) -> None:
-    q, scale, w = in_strips(rng, n_rows, width)
+@pytest.mark.parametrize("kind", STRIPS)
+def test_a_product_of_integers_is_exact(
+    rng: np.random.Generator, kind: str, n_tokens: int, n_rows: int, width: int
+) -> None:
+    q, scale, w = STRIPS[kind](rng, n_rows, width)
     (x,) = floats(rng, (n_tokens, width))
     out, codes, steps = product(x, q, scale, n_rows)
     found, step = naive.codes(x.astype(np.float64))
@@ -49,10 +52,16 @@ def test_the_largest_integers_do_not_overflow() -> None:
             x = np.full((4, 64), sign * 127, np.float32)
             out, _, _ = product(x, q, scale, 16)
             np.testing.assert_allclose(out, 64 * sign * 127 * (numbers - 128.0), rtol=1e-6)
+    for byte in (0x00, 0x55, 0xAA, 0xFF):
+        q, one = np.full((1, 2, 2, 64), byte, np.uint8), np.ones((1, 1, 1), np.float32)
+        for sign in (-1, 1):
+            out, _, _ = product(np.full((4, 64), sign * 127, np.float32), q, one, 16)
+            np.testing.assert_allclose(out, 64 * sign * 127 * (byte % 4 - 2.0), rtol=1e-6)
 
 
-def test_a_tokens_product_does_not_depend_on_the_others(rng: np.random.Generator) -> None:
-    q, scale, _ = in_strips(rng, 85, 96)
+@pytest.mark.parametrize("kind", STRIPS)
+def test_a_tokens_product_does_not_depend_on_the_others(rng: np.random.Generator, kind: str) -> None:
+    q, scale, _ = STRIPS[kind](rng, 85, 96)
     (x,) = floats(rng, (9, 96))
     together, _, _ = product(x, q, scale, 85)
     alone = [product(x[t : t + 1], q, scale, 85)[0][0] for t in range(9)]
@@ -61,8 +70,11 @@ def test_a_tokens_product_does_not_depend_on_the_others(rng: np.random.Generator
 
 @pytest.mark.parametrize("n_tokens", [1, 5])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_does_not_become_a_number(rng: np.random.Generator, n_tokens: int, bad: float) -> None:
-    q, scale, _ = in_strips(rng, 48, 96)
+@pytest.mark.parametrize("kind", STRIPS)
+def test_what_is_not_finite_does_not_become_a_number(
+    rng: np.random.Generator, kind: str, n_tokens: int, bad: float
+) -> None:
+    q, scale, _ = STRIPS[kind](rng, 48, 96)
     for place in (0, 31, 40, 95):
         (x,) = floats(rng, (n_tokens, 96))
         x[n_tokens - 1, place] = bad

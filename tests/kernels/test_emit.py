@@ -17,6 +17,7 @@ from numba.core import types
 from numba.core.registry import cpu_target
 
 from edgelm.kernels import emit
+from edgelm.kernels.emit_ternary import emit_widen_bits
 from tests.kernels.arrays import blank, same
 
 KINDS = {"float32": types.float32, "float64": types.float64, "uint8": types.uint8, "int64": types.int64}
@@ -113,6 +114,14 @@ def test_widen(rng: np.random.Generator, triple: str) -> None:
     expected = out.copy()
     expected[7:23] = (q[3:19].astype(np.float32) - 128) * scale
     run(emit.emit_widen, [], [q, 3, scale, out, 7], triple)
+    same(out, expected)
+
+
+def test_widen_bits(rng: np.random.Generator, triple: str) -> None:
+    q, scale, out = rng.integers(0, 256, 16).astype(np.uint8), np.float32(0.3), blank(64, dtype=np.float32)
+    expected = out.copy()
+    expected[7:23] = [np.float32((int(byte) >> shift) % 4 - 2) * scale for byte in q[3:7] for shift in (0, 2, 4, 6)]
+    run(emit_widen_bits, [], [q, 3, scale, out, 7], triple)
     same(out, expected)
 
 

@@ -11,9 +11,10 @@ import pytest
 from edgelm.kernels.emit_codes import emit_code_run
 from edgelm.kernels.emit_delta import emit_delta
 from edgelm.kernels.emit_dots import emit_dot_strips, kind_of
+from edgelm.kernels.emit_ternary import emit_ternary_strips
 from tests import naive
 from tests.kernels.arrays import blank, same
-from tests.kernels.integers import floats, in_strips
+from tests.kernels.integers import STRIPS, floats
 from tests.kernels.test_emit import run
 
 VNNI = ("avx512f", "avx512bw", "avx512vl", "avx512vnni")
@@ -43,10 +44,12 @@ def _joined(names: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize(("n_strips", "n_tokens"), [(1, 1), (4, 1), (1, 4)])
 @pytest.mark.parametrize("n_runs", [0, 1, 3])
+@pytest.mark.parametrize("kind", STRIPS)
 def test_dot_strips(
-    rng: np.random.Generator, features: tuple[str, str], n_strips: int, n_tokens: int, n_runs: int
+    rng: np.random.Generator, features: tuple[str, str], kind: str, n_strips: int, n_tokens: int, n_runs: int
 ) -> None:
-    q, scale, w = in_strips(rng, 16 * 6, 32 * n_runs) if n_runs else (*floats(rng, (0,), (0,)), np.zeros((96, 0)))
+    emit = {"int8": emit_dot_strips, "ternary": emit_ternary_strips}[kind]
+    q, scale, w = STRIPS[kind](rng, 16 * 6, 32 * n_runs) if n_runs else (*floats(rng, (0,), (1,)), np.zeros((96, 0)))
     codes = rng.integers(-127, 128, (2 + n_tokens * n_runs, 32)).astype(np.int8)
     codes[2:, :5], codes[2:, 5:9] = 127, -127
     scales = rng.uniform(0.1, 1, (len(codes), 2)).astype(np.float32)
@@ -59,7 +62,7 @@ def test_dot_strips(
         expected[place : place + 16 * n_strips] += w[16 : 16 + 16 * n_strips] @ x[t]
     flat = [q.reshape(-1).astype(np.uint8), scale.reshape(-1), 1, n_runs, codes.reshape(-1).view(np.uint8)]
     values = [*flat, scales.reshape(-1), 2, out, 7, pitch]
-    run(emit_dot_strips, [n_strips, n_tokens], values, "", *features)
+    run(emit, [n_strips, n_tokens], values, "", *features)
     largest = np.abs(expected).max()
     assert np.abs(out - expected).max() <= 1e-6 * largest
 

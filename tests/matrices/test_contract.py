@@ -12,6 +12,7 @@ from edgelm.matrices.blocks import BlockStack, as_blocks
 from edgelm.matrices.matrix import Float32, Int8, Matrix, as_matrix, workspace_size
 from edgelm.matrices.quantize import to_int8
 from edgelm.matrices.strips import Strips
+from edgelm.matrices.ternary import Ternary
 from tests import naive
 
 Array = np.ndarray
@@ -43,8 +44,13 @@ def _strips(n_in: int, n_out: int) -> Made:
     return as_matrix(Strips.of(w.q, w.scale), 0), np.asarray(w).T
 
 
+def _ternary(n_in: int, n_out: int) -> Made:
+    w = Ternary.of(np.random.default_rng(0).standard_normal((n_out, n_in)).astype(np.float32))
+    return as_matrix(w, 0), np.asarray(w).T
+
+
 KINDS: dict[str, Callable[[int, int], Made]] = {
-    "float32": _floats, "float32, transposed": _floats_turned, "int8": _integers,
+    "float32": _floats, "float32, transposed": _floats_turned, "int8": _integers, "ternary": _ternary,
     "int8 in strips": _strips,
 }  # fmt: skip
 SIZES = [(32, 5), (64, 33), (96, 64)]
@@ -75,7 +81,8 @@ def test_rows_and_bytes(kind: str) -> None:
     assert matrix.dtype == np.float32
     assert np.asarray(matrix).size == w.size
     held = 64 * 48 if isinstance(matrix, Strips) else w.size  # 33 rows are three strips
-    assert matrix.nbytes == (held * 4 if isinstance(matrix, Float32) else held + held // 32 * 4)
+    numbers = held + held // 32 * 4
+    assert matrix.nbytes == {Float32: held * 4, Ternary: held // 4 + 4}.get(type(matrix), numbers)
 
 
 def test_a_changed_number_counts_at_once() -> None:
@@ -91,8 +98,8 @@ N_BLOCKS, WIDTH, SIZE, STEPS = 5, 64, 6, 9
 
 def _stacks() -> dict[str, tuple[BlockStack, Array]]:
     numbers = np.random.default_rng(3).standard_normal((N_BLOCKS, SIZE, WIDTH)).astype(np.float32) / 8
-    integers = _int8(numbers)
-    return {"float32": (as_blocks(numbers), numbers), "int8": (as_blocks(integers), np.asarray(integers))}
+    held = {"float32": numbers, "int8": _int8(numbers), "ternary": Ternary.of(numbers)}
+    return {kind: (as_blocks(operand), np.asarray(operand)) for kind, operand in held.items()}
 
 
 @pytest.mark.parametrize("kind", _stacks())
@@ -113,3 +120,34 @@ def test_stacks_read_the_blocks_that_are_awake(kind: str) -> None:
     awake, out = np.diff(starts) > 0, np.zeros_like(numbers)
     assert not awake[2]
     np.testing.assert_array_equal(stack.current(awake, out)[awake], numbers[awake])
+
+
+@pytest.mark.parametrize("kind", _stacks())
+def test_stacks_carry_gradients_back_and_pull(kind: str) -> None:
+    stack, numbers = _stacks()[kind]
+    plain = as_blocks(numbers)
+    rng = np.random.default_rng(5)
+    dy, a = (rng.standard_normal(shape).astype(np.float32) for shape in ((STEPS, SIZE), (STEPS, N_BLOCKS)))
+    a = np.maximum(a, 0)
+    starts, tokens = np.zeros(N_BLOCKS + 1, np.int64), np.zeros(a.size, np.int64)
+    kernels.group_pairs(a, starts, tokens)
+    hidden = rng.standard_normal((a.size, WIDTH)).astype(np.float32)
+    rate, found = np.full(N_BLOCKS, 0.1, np.float32), []
+    for held in (stack, plain):
+        w2 = np.ones((N_BLOCKS, SIZE * WIDTH), np.float32)
+        workspace = np.full(kernels.workspace_size(STEPS, WIDTH, SIZE), np.nan, np.float32)
+        held.pull(dy, a, starts, tokens, hidden, rate, np.float32(0.2), workspace, w2)
+        found.append(w2)
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
+    assert (found[0] != 1).any()
+    dy, w2 = dy @ rng.standard_normal((SIZE, WIDTH)).astype(np.float32), rng.standard_normal((N_BLOCKS, WIDTH, SIZE))
+    slope, hidden = (rng.standard_normal((a.size, SIZE)).astype(np.float32) for _ in range(2))
+    found = []
+    for held in (stack, plain):
+        da, dh = np.full_like(a, np.nan), np.zeros((STEPS, WIDTH), np.float32)
+        workspace = np.full(kernels.workspace_size(STEPS, SIZE, WIDTH), np.nan, np.float32)
+        kept = slope.copy(), hidden.copy()
+        held.backward(dy, a, w2.astype(np.float32), starts, tokens, *kept, workspace, da, dh)
+        found.append(dh)
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-4)
+    assert found[0].any()

@@ -7,6 +7,7 @@ import pytest
 
 from edgelm.matrices.quantize import to_int8
 from edgelm.matrices.strips import Strips
+from edgelm.matrices.ternary import Ternary
 from tests import naive
 
 Array = np.ndarray
@@ -53,3 +54,15 @@ def test_a_view_of_a_file_may_be_given_in_any_order() -> None:
     turned = np.asfortranarray(q), np.asfortranarray(scale)
     assert (Strips.of(*turned).q == Strips.of(q, scale).q).all()
     assert (Strips.of(*turned).scale == Strips.of(q, scale).scale).all()
+
+
+@pytest.mark.parametrize("shape", [(16, 32), (37, 96), (3, 32, 64)])
+def test_strips_of_ternary_numbers(shape: tuple[int, ...]) -> None:
+    matrix = Ternary.of(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+    made = Strips.of_ternary(matrix)
+    steps = np.rint(np.asarray(matrix) / matrix.scale).astype(np.int8)
+    assert set(np.unique(steps)) == {-1, 0, 1}
+    for place in np.ndindex(*shape[:-2]):
+        np.testing.assert_array_equal(made.q[place], naive.ternary_strips(steps[place]))
+    assert made.scale.shape == (*shape[:-2], 1, 1, 1) and (made.scale == matrix.scale).all()
+    assert made.q.nbytes == -(-shape[-2] // 16) * 16 * np.prod(shape) / shape[-2] / 4
