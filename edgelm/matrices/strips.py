@@ -61,7 +61,7 @@ class Strips:
         parts = filled.reshape(*stack, -1, LANES, width // BLOCK, 2, 4, 4)
         order = [*range(len(stack)), *(len(stack) + axis for axis in (0, 2, 3, 1, 5, 4))]
         q = pack_bits(parts.transpose(order), 2).reshape(*stack, -1, width // BLOCK, 2, 4 * LANES)
-        return cls(q, np.full((*stack, 1, 1, 1), matrix.scale, np.float32))
+        return cls(q, np.full((*stack, 1, 1, 1), matrix.scale, np.float32), n_rows)
 
     def quantize(self, weight: Array, used: Array) -> None:
         """Takes over the ``used`` blocks [M] of bool of a stack weight [M,out,in] of float32."""
@@ -69,12 +69,13 @@ class Strips:
         dots.quantize_strips(weight, used, codes, codes.view(np.int32), self.q.view(np.int32), self.scale)
 
     def product(self, x: Array, workspace: Array, out: Array) -> Array:
-        """As of ``edgelm.matrices.matrix.Matrix``; not of a stack. The result is that of ``Int8`` to the last bit."""
+        """As of ``Matrix``; not of a stack, nor of 2 bits a number. The result is that of ``Int8``
+        to the last bit."""
         dense.product_along_strips(x, self.q, self.scale, workspace, out)
         return out
 
     def product_back(self, dy: Array, workspace: Array, out: Array) -> Array:
-        """As of ``edgelm.matrices.matrix.Matrix``; not of a stack."""
+        """As of ``edgelm.matrices.matrix.Matrix``; not of a stack, nor of 2 bits a number."""
         dense.product_over_strips(dy, self.q, self.scale, workspace, out)
         return out
 

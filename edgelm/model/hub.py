@@ -27,6 +27,7 @@ import numpy as np
 from edgelm.errors import ModelFileError
 from edgelm.matrices.matrix import Operand
 from edgelm.matrices.quantize import Precision
+from edgelm.matrices.ternary import Ternary
 from edgelm.model import tensorfile
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
@@ -157,6 +158,9 @@ class Model:
         from edgelm.matrices.strips import Strips
 
         if name not in self._strips:
+            found = operand(self.packed, name)
+            if isinstance(found, Ternary):
+                return Strips.of_ternary(found)  # those who learn read the file's
             self._strips[name] = Strips.of(*integers(self.packed, name, blocks=True))
             if isinstance(self._packed, MappedFile):
                 # A large model is not to be in memory twice, not even while it is opened.

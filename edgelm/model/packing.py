@@ -3,25 +3,32 @@
 int8: ``NAME.q``, uint8 around 128, and ``NAME.scale``, float32 for whoever computes, widened from the float16 of the
 file; int4: also ``NAME.zero``, and scales of float16. The axis that a product sums over comes last, and runs of 32
 numbers along it share a scale (``edgelm/matrices/quantize.py``). In files of format 1 int8 was signed.
+
+Matrices that learning does not change may be -1, 0 and 1 (``edgelm/matrices/ternary.py``): ``NAME.q`` has four numbers
+a byte then, and ``NAME.scale`` is one number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 
 import numpy as np
 
 from edgelm.errors import ModelFileError
 from edgelm.matrices.matrix import Int8, Operand
 from edgelm.matrices.quantize import BLOCK, PRECISIONS, Packed, Precision, dequantize, quantize, to_int8
+from edgelm.matrices.ternary import Ternary
 from edgelm.model.config import ModelConfig
-from edgelm.model.weights import Weights, is_quantizable, shapes, sums_over_first
+from edgelm.model.weights import Weights, is_quantizable, shapes, sums_over_first, ternary_names
 
 Array = np.ndarray
 
 
-def pack(weights: Weights, precision: Precision = PRECISIONS["int8"]) -> Weights:
-    """The tensors of a model file whose matrices are ``int8``, ``int4`` or ``float32``."""
+def pack(
+    weights: Weights, precision: Precision = PRECISIONS["int8"], ternary: Collection[str] = frozenset()
+) -> Weights:
+    """The tensors of a model file whose matrices are ``int8``, ``int4`` or ``float32``, but for those whose names are
+    in ``ternary`` (``edgelm.model.weights.ternary_names``)."""
     packed: Weights = {}
     for name, array in weights.items():
         kind = precision.of(name)
@@ -29,7 +36,10 @@ def pack(weights: Weights, precision: Precision = PRECISIONS["int8"]) -> Weights
             packed[name] = array
             continue
         array = np.ascontiguousarray(array.T) if sums_over_first(name) else array
-        if kind == "int8":
+        if name in ternary:
+            rounded = Ternary.of(array)
+            packed[name + ".q"], packed[name + ".scale"] = rounded.q, rounded.scale
+        elif kind == "int8":
             packed[name + ".q"], packed[name + ".scale"] = _around_128(*to_int8(array))
         else:
             integers = quantize(array, kind)
@@ -106,7 +116,12 @@ def _rows(packed: Mapping[str, Array], name: str) -> Array:
     q, scale, zero_point = packed[name + ".q"], packed[name + ".scale"], packed.get(name + ".zero")
     if zero_point is not None:
         return dequantize(Packed(4, q, scale, zero_point))
-    return np.asarray(Int8(q, scale))
+    return np.asarray(Ternary(q, scale) if is_ternary(packed, name) else Int8(q, scale))
+
+
+def is_ternary(packed: Mapping[str, Array], name: str) -> bool:
+    """Whether a matrix is -1, 0 and 1 in this model file."""
+    return name + ".scale" in packed and packed[name + ".scale"].ndim == 1
 
 
 def integers(packed: Mapping[str, Array], name: str, *, blocks: bool) -> tuple[Array, Array]:
@@ -120,7 +135,7 @@ def integers(packed: Mapping[str, Array], name: str, *, blocks: bool) -> tuple[A
         Around 128, its summed axis last: [n_out, n_in / 32, 32] of a product, [M, n_out, n_in] of neuron blocks.
     scale : ndarray [..., n_in / 32] of float32
     """
-    if name + ".q" in packed and name + ".zero" not in packed:
+    if name + ".q" in packed and name + ".zero" not in packed and not is_ternary(packed, name):
         q, scale = packed[name + ".q"], packed[name + ".scale"]
     else:
         turned = name in packed and sums_over_first(name)
@@ -130,10 +145,11 @@ def integers(packed: Mapping[str, Array], name: str, *, blocks: bool) -> tuple[A
 
 
 def operand(packed: Mapping[str, Array], name: str) -> Operand:
-    """One tensor of a model file for learning: as integers where it is int8, of ``packed``'s memory; else float32."""
+    """One tensor of a model file for learning: as integers where it is int8 or ternary, of ``packed``'s memory; else
+    float32."""
     if name + ".q" not in packed or name + ".zero" in packed:
         return unpack_one(packed, name)
-    return Int8(packed[name + ".q"], packed[name + ".scale"])
+    return (Ternary if is_ternary(packed, name) else Int8)(packed[name + ".q"], packed[name + ".scale"])
 
 
 INT8_KINDS = {1: ("int8", "float16"), 2: ("uint8", "float32")}
@@ -144,7 +160,7 @@ _LARGEST_SCALE = 65504.0
 
 def check_packed(packed: Mapping[str, Array], config: ModelConfig, source: str, file_format: int = 2) -> None:
     """Raises ``ModelFileError`` unless these are the tensors of a model file for ``config``, all finite."""
-    expected = shapes(config)
+    expected, may_be_ternary = shapes(config), ternary_names(config)
     found = {name.removesuffix(".q") for name in packed if not name.endswith((".scale", ".zero"))}
     known = {name + end for name in found for end in ("", ".q", ".scale", ".zero")}
     for name in sorted(set(expected) ^ found | set(packed) - known):
@@ -160,7 +176,8 @@ def check_packed(packed: Mapping[str, Array], config: ModelConfig, source: str, 
             if numbers.shape != shape:
                 raise ModelFileError(f"{source}: {name} is {numbers.shape}, expected {shape}; get the model again")
         else:
-            _check_parts(packed, name, shape, source, INT8_KINDS[file_format])
+            ternary = name in may_be_ternary and is_ternary(packed, name)
+            _check_parts(packed, name, shape, source, INT8_KINDS[file_format], ternary=ternary)
             numbers = packed[name + ".scale"]
         largest = float(np.abs(numbers).max(initial=0))  # NaN and infinity show in it
         if not largest < np.inf:
@@ -170,7 +187,7 @@ def check_packed(packed: Mapping[str, Array], config: ModelConfig, source: str, 
 
 
 def _check_parts(
-    packed: Mapping[str, Array], name: str, shape: tuple[int, ...], source: str, int8: tuple[str, str]
+    packed: Mapping[str, Array], name: str, shape: tuple[int, ...], source: str, int8: tuple[str, str], *, ternary: bool
 ) -> None:
     """Raises ``ModelFileError`` unless numbers, scales and zero points of a packed matrix fit each other."""
     shape = shape[::-1] if sums_over_first(name) else shape
@@ -180,6 +197,8 @@ def _check_parts(
         parts[".scale"] = ("float16", runs)
         parts[".q"] = ("uint8", (*runs, BLOCK // 2))
         parts[".zero"] = ("uint8", (*runs[:-1], -(-runs[-1] // 2)))
+    elif ternary:
+        parts = {".q": ("uint8", (*shape[:-1], shape[-1] // 4)), ".scale": (int8[1], (1,))}
     for end, (dtype, size) in parts.items():
         array = packed.get(name + end)
         found = "missing" if array is None else f"{array.dtype} {array.shape}"

@@ -65,6 +65,12 @@ def block_names(config: ModelConfig) -> list[str]:
     return [name for name, spec in _tensors(config).items() if spec.learns and spec.blocks]
 
 
+def ternary_names(config: ModelConfig) -> set[str]:
+    """Names of the matrices that a model file may hold as -1, 0 and 1: those of layer parts that learning does not
+    change."""
+    return {name for name, spec in _tensors(config).items() if spec.divides and not spec.learns} - {"embed", "head"}
+
+
 def is_quantizable(name: str) -> bool:
     """Whether a model file may hold this tensor as integers."""
     return name.rsplit(".", 1)[-1] in MATRICES

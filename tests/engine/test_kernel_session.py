@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from edgelm.engine.kernel_session import STEPS, KernelSession
 from edgelm.engine.session import ReferenceSession
 from edgelm.model.hub import Model
-from edgelm.model.weights import adaptable_names, block_names
+from edgelm.model.packing import pack, unpack
+from edgelm.model.weights import adaptable_names, block_names, ternary_names
 from tests.tiny import EVEN, MIXERS, in_memory, random_ids, random_model
 
 Array = np.ndarray
@@ -51,6 +53,19 @@ def test_it_computes_what_the_reference_does(mixer: str, odd: str, precision: st
 
 FUSED = {("mcsd_g", "even", "int8"), ("top_k", "even", "int8")}
 """What is computed by whole kernels; all else has at least one part that is not."""
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_a_model_with_ternary_matrices(precision: str) -> None:
+    config, weights = random_model(**EVEN)
+    model = in_memory(config, weights)
+    packed = pack(weights, ternary=ternary_names(config))
+    model._packed = MappingProxyType(packed)
+    ids, session = random_ids(config, STEPS + 9), KernelSession(model, precision)
+    expected = ReferenceSession(config, unpack(packed)).run(ids, 0)
+    error = np.abs(session.run(ids, 0) - expected) / np.abs(expected).max()
+    assert error.max() <= 1e-4 if precision == "float32" else error.mean() < 0.05
+    assert session._decoder.is_fused == (precision == "int8")
 
 
 def test_a_model_of_nothing_that_divides() -> None:

@@ -33,7 +33,7 @@ from edgelm.model.config import ModelConfig
 from edgelm.model.conversion import convert
 from edgelm.model.mapped import MappedFile
 from edgelm.model.packing import has_narrow_scale, integers, operand, pack, unpack_one
-from edgelm.model.weights import adaptable_names, random_weights, shapes, sums_over_first, tensors
+from edgelm.model.weights import adaptable_names, random_weights, shapes, sums_over_first, tensors, ternary_names
 from edgelm.text.byte_pairs import read_pairs
 from edgelm.text.opening import open_tokenizer
 from edgelm.text.tokenizer import DOC_LINE, read_spec
@@ -115,7 +115,11 @@ class Room:
         weights = random_weights(self.model.config, rng)
         self.packs = [
             m.join_tensors({"made": "here"}, _parts(tensors))
-            for tensors in (*(pack(weights, PRECISIONS[name]) for name in ("int8", "int4")), weights)
+            for tensors in (
+                *(pack(weights, PRECISIONS[name]) for name in ("int8", "int4")),
+                pack(weights, ternary=ternary_names(self.model.config)),
+                weights,
+            )
         ]
         base = self.model.base()
         learned = {name: array.copy() for name, array in self.model.adaptable.items()}

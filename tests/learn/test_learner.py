@@ -14,12 +14,13 @@ from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
 from edgelm.learn.learner import Learner, measure_grad_rms
 from edgelm.matrices.matrix import Int8
+from edgelm.matrices.ternary import Ternary
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
 from edgelm.model.packing import operand, pack, unpack
 from edgelm.model.reference import forward
 from edgelm.model.state import empty_state
-from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
+from edgelm.model.weights import Weights, adaptable_names, shapes, tensors, ternary_names
 from edgelm.network.network import Network
 from edgelm.text.tokenizer import document_ids
 from tests import naive
@@ -73,13 +74,14 @@ WIDE = {
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
-def test_learning_from_integers_is_learning_from_what_they_mean(mixer: str) -> None:
+@pytest.mark.parametrize("ternary", [False, True])
+def test_learning_from_integers_is_learning_from_what_they_mean(mixer: str, ternary: bool) -> None:
     changes = WIDE | {"slope_dim": 64} if mixer == "mcsd" else WIDE
     config, weights = random_model(mixer, **changes)
-    packed, names = pack(weights), adaptable_names(config)
+    packed, names = pack(weights, ternary=ternary_names(config) if ternary else ()), adaptable_names(config)
     integers = {name: operand(packed, name) for name in shapes(config)}
     floats = unpack(packed)
-    kept = {name.rsplit(".")[-1] for name, tensor in integers.items() if isinstance(tensor, Int8)}
+    kept = {name.rsplit(".")[-1] for name, tensor in integers.items() if isinstance(tensor, Int8 | Ternary)}
     wanted = {"embed", "w1", "w2", "w_out", "shared_w1", "shared_w2"} | ({"w_in"} if mixer != "mcsd" else set())
     assert kept >= ({"embed", "head", "key", "value", "receptance", "output"} if mixer == "rwkv7" else wanted)
     base = {name: integers[name] if isinstance(integers[name], Int8) else floats[name].copy() for name in names}

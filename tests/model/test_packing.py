@@ -10,10 +10,10 @@ from edgelm.errors import ModelFileError
 from edgelm.export.step import build_graph
 from edgelm.matrices.matrix import Int8
 from edgelm.matrices.quantize import BLOCK, PRECISIONS, dequantize, quantize, to_int8
-from edgelm.model.packing import check_packed, integers, pack, unpack
+from edgelm.model.packing import check_packed, integers, is_ternary, narrowed, operand, pack, unpack
 from edgelm.model.reference import forward
 from edgelm.model.state import empty_state
-from edgelm.model.weights import is_quantizable, shapes, sums_over_first, tensors
+from edgelm.model.weights import is_quantizable, shapes, sums_over_first, tensors, ternary_names
 from tests.tiny import MIXERS, random_ids, random_model
 
 EVEN = {
@@ -100,6 +100,49 @@ def test_a_packed_file_holds_what_quantising_leaves(name: str) -> None:
     assert size < {"int8": 0.34, "int4": 0.24}[name]
 
 
+def test_a_packed_file_holds_ternary_matrices_where_nothing_is_learned() -> None:
+    config, weights = random_model(**EVEN)
+    names = ternary_names(config)
+    packed = pack(weights, ternary=names)
+    back, int8 = unpack(packed), unpack(pack(weights))
+    ends = {name.rsplit(".", 1)[-1] for name in names}
+    assert ends == {"w_in", "w_out", "w1", "shared_w1", "shared_w2"}, "the embedding is read, and w2 learns"
+    for name, array in weights.items():
+        assert is_ternary(packed, name) == (name in names)
+        if name not in names:
+            np.testing.assert_array_equal(back[name], int8[name])
+            continue
+        scale = np.abs(array).mean()
+        assert packed[name + ".scale"] == pytest.approx([scale], rel=1e-3)
+        assert packed[name + ".q"].nbytes == array.size / 4
+        near = np.abs(np.abs(array) / scale - 0.5) < 1e-2
+        expected = np.clip(np.rint(array / scale), -1, 1) * scale
+        np.testing.assert_allclose(np.where(near, 0, back[name]), np.where(near, 0, expected), rtol=1e-3)
+        assert operand(packed, name).nbytes == array.size / 4 + 4
+    narrow = narrowed(packed)
+    assert narrow["layers.0.ffn.w1.scale"].dtype == np.float16
+
+
+def test_a_ternary_file_is_checked() -> None:
+    config, weights = random_model(**EVEN)
+    packed, w1, w2 = pack(weights, ternary=ternary_names(config)), "layers.0.ffn.w1", "layers.0.ffn.w2"
+    check_packed(packed, config, "a/file")
+    q, scale = packed[w1 + ".q"], packed[w1 + ".scale"]
+    learning = pack(weights, ternary={w2})
+    cases = {
+        rf"{w1}.q is uint8": packed | {w1 + ".q": q[1:]},
+        rf"{w1}.q is float32": packed | {w1 + ".q": q.astype(np.float32)},
+        rf"{w1}.scale is float32 \(2,\)": packed | {w1 + ".scale": np.ones(2, np.float32)},
+        rf"{w1}.scale is float64": packed | {w1 + ".scale": scale.astype(np.float64)},
+        rf"{w1} holds values that are not": packed | {w1 + ".scale": scale * np.float32("nan")},
+        rf"{w1}.q is uint8 .*, expected uint8 ": packed | {w1 + ".zero": q},
+        rf"{w2}.q is uint8": learning,
+    }
+    for says, broken in cases.items():
+        with pytest.raises(ModelFileError, match=says):
+            check_packed(broken, config, "a/file")
+
+
 def test_packed_as_none_is_what_it_was() -> None:
     _, weights = random_model(**EVEN)
     assert all(pack(weights, PRECISIONS["none"])[name] is array for name, array in weights.items())
@@ -142,10 +185,10 @@ def test_a_file_is_checked(name: str) -> None:
         assert str(raised.value).startswith("a/file")
 
 
-@pytest.mark.parametrize("name", ["none", "int8", "int4"])
+@pytest.mark.parametrize("name", ["none", "int8", "int4", "ternary"])
 def test_integers_of_any_file(name: str) -> None:
     config, weights = random_model(**EVEN)
-    packed = pack(weights, PRECISIONS[name])
+    packed = pack(weights, ternary=ternary_names(config)) if name == "ternary" else pack(weights, PRECISIONS[name])
     plain = unpack(packed)
     assert not any(array.dtype == np.int8 for array in packed.values())
     for tensor, spec in tensors(config).items():

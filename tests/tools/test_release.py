@@ -10,12 +10,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tools.pretrain.ternary import rounded  # noqa: E402
+
 from edgelm.bench.peers.twins import model  # noqa: E402
 from edgelm.engine.ort_session import OrtSession  # noqa: E402
 from edgelm.export.step import build_graph  # noqa: E402
 from edgelm.model import hub, reference  # noqa: E402
 from edgelm.model.state import empty_state  # noqa: E402
-from edgelm.model.weights import adaptable_names, is_quantizable  # noqa: E402
+from edgelm.model.weights import adaptable_names, is_quantizable, ternary_names  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID  # noqa: E402
 from tests.tools.tiny_run import CONFIG, MIXTURE  # noqa: E402
 from tools.pretrain import release  # noqa: E402
@@ -26,8 +28,14 @@ IDS[0] = DOC_ID
 
 
 @pytest.fixture(
-    params=[["--precision", "none"], ["--precision", "none", "--raw"], [], ["--precision", "int4"]],
-    ids=["average", "last", "int8", "int4"],
+    params=[
+        ["--precision", "none"],
+        ["--precision", "none", "--raw"],
+        [],
+        ["--precision", "int4"],
+        ["--precision", "ternary"],
+    ],
+    ids=["average", "last", "int8", "int4", "ternary"],
 )
 def options(request: pytest.FixtureRequest) -> list[str]:
     return list(request.param)
@@ -56,7 +64,12 @@ def test_folder_holds_the_checkpoint(released: hub.Model, run_dir: Path, options
     assert released.card["tokens"] == 5120
     assert released.card["mixture"] == MIXTURE
     saved = torch.load(run_dir / "checkpoint.pt", weights_only=True)["model" if "--raw" in options else "ema"]
+    ternary = ternary_names(CONFIG) if "ternary" in options else set()
     for name, array in released.weights.items():
+        if name in ternary:
+            expected = rounded(saved[name]).numpy()
+            assert (np.abs(array - expected) > 2e-3 * np.abs(array).max()).mean() < 0.01, name
+            continue
         steps = {"none": np.inf, "int4": 5}.get(options[1] if options else "", 127)
         error = np.abs(array - saved[name].numpy()).max()
         assert error <= (np.abs(array).max() / steps if is_quantizable(name) else 0), name
@@ -86,9 +99,10 @@ def test_twin_gives_the_logits_of_the_reference(released: hub.Model) -> None:
     assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_released_model_predicts_its_corpus(released: hub.Model, corpus: Path) -> None:
+def test_released_model_predicts_its_corpus(released: hub.Model, corpus: Path, options: list[str]) -> None:
     ids = np.array([DOC_ID, *released.tokenizer.encode((corpus / "more.txt").read_text()[:2000])])
     logits, _, _ = reference.forward(ids[:-1], released.weights, empty_state(CONFIG), CONFIG)
     log_p = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
     loss = -log_p[np.arange(len(ids) - 1), ids[1:]].mean()
-    assert loss < 0.95 * np.log(CONFIG.vocab_size)
+    # Rounded to so few numbers after training it has lost a part of what it learned.
+    assert loss < (0.97 if "ternary" in options else 0.95) * np.log(CONFIG.vocab_size)

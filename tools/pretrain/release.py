@@ -1,4 +1,4 @@
-"""Makes a model folder from a checkpoint: int4 or int8 weights, gradient scales, card data.
+"""Makes a model folder from a checkpoint: ternary, int4 or int8 weights, gradient scales, card data.
 
 python -m tools.pretrain.release RUN_DIR SHARDS TOKENIZER.json OUT_DIR --name small
 """
@@ -20,6 +20,7 @@ from edgelm.model import tensorfile
 from edgelm.model.config import ModelConfig
 from edgelm.model.hub import write_model
 from edgelm.model.packing import Shifted, check_packed, narrowed, pack, unpack
+from edgelm.model.weights import ternary_names
 from edgelm.text.tokenizer import document_ids
 from tools.pretrain.data import Streams
 from tools.pretrain.gpu import RUN, read_parts
@@ -35,7 +36,10 @@ def read_run(run_dir: Path, precision: str, *, raw: bool) -> tuple[dict[str, Any
     saved = torch.load(run_dir / "checkpoint.pt", weights_only=True, map_location="cpu")
     tensors = saved["model"] if raw else saved["ema"]
     weights = {name: tensor.numpy() for name, tensor in tensors.items()}
-    return json.loads(saved["plan"]), saved["counters"], pack(weights, PRECISIONS[precision])
+    plan = json.loads(saved["plan"])
+    ternary = ternary_names(ModelConfig.from_dict(plan["config"])) if precision == "ternary" else set()
+    # Beside matrices of -1, 0 and 1 what learning changes, and the embedding, are int8.
+    return plan, saved["counters"], pack(weights, PRECISIONS["int8" if ternary else precision], ternary)
 
 
 def main() -> None:
@@ -46,7 +50,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--name", default="small")
     parser.add_argument("--raw", action="store_true", help="the last weights instead of their moving average")
-    parser.add_argument("--precision", choices=["none", "int8", "int4"], default="int8", help="of the matrices")
+    parser.add_argument(
+        "--precision", choices=["none", "int8", "int4", "ternary"], default="int8", help="of the matrices"
+    )
     parser.add_argument("--rms-tokens", type=int, default=60_000)
     args = parser.parse_args()
     plan, counters, packed = read_run(args.run_dir, args.precision, raw=args.raw)
