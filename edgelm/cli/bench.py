@@ -102,7 +102,7 @@ def bench(blocks: int | None, compare: list[str], gguf: str | None, seconds: flo
         found = report.speeds(engine, measured)
         fields |= found | started | {"ranges": found["ranges"] | started["ranges"]}
         arguments = {
-            "torch": ["--model", str(engine.model.folder.resolve()), "--blocks", str(engine.config.max_awake)],
+            "torch": ["--model", str(engine.model.folder.resolve()), *(["--blocks", str(blocks)] if blocks else [])],
             "llama-cpp": ["--gguf", str(gguf)] if gguf else [],
         }
     for peer in compare:

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgelm.bench.peers.twins import chunked, scan  # noqa: E402
+from edgelm.cells.rwkv7_time_mix.paper import DECAY_SCALE  # noqa: E402
 
 ROWS, HEADS, KEY_DIM, VALUE_DIM = 3, 2, 5, 4
 LENGTHS = [1, 63, 64, 65, 130]
@@ -68,6 +69,31 @@ def test_decay_equals_scan(steps: int, lowest_g: float, device: str) -> None:
     arguments = decay_arguments(steps, lowest_g)
     expected = results(scan.decay_scan, arguments, 5, "cpu")
     assert_equal(results(chunked.decay_scan, arguments, 5, device), expected, 1e-12)
+
+
+def wkv_arguments(steps: int, dtype: Any = torch.float64) -> Arguments:
+    """r, keep, k, v, kk, a, starts and memory; a third of the channels forgets as fast as it can."""
+    k, r, _, _, _, starts, _ = decay_arguments(steps, -1.0)
+    rng = torch.Generator().manual_seed(steps)
+    keep, rate = (torch.rand(r.shape, generator=rng, dtype=torch.float64) for _ in range(2))
+    keep = torch.where(keep < 1 / 3, 1.0, keep).mul(-DECAY_SCALE).exp()
+    v, memory = (torch.randn(*s, generator=rng, dtype=torch.float64) for s in (r.shape, (ROWS, HEADS, *[KEY_DIM] * 2)))
+    kk = torch.nn.functional.normalize(k, dim=-1)
+    made = [x.flatten(2).to(dtype) for x in (r, keep, k, v, kk, rate)]
+    return *made, starts, memory.to(dtype)
+
+
+@pytest.mark.parametrize("steps", LENGTHS)
+def test_wkv_equals_scan(steps: int, device: str) -> None:
+    arguments = wkv_arguments(steps)
+    expected = results(scan.wkv_scan, arguments, 6, "cpu")
+    assert_equal(results(chunked.wkv_scan, arguments, 6, device), expected, 1e-12)
+
+
+def test_wkv_in_float32_is_close_to_float64(device: str) -> None:
+    expected = results(scan.wkv_scan, wkv_arguments(130), 6, "cpu")
+    found = results(chunked.wkv_scan, wkv_arguments(130, torch.float32), 6, device)
+    assert_equal([x.double() for x in found], expected, 1e-4)
 
 
 @pytest.mark.parametrize("steps", LENGTHS)

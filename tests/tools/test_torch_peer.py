@@ -21,17 +21,23 @@ from edgelm.measure.score import score_text  # noqa: E402
 from edgelm.model import hub  # noqa: E402
 from edgelm.model.weights import adaptable_names  # noqa: E402
 from edgelm.text.tokenizer import DOC_ID, DOC_LINE  # noqa: E402
-from tests.model_folder import TEXT  # noqa: E402
+from tests.model_folder import TEXT, write_tiny_model  # noqa: E402
 
 pytestmark = pytest.mark.jit_only
 SEGMENTS = 3
 LINE = "The ferry leaves the island at seven in the morning.\n"
 
 
+@pytest.fixture(scope="module", params=["mcsd_g", "rwkv7"])
+def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of either kind."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / request.param, mixer=request.param)
+
+
 @pytest.mark.parametrize("text", [TEXT * 3, f"{DOC_LINE}\n{TEXT}{DOC_LINE}\n{DOC_LINE}\n{LINE}{DOC_LINE}\n"])
 @pytest.mark.parametrize("window", [32, 100])
-def test_its_score_is_that_of_edgelm(tiny_model: Path, text: str, window: int) -> None:
-    model = hub.load(str(tiny_model))
+def test_its_score_is_that_of_edgelm(model_folder: Path, text: str, window: int) -> None:
+    model = hub.load(str(model_folder))
     session = OrtSession(build_graph(model.config), model.weights)
     expected = score_text(session, model.tokenizer, model.config, text).bits_per_byte
     with torch.no_grad():
@@ -41,8 +47,8 @@ def test_its_score_is_that_of_edgelm(tiny_model: Path, text: str, window: int) -
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_it_learns_the_same(tiny_model: Path) -> None:
-    model, config = hub.load(str(tiny_model)), LearnConfig(rate=30.0, pull=0.01)
+def test_it_learns_the_same(model_folder: Path) -> None:
+    model, config = hub.load(str(model_folder)), LearnConfig(rate=30.0, pull=0.01)
     ids = model.tokenizer.encode(TEXT)[: SEGMENTS * config.segment]
     made = torch_peer.twin(model)
     step = torch_peer.learner(made, model, ids, config)
@@ -55,11 +61,12 @@ def test_it_learns_the_same(tiny_model: Path) -> None:
         np.testing.assert_allclose(parameter.detach().numpy(), learned, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_its_line(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_line(model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     # As it is: another test's number of threads would be changed.
     threads = str(torch.get_num_threads())
-    options = ["--seconds", "0.01", "--blocks", "1", "--eager", "--threads", threads]
-    monkeypatch.setattr(sys, "argv", ["torch_peer", "--model", str(tiny_model), *options])
+    options = ["--seconds", "0.01", "--eager", "--threads", threads]
+    options += ["--blocks", "1"] if model_folder.name == "mcsd_g" else []
+    monkeypatch.setattr(sys, "argv", ["torch_peer", "--model", str(model_folder), *options])
     torch_peer.main()
     fields = json.loads(capsys.readouterr().out)
     assert fields["decode_tokens_per_s"] > 0

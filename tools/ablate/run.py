@@ -57,7 +57,7 @@ def bits_per_byte(model: Model, ids: np.ndarray, n_bytes: int, window: int) -> t
         part = slice(start, start + window)
         starts, same_doc, carried = document_masks(inputs[:, part], DOC_ID, carried)
         hidden, states, activations = model(inputs[:, part], starts, same_doc, states, model.config.max_awake)
-        logits = (hidden @ model.embed.t()).flatten(0, 1)
+        logits = (hidden @ model.output_matrix.t()).flatten(0, 1)
         nats = torch.nn.functional.cross_entropy(logits, targets[:, part].flatten(), reduction="none")
         total += float(nats[counted[:, part].flatten()].sum())
         awake.append(float((torch.stack(activations) > 0).float().mean()))
@@ -75,7 +75,7 @@ def token_costs(model: Model, ids: torch.Tensor, window: int) -> torch.Tensor:
         part = ids[:, start : start + window + 1]
         starts, same_doc, carried = document_masks(part[:, :-1], DOC_ID, carried)
         hidden, states, _ = model(part[:, :-1], starts, same_doc, states, model.config.max_awake)
-        logits = (hidden @ model.embed.t()).transpose(1, 2)
+        logits = (hidden @ model.output_matrix.t()).transpose(1, 2)
         costs.append(torch.nn.functional.cross_entropy(logits, part[:, 1:], reduction="none"))
     return torch.cat(costs, 1)
 

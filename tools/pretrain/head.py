@@ -1,4 +1,4 @@
-"""Cross-entropy through the tied head, a chunk of tokens at a time.
+"""Cross-entropy through the head, a chunk of tokens at a time.
 
 The logits of a batch (tokens x V) are the largest array of a training step; here a chunk of them is
 made, used and overwritten while it is still in cache, forward and backward together.
@@ -14,7 +14,7 @@ CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
 class HeadLoss(torch.autograd.Function):
-    """Mean negative log-likelihood in nats of targets [N] given hidden vectors [N,D] and embed [V,D]."""
+    """Mean negative log-likelihood in nats of targets [N] given hidden vectors [N,D] and embed [V,D], the output matrix."""
 
     @staticmethod
     def forward(ctx, hidden: Tensor, embed: Tensor, targets: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]

@@ -26,7 +26,10 @@ import torch
 from torch import Tensor
 
 from edgelm.bench.peers.twins.model import Model, document_masks
+from edgelm.cells.block_ffn.paper import BlockFfn
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
+from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
+from edgelm.cells.rwkv7_time_mix.paper import Rwkv7TimeMix
 from edgelm.model import hub
 from edgelm.model.config import PRESETS, ModelConfig
 from edgelm.text.tokenizer import DOC_ID
@@ -38,6 +41,18 @@ from tools.pretrain.optim import make_optimizers
 from tools.pretrain.parallel import Group
 from tools.pretrain.start import begin_from
 
+SHAPES = PRESETS | {
+    "nano-rwkv7": ModelConfig(
+        512,
+        192,
+        6,
+        Rwkv7TimeMix(192, 1e-5, 3, 64, 32, 32, 16, 64),
+        Rwkv7ChannelMix(192, 1e-5, 768),
+        norm="layer",
+        tied=False,
+    ),
+}
+"""What can be trained by name: the shapes of the project's own models, and RWKV-7 of the size of ``nano``."""
 MIXTURE = Path(__file__).with_name("mixture.toml")
 
 
@@ -147,7 +162,7 @@ class Trainer:
         max_awake = plan.config.n_blocks if is_dense else plan.config.max_awake
         with torch.autocast(batch.device.type, dtype=torch.bfloat16):
             hidden, states, activations = self.model(ids, starts, same_doc, self.states, max_awake)
-            loss = head_loss(hidden, self.model.embed, targets)
+            loss = head_loss(hidden, self.model.output_matrix, targets)
         a = torch.stack(activations)  # [L,B,T,M]
         awake_by_block = (a > 0).float().mean((1, 2)).expand_as(self.awake_by_block).contiguous()
         total = loss + self.model.extra_loss()
@@ -274,12 +289,14 @@ def run(trainer: Trainer, save_minutes: float | None, max_steps: int) -> None:
 
 def make_plan(args: argparse.Namespace) -> Plan:
     """The plan that the command line asks for."""
-    config = PRESETS[args.preset]
+    config = SHAPES[args.preset]
     if args.vocab_size:
         config = config.resized(vocab_size=args.vocab_size)
+    # Only a router can be pressed to wake fewer blocks.
+    target_awake = args.target_awake if isinstance(config.ffn, BlockFfn) else 1.0
     return Plan(
         config, read_mixture(args.mixture or MIXTURE), args.batch_size, args.window, args.lr, args.weight_decay,
-        args.minutes, args.tokens, args.target_awake, args.locality, args.ema, args.seed, args.begin_from or "",
+        args.minutes, args.tokens, target_awake, args.locality, args.ema, args.seed, args.begin_from or "",
     )  # fmt: skip
 
 
@@ -287,7 +304,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path)
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
+    parser.add_argument("--preset", choices=sorted(SHAPES), default="small")
     parser.add_argument("--vocab-size", type=int, default=0, help="default: the preset's")
     parser.add_argument("--mixture", type=Path, help="default: mixture.toml, or that of the run resumed")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -4,7 +4,7 @@
 
 Run by ``edgelm bench --compare torch``; prints one JSON line. Learning is forward, backward and the same update of
 the same tensors, segments of 32. Blocks are computed densely and masked: no operator of PyTorch skips them on a
-CPU. The two recurrences run the kernels of ``edgelm.kernels``, as in training.
+CPU. The recurrences run the kernels of ``edgelm.kernels``, as in training.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def window_losses(model: Model, ids: Sequence[int], size: int) -> Iterator[Tenso
         inputs = stream[:, start : start + targets.shape[1]]
         starts, same_doc, carried = document_masks(inputs, DOC_ID, carried)
         hidden, states, _ = model(inputs, starts, same_doc, states, model.config.max_awake)
-        yield F.cross_entropy(hidden[0] @ model.embed.t(), targets[0], reduction="none")
+        yield F.cross_entropy(hidden[0] @ model.output_matrix.t(), targets[0], reduction="none")
 
 
 def decoder(made: Model, ids: Sequence[int]) -> Step:
@@ -62,7 +62,7 @@ def decoder(made: Model, ids: Sequence[int]) -> Step:
         token = torch.tensor([[ids[done % len(ids)]]])
         with torch.no_grad():
             hidden, states, _ = made(token, starts, same_doc, states, made.config.max_awake)
-            F.linear(hidden[:, -1], made.embed)
+            F.linear(hidden[:, -1], made.output_matrix)
         return 1
 
     return step
@@ -99,7 +99,8 @@ def learner(made: Model, model: hub.Model, ids: Sequence[int], config: LearnConf
 def _rates(model: hub.Model, name: str, config: LearnConfig) -> Tensor:
     """How far a unit of the gradient moves a tensor, to be broadcast over it."""
     steps = torch.from_numpy(config.rate * 1e-3 / (model.grad_rms[name] + 1e-12)).float().reshape(-1)
-    return steps.reshape(-1, 1, 1) if tensors(model.config)[name].blocks else steps
+    spec = tensors(model.config)[name]
+    return steps.reshape(-1, *[1] * (len(spec.shape) - 1)) if spec.blocks else steps
 
 
 def _compiled(model: hub.Model) -> Model:
@@ -139,7 +140,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = hub.load(args.model)
-    model.config = model.config.resized(max_awake=args.blocks or model.config.max_awake)
+    if args.blocks:
+        model.config = model.config.resized(max_awake=args.blocks)
     speeds = measure(model, args.seconds, compiled=not args.eager)
     print(json.dumps({"version": torch.__version__, "blocks": "dense", **speeds}))
 

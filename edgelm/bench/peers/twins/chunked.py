@@ -1,4 +1,4 @@
-"""The two recurrences of the mixer as batched tensor operations, for a GPU.
+"""The recurrences of the mixers as batched tensor operations, for a GPU.
 
 Same signatures and results as ``edgelm/bench/peers/twins/scan.py``. The decay section runs over chunks of tokens in
 the WY/UT form (Yang et al. 2024, arXiv 2412.06464): within a chunk all tokens at once, from chunk to chunk
@@ -57,6 +57,44 @@ def gated_scan(
         before, last = _states(seen[..., -1:, :] * eye, kept @ writes, state.detach())
         out = (seen * q) @ before + (left * (q @ k.mT)) @ writes
         return out.transpose(2, 3).flatten(1, 2)[:, :steps], last.detach()
+
+
+def wkv_scan(
+    r: Tensor, keep: Tensor, k: Tensor, v: Tensor, kk: Tensor, a: Tensor, starts: Tensor, memory: Tensor
+) -> tuple[Tensor, Tensor]:
+    """RWKV-7's memory over rows: r, keep, k, v, kk, a [B,T,H N], starts [B,T] bool, memory [B,H,N,N]; returns
+    the outputs [B,T,H N] and, detached, the memory after the segment.
+
+    With b_t the sum of log(keep) up to t, by channel, and u_t what is removed at t::
+
+        u_t = kk_t exp(b_{t-1}) (S_0 + sum_{i<t} exp(-b_i) (k_i' v_i - (kk_i a_i)' u_i))      triangular system
+        y_t = r_t exp(b_t) (S_0 + sum_{i<=t} exp(-b_i) (k_i' v_i - (kk_i a_i)' u_i))
+
+    A token keeps exp(-0.61) or more, so that exp(-b) of a chunk stays far below the largest float32.
+    """
+    steps, dtype, heads = r.shape[1], torch.promote_types(r.dtype, torch.float32), (memory.shape[1], -1)
+    with torch.autocast(r.device.type, enabled=False):
+        r, k, v, kk, a = (_chunks(x.to(dtype).unflatten(-1, heads)) for x in (r, k, v, kk, a))
+        logs = _chunks(keep.double().log().unflatten(-1, heads))
+        sums = logs.cumsum(-2)
+        grown = torch.exp(-sums).to(dtype)
+        reads, asked = r * sums.exp().to(dtype), kk * (sums - logs).exp().to(dtype)
+        given, taken = k * grown, kk * a * grown
+        document, place = _documents(starts).unsqueeze(2), torch.arange(CHUNK, device=r.device)
+        same = document.unsqueeze(-1) == document.unsqueeze(-2)
+        until = same & (place.unsqueeze(-1) >= place)
+        before = same & (place.unsqueeze(-1) > place)
+        seen = (document == 0).unsqueeze(-1)  # the memory before the chunk is that of the token's document
+        removed = torch.cat([((asked @ given.mT) * before) @ v, asked * seen], -1)
+        fresh, of_state = _solve((asked @ taken.mT) * before, removed).split([v.shape[-1], k.shape[-1]], -1)
+        end, kept = sums[..., -1:, :].exp().to(dtype), same[..., -1, :].unsqueeze(-1)
+        given_left, taken_left = (end * given * kept).mT, (end * taken * kept).mT
+        eye = torch.eye(k.shape[-1], dtype=dtype, device=r.device)
+        transition = end * seen[..., -1:, :] * eye - taken_left @ of_state
+        state, last = _states(transition, given_left @ v - taken_left @ fresh, memory.detach().to(dtype))
+        out = (reads * seen) @ state + ((reads @ given.mT) * until) @ v
+        out = out - ((reads @ taken.mT) * until) @ (fresh + of_state @ state)
+        return out.transpose(2, 3).flatten(1, 2)[:, :steps].flatten(2), last.detach()
 
 
 def _solve(lower: Tensor, right: Tensor) -> Tensor:

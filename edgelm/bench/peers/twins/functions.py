@@ -14,7 +14,7 @@ State = dict[str, Tensor]
 
 
 def recurrences(x: Tensor) -> ModuleType:
-    """Whose ``decay_scan`` and ``slope_scan`` suit the device of ``x``: chunks on a GPU, else a loop by Numba."""
+    """Whose ``decay_scan``, ``slope_scan`` and ``wkv_scan`` suit the device of ``x``: chunks on a GPU, else a loop by Numba."""
     return chunked if x.is_cuda else scan
 
 
@@ -28,3 +28,9 @@ def l2_norm(x: Tensor) -> Tensor:
     """x / sqrt(|x|^2 + 1e-6) over the last axis, in float32."""
     x = x.float()
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
+
+
+def shifted(h: Tensor, starts: Tensor, before: Tensor) -> Tensor:
+    """What stood one token before each of h [B,T,D], zeros where a document begins; ``before`` [B,D] is of the segment
+    before."""
+    return torch.cat([before.unsqueeze(1), h[:, :-1]], 1).masked_fill(starts.unsqueeze(-1), 0.0)

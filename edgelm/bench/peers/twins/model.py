@@ -26,15 +26,23 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, starts: Tensor, same_doc: Tensor, state: State, max_awake: int
     ) -> tuple[Tensor, State, Tensor]:
-        """x [B,T,D] to the stream after the layer, the mixer's state, and the activations a [B,T,M] of the router."""
-        y, state = self.mixer(x, starts, same_doc, state)
+        """x [B,T,D] to the stream after the layer, the state of both parts, and the activations a [B,T,M] of the
+        blocks."""
+        y, after = self.mixer(x, starts, same_doc, state)
         x = x + y
+        if hasattr(self.ffn, "state_shapes"):
+            y, own, a = self.ffn(x, starts, state)
+            return x + y, after | own, a
         y, a = self.ffn(x, max_awake)
-        return x + y, state, a
+        return x + y, after, a
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of one row's state."""
+        return self.mixer.state_shapes() | (self.ffn.state_shapes() if hasattr(self.ffn, "state_shapes") else {})
 
 
 class Model(nn.Module):
-    """Embedding, layers, final norm; the head is the embedding (tied)."""
+    """Embedding, layers, final norm; the head is the embedding, or a matrix of its own."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -42,10 +50,19 @@ class Model(nn.Module):
         self.embed = nn.Parameter(torch.randn(config.vocab_size, config.d_model) * 0.03)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
         self.final_norm = nn.Parameter(torch.ones(config.d_model))
+        if config.norm == "layer":
+            self.final_norm_bias = nn.Parameter(torch.zeros(config.d_model))
+        if not config.tied:
+            self.head = nn.Parameter(torch.randn(config.vocab_size, config.d_model) * 0.03)
+
+    @property
+    def output_matrix(self) -> Tensor:
+        """The matrix [V,D] whose products with the hidden vectors are the logits."""
+        return self.embed if self.config.tied else self.head
 
     def initial_state(self, rows: int) -> list[State]:
         """Empty states of every layer for ``rows`` streams."""
-        shapes = [layer.mixer.state_shapes() for layer in self.layers]
+        shapes = [layer.state_shapes() for layer in self.layers]
         return [{n: torch.zeros(rows, *s, device=self.embed.device) for n, s in part.items()} for part in shapes]
 
     def embedding(self, ids: Tensor, states: list[State]) -> Tensor:
@@ -62,11 +79,19 @@ class Model(nn.Module):
         """
         x = self.embedding(ids, states)
         new_states, activations = [], []
+        left: State = {}
         for layer, state in zip(self.layers, states, strict=True):
-            x, state, a = layer(x, starts, same_doc, state, max_awake)
-            new_states.append(state)
+            x, after, a = layer(x, starts, same_doc, state | left, max_awake)
+            left = {name: after.pop(name) for name in getattr(layer.mixer, "LEAVES", ())}
+            new_states.append(after)
             activations.append(a)
-        return rms_norm(x, self.final_norm, self.config.norm_eps), new_states, activations
+        return self._last_norm(x), new_states, activations
+
+    def _last_norm(self, x: Tensor) -> Tensor:
+        config = self.config
+        if config.norm == "rms":
+            return rms_norm(x, self.final_norm, config.norm_eps)
+        return F.layer_norm(x.float(), (config.d_model,), self.final_norm, self.final_norm_bias, config.norm_eps)
 
     def extra_loss(self) -> Tensor | float:
         """What layer parts add to the loss of the last ``forward``."""

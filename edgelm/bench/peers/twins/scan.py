@@ -1,4 +1,4 @@
-"""The two recurrences of the mixer as PyTorch operators.
+"""The recurrences of the mixers as PyTorch operators.
 
 On the CPU they run the kernels of ``edgelm.kernels`` over the rows of a batch; elsewhere the chunked
 form in ``edgelm/bench/peers/twins/chunked.py``. A row may hold several documents: the state is emptied where one
@@ -17,6 +17,7 @@ from torch import Tensor
 from edgelm.kernels.decay import CHUNK, decay_backward, decay_forward
 from edgelm.kernels.jit import kernel
 from edgelm.kernels.slope import slope_backward, slope_forward
+from edgelm.kernels.wkv import wkv_backward, wkv_forward
 
 _pool = ThreadPoolExecutor(max_workers=torch.get_num_threads())
 
@@ -112,6 +113,43 @@ def _slope_rows_backward(dout, decay, starts, norms, dv):  # type: ignore[no-unt
             t1 = _run_end(starts[b], t0)
             dstate[:] = 0
             slope_backward(dout[b, t0:t1], decay[b], norms[b, t0:t1], dstate, dv[b, t0:t1])
+            t0 = t1
+
+
+@kernel
+def _wkv_rows(r, keep, k, v, kk, a, starts, memory, out):  # type: ignore[no-untyped-def]
+    n_rows, n_steps, _ = r.shape
+    for b in range(n_rows):
+        t0 = 0
+        while t0 < n_steps:
+            t1 = _run_end(starts[b], t0)
+            if starts[b, t0]:
+                memory[b] = 0
+            run = slice(t0, t1)
+            given = (r[b, run], keep[b, run], k[b, run], v[b, run], kk[b, run], a[b, run])
+            wkv_forward(given, memory[b], out[b, run])
+            t0 = t1
+
+
+@kernel
+def _wkv_rows_backward(dout, r, keep, k, v, kk, a, starts, memory, dr, dkeep, dk, dv, dkk, da):  # type: ignore[no-untyped-def]
+    n_rows, n_steps, _ = r.shape
+    n_heads, size = memory.shape[1:3]
+    history, removed = np.zeros((n_steps + 1, size, size), r.dtype), np.zeros((n_steps, size), r.dtype)
+    du, ds = np.zeros(size, r.dtype), np.zeros((size, size), r.dtype)
+    before = np.zeros((n_heads, size, size), r.dtype)
+    for b in range(n_rows):
+        # No gradient crosses documents: those after the first begin with an empty memory.
+        t0 = 0
+        before[:] = memory[b]
+        while t0 < n_steps:
+            t1 = _run_end(starts[b], t0)
+            if starts[b, t0]:
+                before[:] = 0
+            run = slice(t0, t1)
+            given = (r[b, run], keep[b, run], k[b, run], v[b, run], kk[b, run], a[b, run])
+            grads = (dr[b, run], dkeep[b, run], dk[b, run], dv[b, run], dkk[b, run], da[b, run])
+            wkv_backward(dout[b, run], given, before, (history, removed, du, ds), grads)
             t0 = t1
 
 
@@ -212,3 +250,47 @@ def _slope_grad(ctx, dout, _dnorms, _dlast_norm, _dlast):  # type: ignore[no-unt
 
 
 slope_scan.register_autograd(_slope_grad, setup_context=_save_slope)
+
+
+@torch.library.custom_op("edgelm::wkv_scan", mutates_args=())
+def wkv_scan(
+    r: Tensor, keep: Tensor, k: Tensor, v: Tensor, kk: Tensor, a: Tensor, starts: Tensor, memory: Tensor
+) -> tuple[Tensor, Tensor]:
+    """RWKV-7's memory over rows: r, keep, k, v, kk, a [B,T,H N], starts [B,T] bool, memory [B,H,N,N]; returns
+    the outputs [B,T,H N] and the memory after the segment."""
+    last = memory.clone(memory_format=torch.contiguous_format)
+    out = torch.empty(v.shape, dtype=v.dtype)
+    _over_rows(_wkv_rows, len(r), *_arrays(r, keep, k, v, kk, a, starts), last.numpy(), out.numpy())
+    return out, last
+
+
+@wkv_scan.register_fake
+def _(r, keep, k, v, kk, a, starts, memory):  # type: ignore[no-untyped-def]
+    return v.new_empty(v.shape), memory.new_empty(memory.shape)
+
+
+@torch.library.custom_op("edgelm::wkv_scan_backward", mutates_args=())
+def wkv_scan_backward(
+    dout: Tensor, r: Tensor, keep: Tensor, k: Tensor, v: Tensor, kk: Tensor, a: Tensor, starts: Tensor, memory: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of ``wkv_scan`` with respect to r, keep, k, v, kk, a."""
+    grads = tuple(torch.empty(x.shape, dtype=x.dtype) for x in (r, keep, k, v, kk, a))
+    arrays = _arrays(dout, r, keep, k, v, kk, a, starts, memory)
+    _over_rows(_wkv_rows_backward, len(r), *arrays, *[grad.numpy() for grad in grads])
+    return grads
+
+
+@wkv_scan_backward.register_fake
+def _(dout, r, keep, k, v, kk, a, starts, memory):  # type: ignore[no-untyped-def]
+    return tuple(x.new_empty(x.shape) for x in (r, keep, k, v, kk, a))
+
+
+def _save_wkv(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs)
+
+
+def _wkv_grad(ctx, dout, _dlast):  # type: ignore[no-untyped-def]
+    return *wkv_scan_backward(dout, *ctx.saved_tensors), None, None
+
+
+wkv_scan.register_autograd(_wkv_grad, setup_context=_save_wkv)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from torch import nn
 
-from edgelm.bench.peers.twins import block_ffn, gated_delta, published, retention, top_k_ffn
+from edgelm.bench.peers.twins import (
+    block_ffn,
+    gated_delta,
+    published,
+    retention,
+    rwkv7_channel_mix,
+    rwkv7_time_mix,
+    top_k_ffn,
+)
 from edgelm.cells.block_ffn.paper import BlockFfn
 from edgelm.cells.cell import Cell
 from edgelm.cells.gated_delta.paper import GatedDelta
 from edgelm.cells.published.paper import Published
 from edgelm.cells.retention.paper import Retention
+from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
+from edgelm.cells.rwkv7_time_mix.paper import Rwkv7TimeMix
 from edgelm.cells.top_k_ffn.paper import TopKFfn
 
 TWINS: dict[str, type[nn.Module]] = {
@@ -18,6 +28,8 @@ TWINS: dict[str, type[nn.Module]] = {
     Retention.KIND: retention.Twin,
     BlockFfn.KIND: block_ffn.Twin,
     TopKFfn.KIND: top_k_ffn.Twin,
+    Rwkv7TimeMix.KIND: rwkv7_time_mix.Twin,
+    Rwkv7ChannelMix.KIND: rwkv7_channel_mix.Twin,
 }
 
 
