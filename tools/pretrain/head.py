@@ -14,7 +14,8 @@ CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
 class HeadLoss(torch.autograd.Function):
-    """Mean negative log-likelihood in nats of targets [N] given hidden vectors [N,D] and embed [V,D], the output matrix."""
+    """Mean negative log-likelihood in nats of targets [N] given hidden vectors [N,D] and ``embed`` [V,D], the output
+    matrix."""
 
     @staticmethod
     def forward(ctx, hidden: Tensor, embed: Tensor, targets: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]

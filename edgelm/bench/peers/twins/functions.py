@@ -14,7 +14,8 @@ State = dict[str, Tensor]
 
 
 def recurrences(x: Tensor) -> ModuleType:
-    """Whose ``decay_scan``, ``slope_scan`` and ``wkv_scan`` suit the device of ``x``: chunks on a GPU, else a loop by Numba."""
+    """Whose ``decay_scan``, ``slope_scan`` and ``wkv_scan`` suit the device of ``x``: chunks on a GPU, else
+    loops by Numba."""
     return chunked if x.is_cuda else scan
 
 
