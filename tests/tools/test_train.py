@@ -110,7 +110,7 @@ def test_command_line_trains_and_resumes(shards: Path, tmp_path: Path, monkeypat
     pytest.importorskip("matplotlib")
     mixture = tmp_path / "mixture.toml"
     mixture.write_text("talk = 1.0\n", encoding="utf-8")
-    monkeypatch.setattr(train_tool, "PRESETS", dict.fromkeys(PRESETS, CONFIG))
+    monkeypatch.setattr(train_tool, "SHAPES", dict.fromkeys(PRESETS, CONFIG))
     plan = ["--tokens", "2000", "--batch-size", "2", "--window", "16", "--mixture", str(mixture)]
     for options in ([*plan, "--max-steps", "10"], ["--resume", "--max-steps", "20"]):
         monkeypatch.setattr(sys, "argv", ["train", str(shards), str(tmp_path / "run"), "--no-compile", *options])
@@ -124,6 +124,23 @@ def test_command_line_wants_a_length(shards: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sys, "argv", ["train", str(shards), str(tmp_path / "run")])
     with pytest.raises(SystemExit):
         train_tool.main()
+
+
+def test_only_a_router_is_pressed(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = []
+
+    def trainer(plan: train_tool.Plan, *_: object) -> None:
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_tool, "Trainer", trainer)
+    for preset in ("nano", "nano-rwkv7"):
+        options = ["--preset", preset, "--vocab-size", "300", "--tokens", "1000"]
+        monkeypatch.setattr(sys, "argv", ["train", str(shards), str(tmp_path / "run"), *options])
+        with pytest.raises(KeyboardInterrupt):
+            train_tool.main()
+    assert [plan.target_awake for plan in plans] == [0.22, 1.0]
+    assert all(plan.config.vocab_size == 300 for plan in plans)
 
 
 def test_plan_follows_its_schedule(make_trainer: Make, tmp_path: Path) -> None:

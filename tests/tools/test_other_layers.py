@@ -1,4 +1,4 @@
-"""A model with another mixer or router is trained, released and learns, and no tool knows of it."""
+"""A model of other layers is trained, released and learns, and no tool knows of it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from edgelm.learn.learner import Learner  # noqa: E402
 from edgelm.model import hub  # noqa: E402
 from edgelm.model.reference import forward  # noqa: E402
 from edgelm.model.state import empty_state  # noqa: E402
+from tests.tiny import tiny_config  # noqa: E402
 from tests.tools.test_train import read_log  # noqa: E402
 from tests.tools.tiny_run import CONFIG  # noqa: E402
 from tools.pretrain import release  # noqa: E402
@@ -28,29 +29,30 @@ from tools.pretrain import release  # noqa: E402
 pytestmark = pytest.mark.jit_only
 
 
-OTHERS: dict[str, Any] = {
-    "retention": {"mixer": Retention(CONFIG.d_model, CONFIG.norm_eps, 2, 8, 16)},
-    "top_k_ffn": {"ffn": TopKFfn(CONFIG.d_model, CONFIG.norm_eps, 8, 32, 2, 32)},
+SHAPES = {
+    "retention": dataclasses.replace(CONFIG, mixer=Retention(CONFIG.d_model, CONFIG.norm_eps, 2, 8, 16)),
+    "top_k_ffn": dataclasses.replace(CONFIG, ffn=TopKFfn(CONFIG.d_model, CONFIG.norm_eps, 8, 32, 2, 32)),
+    "rwkv7": tiny_config("rwkv7", vocab_size=CONFIG.vocab_size, d_model=CONFIG.d_model),
 }
 
 
-@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_trained_model_is_released_answers_and_learns(
+    shape: str,
     make_trainer: Callable[..., Any],
     train: Callable[..., None],
     tokenizer_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    kind: str,
 ) -> None:
-    config = dataclasses.replace(CONFIG, **OTHERS[kind])
-    trainer = make_trainer(tmp_path / "run", config=config)
+    config = SHAPES[shape]
+    trainer = make_trainer(tmp_path / "run", config=config, target_awake=1.0 if shape == "rwkv7" else 0.4)
     train(trainer)
     losses = [row["loss_nats"] for row in read_log(tmp_path / "run")]
     assert losses[-1] < losses[0] - 0.2, losses
 
     places = [tmp_path / "run", tokenizer_file.parent, tokenizer_file, tmp_path / "model"]
-    monkeypatch.setattr(sys, "argv", ["release", *map(str, places), "--name", "retentive", "--rms-tokens", "400"])
+    monkeypatch.setattr(sys, "argv", ["release", *map(str, places), "--name", shape, "--rms-tokens", "400"])
     release.main()
     model = hub.load(str(tmp_path / "model"))
     assert model.config == config
