@@ -270,7 +270,7 @@ def _(r, keep, k, v, kk, a, starts, memory):  # type: ignore[no-untyped-def]
 
 
 @torch.library.custom_op("edgelm::wkv_scan_backward", mutates_args=())
-def wkv_scan_backward(
+def _wkv_scan_backward(
     dout: Tensor, r: Tensor, keep: Tensor, k: Tensor, v: Tensor, kk: Tensor, a: Tensor, starts: Tensor, memory: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of ``wkv_scan`` with respect to r, keep, k, v, kk, a."""
@@ -280,7 +280,7 @@ def wkv_scan_backward(
     return grads
 
 
-@wkv_scan_backward.register_fake
+@_wkv_scan_backward.register_fake
 def _(dout, r, keep, k, v, kk, a, starts, memory):  # type: ignore[no-untyped-def]
     return tuple(x.new_empty(x.shape) for x in (r, keep, k, v, kk, a))
 
@@ -290,7 +290,7 @@ def _save_wkv(ctx, inputs, output):  # type: ignore[no-untyped-def]
 
 
 def _wkv_grad(ctx, dout, _dlast):  # type: ignore[no-untyped-def]
-    return *wkv_scan_backward(dout, *ctx.saved_tensors), None, None
+    return *_wkv_scan_backward(dout, *ctx.saved_tensors), None, None
 
 
 wkv_scan.register_autograd(_wkv_grad, setup_context=_save_wkv)
