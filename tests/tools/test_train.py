@@ -20,10 +20,12 @@ from edgelm.bench.peers.twins import (  # noqa: E402
     model,
 )
 from edgelm.model.config import PRESETS  # noqa: E402
+from edgelm.model.weights import ternary_names  # noqa: E402
 from tests.tools.tiny_run import CONFIG, kept_signals  # noqa: E402
 from tools.pretrain import train as train_tool  # noqa: E402
 from tools.pretrain.head import CHUNK_TOKENS, head_loss  # noqa: E402
 from tools.pretrain.optim import MATRICES, make_optimizers, orthogonalize  # noqa: E402
+from tools.pretrain.ternary import rounded  # noqa: E402
 
 Make = Callable[..., Any]
 
@@ -216,3 +218,30 @@ def test_optimizers_share_all_parameters_out() -> None:
     assert sets[0] | sets[1] == set(names.values())
     assert not sets[0] & sets[1]
     assert {name.rsplit(".", 1)[-1] for name in sets[0]} == set(MATRICES)
+
+
+def test_rounded_matrices_have_one_size() -> None:
+    weight = torch.tensor([[0.1, -0.1, 4.0], [-1.0, 0.4, 0.4]])
+    assert torch.equal(rounded(weight), torch.tensor([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]]))
+    assert not rounded(torch.zeros(2, 2)).any()
+
+
+def test_ternary_training_computes_with_what_it_rounds(make_trainer: Make, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, ternary=True)
+    parameters, names = dict(trainer.model.named_parameters()), ternary_names(CONFIG)
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    seen: dict[str, Any] = {}
+    forward = trainer.model.forward
+
+    def watched(*arguments: Any) -> Any:
+        seen.update({name: p.detach().clone() for name, p in parameters.items()})
+        return forward(*arguments)
+
+    trainer.model.forward = watched
+    trainer.train_step()
+    for name, p in parameters.items():
+        expected = rounded(before[name]) if name in names else before[name]
+        assert torch.equal(seen[name], expected), name
+        # The step begins where the numbers were, not where they were rounded to.
+        assert 0 < (p - before[name]).abs().max() < 0.01 or name.endswith(("decay_base", "write_bias")), name
+        assert not torch.equal(p, seen[name]) or name not in names

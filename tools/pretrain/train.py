@@ -13,6 +13,7 @@ on either kind of device. A run of several processes continues with as many; its
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -25,6 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from edgelm.bench.peers.twins.functions import State
 from edgelm.bench.peers.twins.model import Model, document_masks
 from edgelm.cells.block_ffn.paper import BlockFfn
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
@@ -40,6 +42,7 @@ from tools.pretrain.log import Log, plot
 from tools.pretrain.optim import make_optimizers
 from tools.pretrain.parallel import Group
 from tools.pretrain.start import begin_from
+from tools.pretrain.ternary import Rounding
 
 SHAPES = PRESETS | {
     "nano-rwkv7": ModelConfig(
@@ -74,6 +77,7 @@ class Plan:
     seed: int
     begun_from: str = ""
     mixer_rate: float = 1.0
+    ternary: bool = False
 
     def progress(self, tokens: int, seconds: float) -> float:
         """How far the run is, 0 to 1, by tokens or by training time, whichever the plan limits."""
@@ -120,6 +124,7 @@ class Trainer:
         self._pressure = torch.tensor(1e-4, device=self.device)
         self.stop_asked = False
         self.drawn = torch.zeros(0)
+        self._rounding = Rounding(self.model, plan.config) if plan.ternary else contextlib.nullcontext
         self.awake_by_block = torch.ones(plan.config.n_layers, plan.config.n_blocks, device=self.device)
 
     def begin_from(self, name: str) -> None:
@@ -160,22 +165,10 @@ class Trainer:
         # The cap comes once the router is nearly sparse by itself.
         is_dense = progress <= 0.3 and not plan.begun_from
         max_awake = plan.config.n_blocks if is_dense else plan.config.max_awake
-        with torch.autocast(batch.device.type, dtype=torch.bfloat16):
-            hidden, states, activations = self.model(ids, starts, same_doc, self.states, max_awake)
-            loss = head_loss(hidden, self.model.output_matrix, targets)
-        a = torch.stack(activations)  # [L,B,T,M]
+        with self._rounding():
+            loss, states, a = self._gradients(ids, targets, (starts, same_doc), max_awake, target)
         awake_by_block = (a > 0).float().mean((1, 2)).expand_as(self.awake_by_block).contiguous()
-        total = loss + self.model.extra_loss()
-        if target < 1:
-            total = total + self._pressure * a.mean() * plan.config.n_blocks
-            if plan.locality:
-                # Soft on/off patterns of neighbouring tokens should agree (after BlockFFN's locality loss).
-                # It also puts blocks to sleep, so it fades as the pressure does when too few are awake.
-                pattern = torch.tanh(a)
-                weight = plan.locality * (self._pressure / 1e-4).clamp(max=1.0)
-                total = total + weight * (pattern[:, :, 1:] - pattern[:, :, :-1]).abs().mean()
-        total.backward()
-        loss_nats = loss.detach()
+        loss_nats = loss
         self.seconds += time.monotonic() - begun
         if self.group.size > 1:
             shared = [p.grad for p in self.model.parameters() if p.grad is not None] + [awake_by_block]
@@ -208,6 +201,27 @@ class Trainer:
             "pressure": self._pressure,
             "lr": lr,
         }
+
+    def _gradients(
+        self, ids: Tensor, targets: Tensor, masks: tuple[Tensor, Tensor], max_awake: int, target: float
+    ) -> tuple[Tensor, list[State], Tensor]:
+        """Loss in nats, the states after, and the activations a [L,B,T,M]; every parameter has its gradient then."""
+        plan = self.plan
+        with torch.autocast(ids.device.type, dtype=torch.bfloat16):
+            hidden, states, activations = self.model(ids, *masks, self.states, max_awake)
+            loss = head_loss(hidden, self.model.output_matrix, targets)
+        a = torch.stack(activations)
+        total = loss + self.model.extra_loss()
+        if target < 1:
+            total = total + self._pressure * a.mean() * plan.config.n_blocks
+            if plan.locality:
+                # Soft on/off patterns of neighbouring tokens should agree (after BlockFFN's locality loss).
+                # It also puts blocks to sleep, so it fades as the pressure does when too few are awake.
+                pattern = torch.tanh(a)
+                weight = plan.locality * (self._pressure / 1e-4).clamp(max=1.0)
+                total = total + weight * (pattern[:, :, 1:] - pattern[:, :, :-1]).abs().mean()
+        total.backward()
+        return loss.detach(), states, a.detach()
 
     @torch.no_grad()
     def _steer(self, awake: Tensor, target: float, awake_by_block: Tensor) -> None:
@@ -297,6 +311,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     return Plan(
         config, read_mixture(args.mixture or MIXTURE), args.batch_size, args.window, args.lr, args.weight_decay,
         args.minutes, args.tokens, target_awake, args.locality, args.ema, args.seed, args.begin_from or "",
+        ternary=args.ternary,
     )  # fmt: skip
 
 
@@ -321,6 +336,7 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=0, help="stop after this step, to continue later")
     parser.add_argument("--save-minutes", type=float, default=5)
     parser.add_argument("--begin-from", metavar="MODEL", help="a model whose weights the run begins with")
+    parser.add_argument("--ternary", action="store_true", help="matrices of -1, 0 and 1 times a scale (ternary.py)")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--no-compile", action="store_true")
     args = parser.parse_args()
