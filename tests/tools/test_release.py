@@ -10,8 +10,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tools.pretrain.ternary import rounded  # noqa: E402
-
 from edgelm.bench.peers.twins import model  # noqa: E402
 from edgelm.engine.ort_session import OrtSession  # noqa: E402
 from edgelm.export.step import build_graph  # noqa: E402
@@ -21,6 +19,7 @@ from edgelm.model.weights import adaptable_names, is_quantizable, ternary_names 
 from edgelm.text.tokenizer import DOC_ID  # noqa: E402
 from tests.tools.tiny_run import CONFIG, MIXTURE  # noqa: E402
 from tools.pretrain import release  # noqa: E402
+from tools.pretrain.ternary import rounded  # noqa: E402
 
 pytestmark = pytest.mark.jit_only
 IDS = np.random.default_rng(0).integers(1, CONFIG.vocab_size, 40)
