@@ -213,7 +213,7 @@ def test_what_there_is_no_memory_for_is_not_read(
     monkeypatch.setattr("edgelm.ports.check_memory.__defaults__", (tmp_path / "meminfo",))
     monkeypatch.setattr("edgelm.model.tensorfile.read", read)
     message = assert_one_line(cli("models", "pull", path, model=None))
-    assert f"{path} needs 131 MB of memory, 1 MB are free" in message
+    assert f"{path} needs 181 MB of memory, 1 MB are free" in message
     assert not home.exists()
     done = cli("models", "verify", tiny_model, "small", "--json", model=None)
     assert (done.code, [row["ok"] for row in json.loads(done.stdout)["models"]]) == (1, [False, False])
