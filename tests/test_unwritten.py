@@ -9,7 +9,7 @@ import pytest
 
 from edgelm.model import hub
 from edgelm.model.state import empty_state
-from edgelm.network import network
+from edgelm.network import final_norm
 from edgelm.network.network import Network
 
 
@@ -34,7 +34,7 @@ def test_a_pass_reads_nothing_that_it_has_not_written(tiny_model: Path, steps: i
 
 
 def test_a_buffer_that_is_read_too_early_shows(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network.norm_kernels, "rms_forward", lambda *_: None)
+    monkeypatch.setattr(final_norm.norm_kernels, "rms_forward", lambda *_: None)
     model = hub.load(str(tiny_model))
     net = Network(model.config, model.weights, [], 8)
     losses = net.forward(np.zeros(3, np.int64), np.ones(3, np.int64), empty_state(model.config))
