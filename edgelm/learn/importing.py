@@ -100,7 +100,7 @@ def _read(path: Path, pulled: Path, name: str, vocabulary: Path | None) -> tuple
     checkpoint = open_checkpoint(path)
     tokens = _tokens(path, Rwkv7(checkpoint, None).sizes["vocab_size"], vocabulary)
     source = Rwkv7(checkpoint, len(tokens))
-    return _config(source.sizes), tokens, source
+    return model_config(source.sizes), tokens, source
 
 
 def _write_manifest(folder: Path, name: str, config: ModelConfig, card: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def _write_manifest(folder: Path, name: str, config: ModelConfig, card: dict[str
 
 def n_parts(path: Path) -> int:
     """How many parts there are to be done, for a progress bar; raises as ``import_checkpoint``."""
-    return len(tensors(_config(Rwkv7(open_checkpoint(path), None).sizes))) + MOST_SEGMENTS
+    return len(tensors(model_config(Rwkv7(open_checkpoint(path), None).sizes))) + MOST_SEGMENTS
 
 
 def _tokens(path: Path, vocab_size: int, vocabulary: Path | None) -> list[bytes]:
@@ -124,7 +124,8 @@ def _tokens(path: Path, vocab_size: int, vocabulary: Path | None) -> list[bytes]
     )
 
 
-def _config(sizes: Mapping[str, int]) -> ModelConfig:
+def model_config(sizes: Mapping[str, int]) -> ModelConfig:
+    """The shape of a model with the ``sizes`` that ``edgelm.convert.rwkv7.Rwkv7`` found."""
     width, ranks = sizes["d_model"], ("decay_rank", "rate_rank", "mix_rank", "gate_rank")
     mixer = Rwkv7TimeMix(width, EPS, sizes["n_heads"], sizes["head_dim"], *(sizes[rank] for rank in ranks))
     ffn = Rwkv7ChannelMix(width, EPS, sizes["hidden_size"])

@@ -69,13 +69,12 @@ class Strips:
         dots.quantize_strips(weight, used, codes, codes.view(np.int32), self.q.view(np.int32), self.scale)
 
     def product(self, x: Array, workspace: Array, out: Array) -> Array:
-        """As of ``Matrix``; not of a stack, nor of 2 bits a number. The result is that of ``Int8``
-        to the last bit."""
+        """As of ``Matrix``; not of a stack, nor of 2 bits a number. The result is that of ``Int8``, to the last bit."""
         dense.product_along_strips(x, self.q, self.scale, workspace, out)
         return out
 
     def product_back(self, dy: Array, workspace: Array, out: Array) -> Array:
-        """As of ``edgelm.matrices.matrix.Matrix``; not of a stack, nor of 2 bits a number."""
+        """As of ``Matrix``; not of a stack, nor of 2 bits a number."""
         dense.product_over_strips(dy, self.q, self.scale, workspace, out)
         return out
 

@@ -59,6 +59,8 @@ class Decoder:
     def __init__(self, config: ModelConfig, weights: Operands, state: State, max_steps: int) -> None:
         self._config, self.max_steps = config, max_steps
         self._shared = shared_part(state)
+        self._lasting = frozenset(self._shared)
+        """What of it is state; the rest layers leave for those after them, in one call."""
         self._buffers: Parts = {}
         self._begins: dict[str, tuple[Any, Cell]] = {}
         """Of each kind that has a kernel, what is called before its layers."""
@@ -111,7 +113,9 @@ class Decoder:
         if len(self._x) != len(ids):
             self._x = self._streams[: len(ids)]
         self._ends.read(ids, self._x)
-        self._shared.pop("v_first", None)
+        if len(self._shared) > len(self._lasting):
+            for name in self._shared.keys() - self._lasting:
+                del self._shared[name]
         for begin, cell in self._begins.values():
             begin(cell, self._shared, len(ids), self._buffers)
         return self._x

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgelm.cells.block_ffn.paper import BlockFfn
+from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
 from edgelm.cells.top_k_ffn.paper import TopKFfn
 from tests.cells.test_contract import random_parts, stream
 
@@ -35,3 +36,15 @@ def test_fewer_blocks_than_may_be_awake(kind: type[BlockFfn]) -> None:
     assert (small.n_blocks, small.max_awake) == (1, 1)
     assert np.isfinite(small.forward(stream(cell), kept, {}, {})).all()
     assert kept["norm"] is weights["norm"] and len(weights["w1"]) == 4
+
+
+def test_neurons_that_sleep_are_not_missed() -> None:
+    cell = Rwkv7ChannelMix(12, 1e-5, 17)
+    weights, x = random_parts(cell), stream(cell, 3)
+    state = {"channel_shift": np.ones((1, 12))}
+    (neurons,) = np.nonzero((cell.activations(x, weights, state) > 0).any(0))
+    assert 0 < len(neurons) < 17
+    small, kept = cell.with_blocks(weights, neurons)
+    assert {name: array.shape for name, array in kept.items()} == {n: s.shape for n, s in small.tensors().items()}
+    expected, after = cell.forward(x, weights, dict(state), {}), dict(state)
+    np.testing.assert_allclose(small.forward(x, kept, after, {}), expected, rtol=1e-12)

@@ -48,7 +48,9 @@ def test_it_computes_what_the_reference_does(mixer: str, odd: str, precision: st
     # The reference has put the weakest to sleep.
     difference = np.abs(found - activations)[activations > 0] / activations.max()
     assert difference.max() <= 1e-4 if precision == "float32" else difference.mean() < 0.05
-    assert ((found > 0).sum(-1) >= 0.95 * (activations > 0).sum(-1)).mean() > 0.9
+    # Neurons of RWKV-7 are not put to sleep, and of 192 one or two that are nearly asleep fall to either side.
+    least = 0.95 if mixer == "rwkv7" else 1
+    assert ((found > 0).sum(-1) >= least * (activations > 0).sum(-1)).mean() > 0.9
 
 
 FUSED = {("mcsd_g", "even", "int8"), ("top_k", "even", "int8")}

@@ -25,9 +25,9 @@ from edgelm.model import tensorfile
 from edgelm.model.weights import Weights
 from edgelm.text.files import MAX_BYTES, pieces, read_file
 from edgelm.text.secrets import without_secrets
-from tests.convert import checkpoints as foreign
+from tests.convert import checkpoints as containers
+from tests.fuzz import foreign, readers
 from tests.fuzz import mutations as m
-from tests.fuzz import readers
 from tests.fuzz.readers import Reader, Room
 
 TEXTS = Path(__file__).parents[1] / "text"
@@ -255,10 +255,10 @@ READERS: dict[str, Callable[[Room], Reader]] = {
     "tokenizer": readers.tokenizers,
     "archive": readers.archives,
     "model": readers.model_folders,
-    "pth": readers.checkpoints(foreign.pth, ".pth", readers.mutate_pth),
-    "gguf": readers.checkpoints(foreign.gguf, ".gguf", m.mutate_bytes),
-    "safetensors": readers.checkpoints(foreign.safetensors, ".safetensors", m.mutate_tensors),
-    "rwkv7": readers.rwkv7,
+    "pth": foreign.checkpoints(containers.pth, ".pth", foreign.mutate_pth),
+    "gguf": foreign.checkpoints(containers.gguf, ".gguf", m.mutate_bytes),
+    "safetensors": foreign.checkpoints(containers.safetensors, ".safetensors", m.mutate_tensors),
+    "rwkv7": foreign.rwkv7,
     "profile": profiles,
     "change": changes,
     "import-change": imported_changes,

@@ -219,4 +219,4 @@ def test_int8_graph_is_close_to_the_reference(mixer: str, max_awake: int) -> Non
         # every token wakes as many as it may.
         difference = np.abs(found - expected) / np.abs(expected).max()
         assert np.median(difference) <= 0.01
-        assert difference.max() <= (0.3 if max_awake < config.n_blocks else 0.1)
+        assert difference.max() <= ((0.3 if mixer == "top_k" else 0.2) if max_awake < config.n_blocks else 0.1)

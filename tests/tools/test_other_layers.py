@@ -49,7 +49,7 @@ def test_a_trained_model_is_released_answers_and_learns(
     trainer = make_trainer(tmp_path / "run", config=config, target_awake=1.0 if shape == "rwkv7" else 0.4)
     train(trainer)
     losses = [row["loss_nats"] for row in read_log(tmp_path / "run")]
-    assert losses[-1] < losses[0] - 0.2, losses
+    assert losses[-1] < losses[0] - (0.2 if shape == "top_k_ffn" else 0.3), losses
 
     places = [tmp_path / "run", tokenizer_file.parent, tokenizer_file, tmp_path / "model"]
     monkeypatch.setattr(sys, "argv", ["release", *map(str, places), "--name", shape, "--rms-tokens", "400"])

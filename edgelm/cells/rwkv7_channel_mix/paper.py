@@ -79,6 +79,14 @@ class Rwkv7ChannelMix(Cell):
         """As of ``Cell``."""
         return replace(self, d_model=width)
 
+    def with_blocks(self, weights: Parts, blocks: Array) -> tuple[Rwkv7ChannelMix, Parts]:
+        """A smaller part, of some of the neurons alone; for a token that wakes none of the others it is the whole.
+
+        ``blocks`` [K] of int are the neurons to keep, none twice. Returns the cell and its weights.
+        """
+        kept = weights | {name: np.take(weights[name], blocks, axis=0) for name in ("key", "value")}
+        return replace(self, hidden_size=len(blocks)), kept
+
     def _neurons(self, x: Array, weights: Parts, before: Array) -> tuple[Array, Array]:
         """a [T,F], and h of the last token [1,D]."""
         h = layer_norm(x, weights["norm"], weights["norm_bias"], self.norm_eps)
