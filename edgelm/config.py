@@ -12,6 +12,8 @@ from edgelm.errors import ConfigError
 
 LARGEST = 1 << 16
 """Sizes are at most this; token ids are kept as uint16."""
+MAX_STOPS, MAX_STOP_CHARS = 16, 64
+"""Strings that end an answer at most, and characters of one at most."""
 
 
 def check_sizes(config: Any) -> None:
@@ -41,12 +43,15 @@ class SampleConfig:
         Divides the odds of tokens among the last 64; 1 is off.
     max_tokens : int
         Tokens of an answer at most.
+    stops : tuple of str
+        An answer ends before the first of these strings, beside those of the model's template.
     """
 
     temperature: float = 0.5
     top_p: float = 0.9
     repetition_penalty: float = 1.1
     max_tokens: int = 120
+    stops: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 10:
@@ -57,6 +62,8 @@ class SampleConfig:
             raise ConfigError(f"repetition_penalty must be between 1 and 10, not {self.repetition_penalty}")
         if not 1 <= self.max_tokens <= 100_000:
             raise ConfigError(f"max_tokens must be between 1 and 100000, not {self.max_tokens}")
+        if len(self.stops) > MAX_STOPS or not all(0 < len(stop) <= MAX_STOP_CHARS for stop in self.stops):
+            raise ConfigError(f"stops must be at most {MAX_STOPS} strings of 1 to {MAX_STOP_CHARS} characters")
 
 
 def data_dir() -> Path:

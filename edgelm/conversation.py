@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import replace
 
 from edgelm.config import SampleConfig
 from edgelm.engine.generate import Ended, Reply, best_reply
@@ -13,53 +14,15 @@ from edgelm.errors import InputError
 from edgelm.interrupt import held_back
 from edgelm.learn.worker import Job
 from edgelm.log.entry import CHAT, FIX, GOOD
-from edgelm.memory.answering import COOL, DRAWN, ENOUGH, MODEL_ALONE, POOR, Plan, nothing_to_say, reply_worth
-from edgelm.runtime import LEAST_TOKENS, Engine
+from edgelm.memory.answering import COOL, DRAWN, ENOUGH, MODEL_ALONE, POOR, nothing_to_say, reply_worth
+from edgelm.runtime import Engine
 from edgelm.text.secrets import without_secrets
-
-if TYPE_CHECKING:
-    # Kernels are loaded only by those who learn, or who learned before.
-    from edgelm.learn.replay import Learned
+from edgelm.turn import Source, Turn
 
 SEGMENT_SECONDS = 0.25
 """How long an answer waits for the learning of the first segment of what it answers."""
-
-
-@dataclass
-class Turn:
-    """One exchange, filled while it goes on."""
-
-    number: int
-    text: str
-    reply: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
-    entry_ids: list[int] = field(default_factory=list)
-    learning: Job | None = None
-    secrets_skipped: int = 0
-    plan: Plan = MODEL_ALONE
-    ended: Ended | None = None
-    """Why the model's own answer ended; None where it was given up, chosen among several, or taken from elsewhere."""
-
-    @property
-    def learned(self) -> Learned | None:
-        """What it taught, once that is known."""
-        job = self.learning
-        return job.result() if job is not None and job.done() else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields of ``chat --json``."""
-        learned = self.learned
-        return {
-            "turn": self.number,
-            "reply": self.reply,
-            "tokens": self.tokens,
-            "tokens_per_s": round(self.tokens / self.seconds, 2) if self.seconds else 0.0,
-            "learned_tokens": learned.tokens if learned else 0,
-            "loss_nats_before": round(learned.loss_before, 4) if learned else None,
-            "loss_nats_after": round(learned.loss_after, 4) if learned else None,
-            "secrets_skipped": self.secrets_skipped,
-        }
+Friend = Callable[[Sequence[tuple[str, str]], str], str]
+"""Asked where the model is unsure: (earlier turns and their answers, the turn) to an answer, which may be empty."""
 
 
 class Conversation:
@@ -78,6 +41,13 @@ class Conversation:
     patient : bool
         Answers wait until what they answer is learned, so that the same input gives the same output;
         otherwise no longer than for one segment.
+
+    Attributes
+    ----------
+    friend : callable or None
+        Asked where neither bank nor model has an answer.
+    cancelled : threading.Event
+        When it is set, from whatever thread, the answer under way ends after its present token.
     """
 
     def __init__(
@@ -86,7 +56,9 @@ class Conversation:
         self.engine, self.sampling, self.learn = engine, sampling, learn
         self.session, self.rng = engine.new_session(), engine.new_rng()
         self.system, self.patient, self.template = system, patient, engine.template
+        self.friend: Friend | None = None
         self.turns: list[Turn] = []
+        self.cancelled = threading.Event()
         engine.bank_being_made  # noqa: B018  while the person writes the first turn
         self.reset()
 
@@ -96,15 +68,30 @@ class Conversation:
         self._said: list[Turn] = []
         self._read_again()
 
+    def resume(self, exchanges: Sequence[tuple[str, str]]) -> None:
+        """Begins a new conversation after turns, with their answers, that it only reads; either may be empty."""
+        self.reset()
+        self._said = [Turn(0, text, reply) for text, reply in exchanges]
+        self._read_again()
+
+    @property
+    def exchanges(self) -> list[tuple[str, str]]:
+        """The turns of the present conversation, with their answers."""
+        return [(turn.text, turn.reply) for turn in self._said]
+
     def _read_again(self) -> None:
         """The model's state becomes that of the turns that are left."""
-        opening = self.template.system_text(self.system) if self.system.strip() else ""
-        said = (
-            self.template.user_turn(t.text) + (self.template.assistant_turn(t.reply) if t.reply else "")
-            for t in self._said
-        )
         self.session.reset()
-        self._unread = self.template.document(self.engine.tokenizer.encode(opening + "".join(said)))
+        self._n_read = 0
+        self._unread = self.template.document(self.engine.tokenizer.encode(self._written(self._said)))
+
+    def _written(self, turns: Sequence[Turn]) -> str:
+        """The system's text and turns with their answers, as the model reads them."""
+        parts = [self.template.system_text(self.system)] if self.system.strip() else []
+        for turn in turns:
+            parts.append(self.template.user_turn(turn.text) if turn.text else "")
+            parts.append(self.template.assistant_turn(turn.reply) if turn.reply else "")
+        return "".join(parts)
 
     def turn(self, text: str) -> Generator[str, None, None]:
         """Makes the person's ``text`` durable, learns it, and yields the answer in pieces.
@@ -127,13 +114,26 @@ class Conversation:
         if not corrected:
             turn.plan = engine.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
         if turn.plan.text is not None:
-            turn.reply = turn.plan.text
+            turn.source = Source.BANK if turn.plan.exchanges else Source.TOLD
+            read = engine.tokenizer.encode(self.template.user_turn(text))
+            turn.known_tokens, turn.prompt_tokens = self._n_read, self._n_read + len(self._unread) + len(read)
+            self._give(turn, turn.plan.text)
             said = engine.tokenizer.encode(self.template.assistant_turn(turn.reply))
-            self._unread = [*self._unread, *engine.tokenizer.encode(self.template.user_turn(text)), *said]
+            self._unread = [*self._unread, *read, *said]
             turn.tokens, turn.seconds = len(said), time.perf_counter() - begun
             yield turn.reply
             return
         yield from self._generate(turn, asked, corrected=corrected)
+
+    def _give(self, turn: Turn, text: str) -> None:
+        """Makes ``text`` the answer, as far as the sampling allows one to go."""
+        turn.ended = Ended.STOP
+        ends = [place for stop in self.sampling.stops if (place := text.find(stop)) >= 0]
+        text = text[: min(ends)].rstrip() if ends else text
+        ids = self.engine.tokenizer.encode(text)
+        if len(ids) > self.sampling.max_tokens:
+            turn.ended, text = Ended.LENGTH, self.engine.tokenizer.decode(ids[: self.sampling.max_tokens]).strip()
+        turn.reply = text
 
     def _generate(self, turn: Turn, asked: str, *, corrected: bool) -> Generator[str, None, None]:
         """The model's own answer: as it comes, or, with the bank, the best of a few."""
@@ -143,58 +143,116 @@ class Conversation:
         )
         reminded = engine.reminder(asked, [t.text for t in self._said])
         ids = [*self._unread, *engine.tokenizer.encode(read + reminded + asked)]
+        turn.known_tokens, turn.prompt_tokens = self._n_read, self._n_read + len(ids)
         begun = time.perf_counter()
         pieces: list[str] = []
-        finished = False
         chooses = engine.options.bank and not corrected
         try:
             if chooses:
-                pieces.append(self._best(turn, ids))
-                yield pieces[0]
+                self._best(turn, ids)
+                pieces.append(turn.reply)
+                yield turn.reply
             else:
-                drawn = self._draw(self.sampling, ids)
-                try:
+                with closing(self._as_it_comes(turn, ids)) as drawn:
                     for piece in drawn:
                         pieces.append(piece)
                         yield piece
-                finally:
-                    turn.tokens, turn.ended = len(drawn.tokens), drawn.ended
-                self._unread = []
-            finished = True
         finally:
             turn.reply = "".join(pieces)
             turn.seconds = time.perf_counter() - begun
             if chooses and not pieces:
                 self._read_again()
-            elif not chooses and not finished:
+
+    def _as_it_comes(self, turn: Turn, ids: Sequence[int]) -> Generator[str, None, None]:
+        """A single reply of the model; afterwards its state has read it."""
+        drawn, finished = self._draw(self.sampling, ids), False
+        try:
+            for piece in drawn:
+                yield piece
+                if self.cancelled.is_set():
+                    return
+            self._unread, finished = [], True
+        finally:
+            turn.tokens, turn.ended = len(drawn.tokens), drawn.ended
+            self._n_read += len(ids) + len(drawn.tokens)
+            if not finished:
                 # A cut answer is closed by a line end, as a whole one is.
-                self._unread = engine.tokenizer.encode(self.template.turn_end)
+                self._unread = self.engine.tokenizer.encode(self.template.turn_end)
 
     def _draw(self, sampling: SampleConfig, ids: Sequence[int], before: Sequence[int] = ()) -> Reply:
         """A reply of the model, in pieces."""
         mix = self.engine.new_mix(before, as_reply=True)
         return Reply(self.session, self.engine.tokenizer, ids, sampling, self.rng, mix, self.template)
 
-    def _best(self, turn: Turn, ids: Sequence[int]) -> str:
-        """Of the replies that the model and the bank have, the one that fits best."""
-        engine, sampling = self.engine, self.sampling
+    def _best(self, turn: Turn, ids: Sequence[int]) -> None:
+        """Of the replies that the model and the bank have, the one that fits best becomes the answer."""
+        engine, sampling, ended = self.engine, self.sampling, dict[str, Ended | None]()
 
         def draw(number: int, prompt: Sequence[int], before: Sequence[int]) -> tuple[str, float]:
             cooled = replace(sampling, temperature=sampling.temperature * (COOL if number == 0 else 1))
-            drawn = self._draw(cooled, prompt, before)
+            drawn, pieces = self._draw(cooled, prompt, before), list[str]()
             try:
-                text = "".join(drawn)
+                for piece in drawn:
+                    pieces.append(piece)
+                    if self.cancelled.is_set():
+                        break
             finally:
                 turn.tokens += len(drawn.tokens)
+            text = "".join(pieces)
+            ended[text] = drawn.ended
             return text, reply_worth(engine.meaning, turn.text, text, drawn.mean_log_probability)
 
         others = [(text, reply_worth(engine.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others]
         most = 1 if sampling.temperature == 0 else DRAWN
-        text, worth = best_reply(draw, self.session, ids, enough=ENOUGH, others=others, most=most)
+        text, worth = best_reply(
+            draw, self.session, ids, enough=ENOUGH, others=others, most=most, stopped=self.cancelled.is_set
+        )
+        self._n_read += len(ids) - 1
         if worth < POOR:
-            text = nothing_to_say(turn.text, learns=self.learn)
-        self._unread = [ids[-1], *engine.tokenizer.encode(self.template.answer(text))]
-        return text
+            self._without_answer(turn)
+        elif text in ended:
+            turn.source, turn.reply, turn.ended = Source.MODEL, text, ended[text]
+        else:
+            turn.source = Source.BANK
+            self._give(turn, text)
+        self._unread = [ids[-1], *engine.tokenizer.encode(self.template.answer(turn.reply))]
+
+    def _without_answer(self, turn: Turn) -> None:
+        """What is answered where nothing fits: what the friend says, if there is one."""
+        said = self._asked_of_friend(turn) if self.friend is not None else ""
+        turn.source = Source.FRIEND if said else Source.NOTHING
+        self._give(turn, said or nothing_to_say(turn.text, learns=self.learn))
+        if said and self.learn and not without_secrets(turn.reply)[1]:
+            self._answer(turn, FIX, turn.reply)
+
+    def ask(self) -> str:
+        """Asks the friend for the answer to the last turn, which replaces the one that was given; returns it.
+
+        Raises
+        ------
+        InputError
+            There is no friend, nothing was said yet, or the turn holds what looks like a secret.
+        """
+        if not self._said:
+            raise InputError("nothing was said yet in this conversation")
+        turn = self._said[-1]
+        if self.friend is None:
+            raise InputError("there is nobody to ask; begin with --ask URL")
+        if not (said := self._asked_of_friend(turn)):
+            raise InputError("it was not asked: the conversation holds what looks like a secret, or no answer came")
+        turn.reply, turn.source = said, Source.FRIEND
+        self._read_again()
+        if self.learn and not without_secrets(said)[1]:
+            self._answer(turn, FIX, said)
+        return said
+
+    def _asked_of_friend(self, turn: Turn) -> str:
+        """The friend's answer; empty where it has none, or where it must not be asked."""
+        assert self.friend is not None
+        before = [(t.text, t.reply) for t in self._said if t is not turn]
+        if any(without_secrets(text)[1] for pair in [*before, (turn.text, "")] for text in pair):
+            return ""
+        return self.template.clean(self.friend(before, turn.text))
 
     def _tell(self, turn: Turn, kind: str, text: str, parent: int | None = None) -> Job:
         # What is in the log is learned, whenever the person has had enough.
@@ -238,7 +296,7 @@ class Conversation:
         turn = self._last()
         self._said.pop()
         self._read_again()
-        return self._remove(turn.entry_ids) if turn.entry_ids else []
+        return self.engine.remove(turn.entry_ids, wait=self.patient) if turn.entry_ids else []
 
     def forget(self, match: str) -> list[int]:
         """Forgets every entry of the log that contains ``match``, whatever its case.
@@ -250,28 +308,26 @@ class Conversation:
             raise InputError("say which words to forget: /forget WORDS")
         wanted = match.strip().casefold()
         ids = [entry.id for entry in self.engine.adaptation.entries if wanted in entry.text.casefold()]
-        removed = self._remove(ids) if ids else []
-        known = [wanted in t.text.casefold() or bool(set(t.entry_ids) & set(removed)) for t in self._said]
-        if any(known):
-            first = known.index(True)
-            for turn in self._said[first:]:
-                turn.reply = ""
-            self._said = [turn for turn, gone in zip(self._said, known, strict=True) if not gone]
-        self.turns = [turn for turn in self.turns if wanted not in turn.text.casefold()]
-        for turn in self.turns:
-            turn.reply = "" if wanted in turn.reply.casefold() else turn.reply
-        self._read_again()
+        removed = self.engine.remove(ids, wait=self.patient) if ids else []
+        self.drop(removed, [wanted])
         return removed
 
-    def _remove(self, ids: list[int]) -> list[int]:
-        adaptation, worker = self.engine.adaptation, self.engine.worker
-        try:
-            removed: list[int] = worker.call(lambda _: adaptation.remove(ids)).result()
-        finally:
-            replay = worker.call(lambda _: adaptation.catch_up(aside=True))
-            if self.patient:
-                replay.result()
-        return removed
+    def drop(self, entry_ids: Sequence[int], words: Sequence[str]) -> None:
+        """Leaves out turns that put ``entry_ids`` into the log or hold one of ``words``, and the answers after them."""
+        gone, wanted = set(entry_ids), [text.casefold() for text in words]
+
+        def holds(text: str) -> bool:
+            return any(word in text.casefold() for word in wanted)
+
+        known = [holds(turn.text) or bool(set(turn.entry_ids) & gone) for turn in self._said]
+        if any(known):
+            for turn in self._said[known.index(True) :]:
+                turn.reply = ""
+            self._said = [turn for turn, is_gone in zip(self._said, known, strict=True) if not is_gone]
+        self.turns = [turn for turn in self.turns if not holds(turn.text)]
+        for turn in self.turns:
+            turn.reply = "" if holds(turn.reply) else turn.reply
+        self._read_again()
 
     def sources(self) -> list[str]:
         """What the last answer rests on, a line each: what the person told, or an exchange of the bank."""
@@ -294,16 +350,16 @@ class Conversation:
         turn = self._said[-1]
         return self.template.user_turn(turn.text) + self.template.reply_prompt(), self.template.answer(turn.reply)
 
+    def before_last_answer(self) -> list[int]:
+        """The ids of the whole conversation up to the last answer, as a document."""
+        turn = self._said[-1]
+        asked = self.template.user_turn(turn.text) + self.template.reply_prompt()
+        return self.template.document(self.engine.tokenizer.encode(self._written(self._said[:-1]) + asked))
+
     def close(self) -> None:
         """Ends the session: consolidates what was told, and keeps the weights."""
-        if not self.learn:
-            return
-        adaptation, worker = self.engine.adaptation, self.engine.worker
-        try:
-            worker.call(lambda _: adaptation.consolidate()).result()
-        finally:
-            worker.close()
-            adaptation.write_checkpoint(LEAST_TOKENS)
+        if self.learn:
+            self.engine.finish()
 
 
 def _kept(answer: str) -> str:

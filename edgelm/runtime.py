@@ -7,7 +7,6 @@ serves many.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,12 +27,12 @@ from edgelm.engine.session import Session
 from edgelm.engine.sharing import SharedSession
 from edgelm.errors import InputError
 from edgelm.heat import Heat
-from edgelm.interrupt import held_back
 from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.events import OnEvent, Reporter
+from edgelm.learn.long_text import LEAST_TOKENS, learn_text, learn_unlogged
 from edgelm.learn.transfer import export_change
 from edgelm.learn.worker import Worker
-from edgelm.log.entry import CHAT, PAIRED, TEXT
+from edgelm.log.entry import CHAT, PAIRED
 from edgelm.log.profile import Profile
 from edgelm.memory.answering import Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
@@ -43,13 +42,6 @@ from edgelm.memory.reminder import reminder_text
 from edgelm.memory.statements import Statement, Statements, told_in
 from edgelm.model import hub
 from edgelm.model.weights import Weights
-from edgelm.text.files import pieces
-from edgelm.text.tokenizer import document_ids
-
-SAVE_TOKENS = 32_768
-"""How much a long adaptation learns between two checkpoints."""
-LEAST_TOKENS = 256
-"""So little is replayed at the next start rather than written to a checkpoint."""
 
 
 def profiles_dir() -> Path:
@@ -298,6 +290,27 @@ class Engine:
         with self.guard:
             return memory.has_answer(self.template.document(self.tokenizer.encode(asked)))
 
+    def remove(self, entry_ids: Sequence[int], *, wait: bool = True) -> list[int]:
+        """Forgets entries of the log, in the thread that learns; returns those that went.
+
+        The words are gone when it returns. What is left of the log is replayed aside: with ``wait`` until that is done.
+        """
+        try:
+            removed: list[int] = self.worker.call(lambda _: self.adaptation.remove(list(entry_ids))).result()
+        finally:
+            replay = self.worker.call(lambda _: self.adaptation.catch_up(aside=True))
+            if wait:
+                replay.result()
+        return removed
+
+    def finish(self) -> None:
+        """Consolidates what was told, keeps the weights, and ends the learning thread."""
+        try:
+            self.worker.call(lambda _: self.adaptation.consolidate()).result()
+        finally:
+            self.worker.close()
+            self.adaptation.write_checkpoint(LEAST_TOKENS)
+
     def close(self) -> None:
         """Ends the learning thread and lets other processes use the profile."""
         if "worker" in self.__dict__:
@@ -333,49 +346,6 @@ class Engine:
         words. Interrupted (any exception from ``on_tokens``), the piece under way is learned to its end, and
         the same text goes on from there the next time.
         """
-        assert self.profile is not None
         if not keep_text:
-            return self._adapt_unlogged(text, on_tokens)
-        sha256, learned = hashlib.sha256(text.encode()).hexdigest()[:16], 0
-        known, conversation, done = _parse_progress(self.profile.progress)
-        if known != sha256:
-            conversation, done = self.profile.conversation(), 0
-
-        def count(n_tokens: int) -> None:
-            nonlocal learned
-            learned += n_tokens
-
-        try:
-            saved = 0
-            for number, piece in enumerate(pieces(text)):
-                if number < done:
-                    on_tokens(len(self.tokenizer.encode_document_lines(piece)))
-                    continue
-                progress, before = f"{sha256}:{conversation}:{number + 1}", learned
-                with held_back():
-                    entry = self.adaptation.tell(TEXT, piece, conversation=conversation, progress=progress)
-                    job = self.worker.learn(entry, on_tokens=count)
-                job.result()
-                if learned - saved >= SAVE_TOKENS:
-                    self.worker.call(lambda _: self.adaptation.write_checkpoint()).result()
-                    saved = learned
-                on_tokens(learned - before)
-            self.profile.finish()
-        finally:
-            self.worker.close()
-            self.adaptation.write_checkpoint(LEAST_TOKENS)
-        return learned
-
-    def _adapt_unlogged(self, text: str, on_tokens: Callable[[int], None]) -> int:
-        replay, learned = self.adaptation.replay, 0
-        for ids in document_ids(self.tokenizer.encode_document_lines(text)):
-            replay.learn_document(np.array(ids), lambda p: on_tokens(len(p)), keep_words=False)
-            learned += len(ids) - 1
-        self.adaptation.append_unlogged(f"{learned} tokens whose words were not kept")
-        return learned
-
-
-def _parse_progress(text: str) -> tuple[str, int, int]:
-    sha256, _, rest = text.partition(":")
-    conversation, _, done = rest.partition(":")
-    return (sha256, int(conversation), int(done)) if conversation.isdigit() and done.isdigit() else ("", 0, 0)
+            return learn_unlogged(self.adaptation, text, on_tokens)
+        return learn_text(self.adaptation, self.worker, text, on_tokens)

@@ -17,11 +17,12 @@ from edgelm.cli.events import noting
 from edgelm.cli.options import Common, catch_up, common
 from edgelm.cli.terminal import plain, unfiltered
 from edgelm.config import LearnConfig, SampleConfig
-from edgelm.conversation import Conversation, Turn
+from edgelm.conversation import Conversation
 from edgelm.errors import ConfigError, EdgelmError, InputError
 from edgelm.learn.worker import Job
 from edgelm.log.entry import CHAT
 from edgelm.runtime import Engine
+from edgelm.turn import Turn
 
 MAX_LINE = 20_000
 IDLE_SECONDS = 20.0

@@ -19,6 +19,7 @@ _COMMANDS = {
     "complete": ("edgelm.cli.text", "Continue a text."),
     "suggest": ("edgelm.cli.text", "The likeliest next words."),
     "choose": ("edgelm.cli.text", "Rank given continuations of a text."),
+    "serve": ("edgelm.cli.serve", "Answer over HTTP: OpenAI's and Ollama's clients, and a page."),
     "adapt": ("edgelm.cli.learning", "Learn files, folders or standard input."),
     "evaluate": ("edgelm.cli.learning", "Bits per byte of whole files."),
     "profile": ("edgelm.cli.profile", "What was learned: its log, forgetting, moving."),

@@ -10,13 +10,14 @@ import click
 
 from edgelm.cli.options import Common, catch_up, common
 from edgelm.errors import ProfileError
+from edgelm.learn.long_text import LEAST_TOKENS
 from edgelm.learn.transfer import import_file, write_change
 from edgelm.log.entry import CHAT, TEXT
 from edgelm.log.folder import check_name, files_of
 from edgelm.log.privacy import CLIP, DELTA
 from edgelm.log.profile import Profile
 from edgelm.model import hub
-from edgelm.runtime import LEAST_TOKENS, Engine, models_dir, profiles_dir
+from edgelm.runtime import Engine, models_dir, profiles_dir
 
 
 @click.group()

@@ -8,8 +8,7 @@ from edgelm.cli.options import Common, catch_up, common
 from edgelm.config import SampleConfig
 from edgelm.engine.generate import Generation
 from edgelm.engine.suggest import suggest_words
-from edgelm.errors import InputError
-from edgelm.measure.score import rank_continuations
+from edgelm.measure.choosing import choose as ranked
 from edgelm.runtime import Engine
 
 
@@ -54,26 +53,8 @@ def suggest(text: str, n_words: int, common: Common) -> None:
 @common
 def choose(prompt: str, candidates: tuple[str, ...], as_reply: bool, common: Common) -> None:
     """Rank the given continuations of PROMPT by total log-probability."""
-    if not all(candidate.strip() for candidate in candidates):
-        raise InputError("a candidate (-c) is empty; give each some text")
     with Engine(common.options, fixed=True) as engine:
         catch_up(engine, common)
-        if as_reply:
-            template = engine.template
-            asked = template.user_turn(prompt) + template.reply_prompt()
-            before, texts = (
-                engine.reminder(asked) + asked,
-                [template.answer(template.clean(text)) for text in candidates],
-            )
-        else:
-            before = prompt.rstrip()
-            # A word begins with its space: "the" + "cat" and "the " + "cat" mean the same.
-            spaced = bool(before) and (prompt != before or prompt[-1:].isalnum())
-            texts = [f" {text.lstrip()}" if spaced and text[:1].isalnum() else text for text in candidates]
-        ids = engine.template.document(engine.tokenizer.encode(before))
-        names = dict(zip(texts, candidates, strict=True))
-        ranking = rank_continuations(
-            engine.session, engine.tokenizer, ids, texts, engine.adaptation.memory, as_reply=as_reply
-        )
-    rows = [{"text": names[text], "log_probability": round(value, 6)} for text, value in ranking]
+        ranking = ranked(engine, prompt, candidates, as_reply=as_reply)
+    rows = [{"text": text, "log_probability": round(value, 6)} for text, value in ranking]
     common.emit({"ranking": rows}, "\n".join(f"{row['log_probability']:10.3f}  {row['text']}" for row in rows))

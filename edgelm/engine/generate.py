@@ -138,6 +138,7 @@ class Reply(Iterator[str]):
         rng: np.random.Generator, mix: Mix = no_mix, template: Template = USUAL,
     ) -> None:  # fmt: skip
         self._session, self._tokenizer, self._template = session, tokenizer, template
+        self._more_stops = config.stops
         self._generation = Generation(session, prompt_ids, config, rng, mix, template.document_id)
         self._pieces = _without_space(self._run())
         self.tokens: list[Token] = []
@@ -156,7 +157,7 @@ class Reply(Iterator[str]):
         return sum(token.log_probability for token in self.tokens) / max(1, len(self.tokens))
 
     def _run(self) -> Iterator[str]:
-        decoder, stops = self._tokenizer.stream(), Stops(self._template)
+        decoder, stops = self._tokenizer.stream(), Stops(self._template.labels, self._template.stops + self._more_stops)
         tail, since = "", ""  # the end of what was read; the text since the place
         place: _Place | None = None
         for token in self._generation:
@@ -214,6 +215,7 @@ def best_reply(
     enough: float,
     others: Sequence[tuple[str, float]] = (),
     most: int = 3,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[str, float]:
     """Of several replies the one that is worth most, and what it is worth.
 
@@ -230,6 +232,8 @@ def best_reply(
         Replies that compete with those drawn, and their worth.
     most : int
         Replies drawn at most.
+    stopped : callable
+        Asked after each draw; says that no more are wanted.
     """
     prompt = list(prompt_ids)
     if len(prompt) > 1:
@@ -238,6 +242,6 @@ def best_reply(
     for number in range(most):
         found.append(draw(number, prompt[-1:], prompt[:-1]))
         session.restore(state)
-        if found[-1][1] >= enough:
+        if found[-1][1] >= enough or stopped():
             break
     return max(found, key=lambda item: item[1])

@@ -28,6 +28,10 @@ class Job(Future[Any]):
         self.first_segment_done = threading.Event()
         """Set when the first segment is learned, and when the job is done."""
 
+    def cancel(self) -> bool:
+        """Never: what is in the log is learned, whoever waits for it no more."""
+        return False
+
     def perform(self) -> None:
         """Does it, in the thread that calls."""
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgelm.text.template import Template
+from collections.abc import Sequence
 
 
 class Stops:
@@ -12,7 +12,8 @@ class Stops:
 
     Parameters
     ----------
-    template : Template
+    labels : sequence of str
+    stops : tuple of str
 
     Attributes
     ----------
@@ -22,8 +23,8 @@ class Stops:
         Whether the reply has ended. Nothing may be fed after that.
     """
 
-    def __init__(self, template: Template) -> None:
-        self._labels, self._stops = template.labels, template.stops
+    def __init__(self, labels: Sequence[str], stops: tuple[str, ...]) -> None:
+        self._labels, self._stops = labels, stops
         self._line: str | None = None
         """The present line, if it began with a line end and may become a label."""
         self.held, self.found = "", False

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgelm.config import MAX_STOP_CHARS, MAX_STOPS
 from edgelm.errors import ConfigError
 from edgelm.text.tokenizer import DOC_ID, DOC_LINE, MAX_VOCAB_SIZE
 
 LABEL, TEXT = "{label}", "{text}"
-MAX_CHARS, MAX_STOPS = 64, 16
-"""Characters of a label, a form or a stop string at most, and stop strings at most."""
+MAX_CHARS = MAX_STOP_CHARS
+"""Characters of a label, a form or a stop string at most."""
 
 
 @dataclass(frozen=True)

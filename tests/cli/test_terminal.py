@@ -30,9 +30,10 @@ from edgelm.cli.chat import _converse
 from edgelm.cli.options import Common
 from edgelm.cli.terminal import Filtered, filter_streams, plain, remark, unfiltered
 from edgelm.config import SampleConfig
-from edgelm.conversation import Conversation, Turn
+from edgelm.conversation import Conversation
 from edgelm.engine.generate import Mix
 from edgelm.runtime import Engine, EngineOptions
+from edgelm.turn import Turn
 from tests.cli.conftest import Cli
 from tests.command import assert_one_line
 

@@ -17,7 +17,7 @@ PARTS = st.sampled_from(
 
 def feed(pieces: list[str], template: Template = TEMPLATE) -> tuple[str, bool, str]:
     """The text of the reply, whether it ended, and what is held back."""
-    stops, text = Stops(template), ""
+    stops, text = Stops(template.labels, template.stops), ""
     for piece in pieces:
         text += stops.feed(piece)
         if stops.found:

@@ -1,0 +1,68 @@
+"""``serve``: the learner where other programs reach it."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+
+import click
+
+from edgelm.cli.options import Common, common
+from edgelm.config import SampleConfig, data_dir
+from edgelm.errors import DeviceError
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8420, show_default=True, help="0: a free one.")
+@click.option("--learn", is_flag=True, help="Learn what people write, unless a request says that it shall not.")
+@click.option("--no-learn", is_flag=True, help="Learn nothing, whatever a request says; the profile is only read.")
+@click.option("--need-key", is_flag=True, help="Ask for a key on this device too, not only from elsewhere.")
+@click.option("--new-key", is_flag=True, help="Print another key for --profile, and end.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="A name of this device that clients may use.")
+@click.option("--allow-origin", multiple=True, metavar="URL", help="A page of another server that may ask.")
+@click.option("--no-bank", is_flag=True, help="Answer without the bank of exchanges that comes with edgelm.")
+@common
+def serve(
+    host: str, port: int, learn: bool, no_learn: bool, need_key: bool, new_key: bool, allow_host: tuple[str, ...],
+    allow_origin: tuple[str, ...], no_bank: bool, common: Common,
+) -> None:  # fmt: skip
+    """Answer over HTTP: OpenAI's and Ollama's clients, a page, and an API that shows and forgets what was learned.
+
+    Nothing is learned unless --learn or a request asks for it. From other devices a key is needed; it is made at the
+    first start, in the file serve.keys of the data folder. Each key belongs to a profile.
+    """
+    try:
+        from edgelm.serve.access import KEYS, Keys
+        from edgelm.serve.app import Listening
+        from edgelm.serve.app import serve as run
+        from edgelm.serve.served import ServeOptions
+    except ModuleNotFoundError as exc:
+        raise DeviceError(f"serving needs {exc.name}: pip install 'edgelm[serve]'") from None
+    import asyncio
+    from dataclasses import replace
+
+    if learn and no_learn:
+        raise click.UsageError("--learn and --no-learn contradict each other")
+    keys = data_dir() / KEYS
+    if new_key:
+        key = Keys(keys, common.options.profile).add(common.options.profile)
+        common.emit({"profile": common.options.profile, "key": key}, key)
+        return
+    options = ServeOptions(
+        replace(common.options, bank=not no_bank), learn=learn, may_learn=not no_learn, sampling=SampleConfig()
+    )
+
+    def ready(url: str) -> None:
+        common.emit({"url": url, "keys": str(keys)}, f"{url}  (a page is there, too; keys: {keys})")
+        sys.stdout.flush()
+
+    def failed(exc: BaseException) -> None:
+        line = " ".join("".join(traceback.format_exception_only(exc)).split())
+        common.note(f"a request failed: {line}", always=True)
+        if common.verbose:
+            common.note("".join(traceback.format_exception(exc)), always=True)
+
+    listening = Listening(host, port, keys, allow_host, allow_origin, needs_key=need_key)
+    asyncio.run(run(options, listening, time.time, ready, failed))

@@ -1,0 +1,79 @@
+"""One exchange of a conversation: what was said, what was answered, and how that came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from edgelm.engine.generate import Ended
+from edgelm.learn.worker import Job
+from edgelm.memory.answering import MODEL_ALONE, Plan
+
+if TYPE_CHECKING:
+    # Kernels are loaded only by those who learn, or who learned before.
+    from edgelm.learn.replay import Learned
+
+
+class Source(StrEnum):
+    """Where an answer came from."""
+
+    TOLD = "told"
+    """From what the person told, or from its not having been told."""
+    BANK = "bank"
+    """An exchange that came with edgelm, or one that the person corrected or approved."""
+    MODEL = "model"
+    NOTHING = "nothing"
+    """Neither bank nor model had an answer that fits."""
+    FRIEND = "friend"
+    """A larger model that was asked."""
+
+
+@dataclass
+class Turn:
+    """One exchange, filled while it goes on.
+
+    Attributes
+    ----------
+    tokens : int
+        Generated tokens, with those of answers that were drawn and not given.
+    prompt_tokens, known_tokens : int
+        Tokens that the answer follows, and how many of them had been read before this turn.
+    source : Source
+    ended : Ended or None
+        Why the answer ended; None where it was given up.
+    """
+
+    number: int
+    text: str
+    reply: str = ""
+    tokens: int = 0
+    prompt_tokens: int = 0
+    known_tokens: int = 0
+    seconds: float = 0.0
+    entry_ids: list[int] = field(default_factory=list)
+    learning: Job | None = None
+    secrets_skipped: int = 0
+    plan: Plan = MODEL_ALONE
+    source: Source = Source.MODEL
+    ended: Ended | None = None
+
+    @property
+    def learned(self) -> Learned | None:
+        """What it taught, once that is known."""
+        job = self.learning
+        return job.result() if job is not None and job.done() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of ``chat --json``."""
+        learned = self.learned
+        return {
+            "turn": self.number,
+            "reply": self.reply,
+            "tokens": self.tokens,
+            "tokens_per_s": round(self.tokens / self.seconds, 2) if self.seconds else 0.0,
+            "learned_tokens": learned.tokens if learned else 0,
+            "loss_nats_before": round(learned.loss_before, 4) if learned else None,
+            "loss_nats_after": round(learned.loss_after, 4) if learned else None,
+            "secrets_skipped": self.secrets_skipped,
+        }
