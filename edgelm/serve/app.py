@@ -11,10 +11,11 @@ from pathlib import Path
 from edgelm.errors import DeviceError
 from edgelm.serve import ollama, openai, own, pages, turns
 from edgelm.serve.access import Access, Keys
-from edgelm.serve.http import Limits, Response, Server, as_json
+from edgelm.serve.http import Response, as_json
 from edgelm.serve.openapi import describe
 from edgelm.serve.routes import Call, Route, Router
 from edgelm.serve.served import ServeOptions
+from edgelm.serve.server import Limits, Server
 from edgelm.serve.service import Service
 
 

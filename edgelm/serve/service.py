@@ -27,8 +27,12 @@ from edgelm.serve.talks import Asked, Talk, digest
 from edgelm.turn import Turn
 
 Result = TypeVar("Result")
+Make = Callable[[threading.Event], Iterator[str]]
+InPieces = Callable[[Make], AsyncGenerator[str, None]]
 THREADS, MOST_WAITING = 4, 256
 """Threads that answer, and requests that wait for one, at most."""
+MOST_LONG = 2
+"""Threads of them that continue texts, which may be long: the others are for conversations."""
 MOST_PROFILES = 3
 """Profiles that are open at a time; each has weights of its own."""
 MOST_LISTENERS = 16
@@ -45,8 +49,8 @@ class Answer:
         How it went; whole when the iteration has ended.
     """
 
-    def __init__(self, talk: Talk, asked: Asked, pool: ThreadPoolExecutor, *, learn: bool) -> None:
-        self.talk, self._asked, self._pool, self._learn = talk, asked, pool, learn
+    def __init__(self, talk: Talk, asked: Asked, in_pieces: InPieces, *, learn: bool) -> None:
+        self.talk, self._asked, self._in_pieces, self._learn = talk, asked, in_pieces, learn
 
     @property
     def turn(self) -> Turn:
@@ -55,7 +59,7 @@ class Answer:
 
     def pieces(self) -> AsyncGenerator[str, None]:
         """The pieces; closing it ends the answer, and waits for the thread to let go."""
-        return _in_pieces(self._pool, self._answer)
+        return self._in_pieces(self._answer)
 
     def _answer(self, gone: threading.Event) -> Iterator[str]:
         """In a thread."""
@@ -66,42 +70,6 @@ class Answer:
         if asked.history and self.talk.digest != digest(asked.system, asked.history):
             conversation.resume(asked.history)
         return conversation.turn(asked.text)
-
-
-async def _in_pieces(
-    pool: ThreadPoolExecutor, make: Callable[[threading.Event], Iterator[str]]
-) -> AsyncGenerator[str, None]:
-    """What ``make`` yields in a thread of the pool, as it comes; the event that it is given says that nobody listens
-    any more."""
-    loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
-    gone = threading.Event()
-
-    def run() -> None:
-        try:
-            if gone.is_set():
-                return
-            made = make(gone)
-            try:
-                for piece in made:
-                    loop.call_soon_threadsafe(pieces.put_nowait, piece)
-                    if gone.is_set():
-                        return
-            finally:
-                if isinstance(made, Generator):
-                    made.close()
-        finally:
-            loop.call_soon_threadsafe(pieces.put_nowait, None)
-
-    running = loop.run_in_executor(pool, run)
-    try:
-        while (piece := await pieces.get()) is not None:
-            yield piece
-        await running
-    finally:
-        gone.set()
-        if not running.done():
-            # Whoever is told that nobody listens any more ends with the present token.
-            await asyncio.shield(asyncio.gather(running, return_exceptions=True))
 
 
 class Service:
@@ -119,7 +87,9 @@ class Service:
         self._heat = Heat(ports.detect())
         self._pool = ThreadPoolExecutor(THREADS, "edgelm-answering")
         self._served: dict[str, Served] = {}
-        self._opening = asyncio.Lock()
+        self._opening, self._long = asyncio.Lock(), asyncio.Semaphore(MOST_LONG)
+        self._threads = asyncio.Semaphore(THREADS)
+        """Whoever has gone before its turn waits no more, as it would for the pool."""
         self._waiting = 0
 
     def celsius(self) -> float | None:
@@ -180,7 +150,8 @@ class Service:
             Too many wait already.
         """
         with _Use(self, served):
-            return await self._in_thread(action)
+            async with self._threads:
+                return await self._in_thread(action)
 
     @asynccontextmanager
     async def answer(self, served: Served, asked: Asked) -> AsyncGenerator[Answer, None]:
@@ -197,9 +168,42 @@ class Service:
                 talk = served.talk_for(asked)
                 async with talk.lock:
                     try:
-                        yield Answer(talk, asked, self._pool, learn=learn)
+                        yield Answer(talk, asked, self._in_pieces, learn=learn)
                     finally:
                         served.talks.keep(talk)
+
+    async def _in_pieces(self, make: Make) -> AsyncGenerator[str, None]:
+        """What ``make`` yields in a thread, as it comes; the event that it is given says that nobody listens."""
+        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+        gone = threading.Event()
+
+        def run() -> None:
+            try:
+                if gone.is_set():
+                    return
+                made = make(gone)
+                try:
+                    for piece in made:
+                        loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                        if gone.is_set():
+                            return
+                finally:
+                    if isinstance(made, Generator):
+                        made.close()
+            finally:
+                loop.call_soon_threadsafe(pieces.put_nowait, None)
+
+        async with self._threads:
+            running = loop.run_in_executor(self._pool, run)
+            try:
+                while (piece := await pieces.get()) is not None:
+                    yield piece
+                await running
+            finally:
+                gone.set()
+                if not running.done():
+                    # Whoever is told that nobody listens any more ends with the present token.
+                    await asyncio.shield(asyncio.gather(running, return_exceptions=True))
 
     async def stream(self, served: Served, make: Callable[[], Iterator[str]]) -> AsyncGenerator[str, None]:
         """What a generator yields in a thread, as it comes.
@@ -210,7 +214,7 @@ class Service:
             Too many wait already.
         """
         with _Use(self, served):
-            async with aclosing(_in_pieces(self._pool, lambda _: make())) as pieces:
+            async with self._long, aclosing(self._in_pieces(lambda _: make())) as pieces:
                 async for piece in pieces:
                     yield piece
 

@@ -1,0 +1,361 @@
+"""HTTP/1.1 over asyncio: h11 parses, and every wait of a client for us, or of us for a client, has an end.
+
+A connection that asks for nothing costs a task and two buffers; of those there are at most ``Limits.connections``. When
+they are all taken, one that has been silent for a while makes place for a new one, so that clients who hold connections
+open cannot keep others out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+
+from edgelm.serve.http import SAFE, Handler, Request, RequestError, Response, as_json
+
+READ_BYTES, WRITE_BYTES = 1 << 14, 1 << 14
+"""Read, and given to the system to be sent, at a time."""
+SILENT_SECONDS = 1.0
+"""After so long without a whole request a connection may have to make place for another."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may cost.
+
+    Attributes
+    ----------
+    connections : int
+        Open at a time, at most.
+    header_bytes, body_bytes : int
+        Of a request, at most.
+    all_bodies_bytes : int
+        Of the bodies of all requests that are not answered yet, at most.
+    header_seconds, body_seconds : float
+        In which a request's head, and its body, must have arrived.
+    idle_seconds : float
+        That a connection is kept open for a next request.
+    write_seconds : float
+        After which a client that takes nothing of a response is cut off.
+    """
+
+    connections: int = 640
+    header_bytes: int = 16_384
+    body_bytes: int = 1 << 19
+    all_bodies_bytes: int = 1 << 23
+    header_seconds: float = 10.0
+    body_seconds: float = 20.0
+    idle_seconds: float = 60.0
+    write_seconds: float = 20.0
+
+
+class _GoneError(Exception):
+    """The client has gone, or is cut off."""
+
+
+@dataclass(eq=False)
+class _Connection:
+    """A client's connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    http: h11.Connection
+    since: float
+    """When it came, or when its last request was answered."""
+    silent: bool = True
+    """Whether no whole request was read that is not answered yet."""
+    leftover: list[bytes] = field(default_factory=list)
+    body_bytes: int = 0
+
+    @property
+    def peer(self) -> str:
+        """The address of the other end."""
+        name = self.writer.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    def cut(self) -> None:
+        """Ends it at once, whatever is still to be sent."""
+        self.writer.transport.abort()
+
+
+class Server:
+    """Listens, and lets ``handler`` answer.
+
+    Parameters
+    ----------
+    handler : callable
+        Request to response. What it raises is answered with 500 and told to ``on_error``.
+    limits : Limits
+    on_error : callable
+        Called with an exception of ``handler`` that nobody expected.
+    """
+
+    def __init__(self, handler: Handler, limits: Limits, on_error: Callable[[BaseException], None]) -> None:
+        self._handler, self._limits, self._on_error = handler, limits, on_error
+        self._connections: dict[_Connection, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bodies_bytes, self._n_waiting = 0, 0
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, host: str, port: int) -> int:
+        """Begins to listen; returns the port, a free one for 0.
+
+        Raises
+        ------
+        OSError
+            The address cannot be had.
+        """
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # What the system keeps for us of a connection is read at once, and is ours then.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * READ_BYTES)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
+        self._server = await asyncio.start_server(self._accept, sock=listening, limit=READ_BYTES, backlog=256)
+        return int(listening.getsockname()[1])
+
+    async def close(self) -> None:
+        """Listens no more, and cuts all connections."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def n_connections(self) -> int:
+        """Connections that are open."""
+        return len(self._connections)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if not await self._has_room():
+            writer.transport.abort()
+            return
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_bytes)
+        connection = _Connection(reader, writer, http, asyncio.get_running_loop().time())
+        writer.transport.set_write_buffer_limits(high=WRITE_BYTES)
+        self._connections[connection] = None
+        self._tasks.add(task)
+        try:
+            await self._serve(connection)
+        except (_GoneError, ConnectionError, TimeoutError, asyncio.CancelledError):
+            connection.cut()
+        finally:
+            self._let_go(connection)
+            # What was written is still to be sent, but not for ever.
+            writer.close()
+            try:
+                async with asyncio.timeout(self._limits.write_seconds):
+                    await writer.wait_closed()
+            except (OSError, TimeoutError, asyncio.CancelledError):
+                connection.cut()
+            self._tasks.discard(task)
+            self._connections.pop(connection, None)
+
+    async def _has_room(self) -> bool:
+        """Waits, if it must, until another connection can be served; of those that have been silent for a while the
+        one that came first makes place."""
+        limits, loop = self._limits, asyncio.get_running_loop()
+        if self._n_waiting >= limits.connections:
+            return False
+        self._n_waiting += 1
+        try:
+            end = loop.time() + limits.header_seconds
+            while len(self._connections) >= limits.connections:
+                before = loop.time() - SILENT_SECONDS
+                silent = next((one for one in self._connections if one.silent and one.since < before), None)
+                if silent is not None:
+                    self._connections.pop(silent)
+                    silent.cut()
+                elif loop.time() > end:
+                    return False
+                else:
+                    await asyncio.sleep(0.05)
+            return True
+        finally:
+            self._n_waiting -= 1
+
+    async def _serve(self, connection: _Connection) -> None:
+        """Answers requests, one after the other."""
+        seconds = self._limits.header_seconds
+        while True:
+            try:
+                request = await self._read(connection, seconds)
+            except RequestError as exc:
+                await self._send(connection, as_json({"error": {"message": str(exc)}}, exc.status), closes=True)
+                return
+            if request is None:
+                return
+            if self._connections.pop(connection, connection) is not None:
+                raise _GoneError  # it made place for another
+            self._connections[connection] = None  # the newest of all
+            connection.silent = False
+            try:
+                await self._answer(connection, request)
+            finally:
+                self._let_go(connection)
+            connection.silent, connection.since = True, asyncio.get_running_loop().time()
+            if connection.http.our_state is not h11.DONE or connection.http.their_state is not h11.DONE:
+                return
+            connection.http.start_next_cycle()
+            seconds = self._limits.idle_seconds
+
+    async def _read(self, connection: _Connection, seconds: float) -> Request | None:
+        """The next request; None where the client has closed, or sent nothing for ``seconds``."""
+        try:
+            async with asyncio.timeout(seconds):
+                head = await self._next(connection)
+        except TimeoutError:
+            if connection.http.trailing_data[0]:
+                raise RequestError(408, "the head of the request did not arrive in time") from None
+            return None
+        if not isinstance(head, h11.Request):
+            return None
+        headers: dict[str, str] = {}
+        for name, value in head.headers:
+            key, text = name.decode("ascii").lower(), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        if int(headers.get("content-length", "0") or 0) > self._limits.body_bytes:
+            raise RequestError(413, f"the body must have at most {self._limits.body_bytes} bytes")
+        if connection.http.they_are_waiting_for_100_continue:
+            await self._write(connection, h11.InformationalResponse(status_code=100, headers=[]))
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                body = await self._body(connection)
+        except TimeoutError:
+            raise RequestError(408, "the body of the request did not arrive in time") from None
+        try:
+            target = urlsplit(head.target.decode("latin-1"))
+            query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=64))
+        except ValueError:
+            raise RequestError(400, "the address of the request cannot be read") from None
+        method = head.method.decode("ascii")
+        return Request(method, unquote(target.path), query, headers, body, connection.peer)
+
+    async def _body(self, connection: _Connection) -> bytes:
+        parts, n_bytes = list[bytes](), 0
+        while isinstance(part := await self._next(connection), h11.Data):
+            n_bytes += len(part.data)
+            connection.body_bytes += len(part.data)
+            self._bodies_bytes += len(part.data)
+            if n_bytes > self._limits.body_bytes:
+                raise RequestError(413, f"the body must have at most {self._limits.body_bytes} bytes")
+            if self._bodies_bytes > self._limits.all_bodies_bytes:
+                raise RequestError(503, "too much is sent at a time; try again in a few seconds")
+            parts.append(bytes(part.data))
+        if not isinstance(part, h11.EndOfMessage):
+            raise _GoneError
+        return b"".join(parts)
+
+    def _let_go(self, connection: _Connection) -> None:
+        """The body of its request counts no more."""
+        self._bodies_bytes -= connection.body_bytes
+        connection.body_bytes = 0
+
+    async def _next(self, connection: _Connection) -> Any:
+        """The next event of the client's."""
+        while True:
+            try:
+                found = connection.http.next_event()
+            except h11.RemoteProtocolError as exc:
+                raise RequestError(exc.error_status_hint, f"this is not HTTP/1.1 as it should be: {exc}") from None
+            if found is not h11.NEED_DATA:
+                return found
+            if connection.leftover:
+                connection.http.receive_data(connection.leftover.pop(0))
+                continue
+            connection.http.receive_data(await connection.reader.read(READ_BYTES))
+
+    async def _answer(self, connection: _Connection, request: Request) -> None:
+        """Lets the handler answer; a client that goes meanwhile ends that."""
+        answering = asyncio.ensure_future(self._answered(connection, request))
+        watching = asyncio.ensure_future(self._watch(connection))
+        try:
+            await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done() and watching.result():
+                self._connections.pop(connection, None)  # it may take a while until the answer has ended
+                connection.cut()
+                raise _GoneError
+            await answering
+        finally:
+            for task in (answering, watching):
+                task.cancel()
+            await asyncio.gather(answering, watching, return_exceptions=True)
+
+    async def _watch(self, connection: _Connection) -> bool:
+        """Whether the client has closed its end, as soon as it has; False when it sent something more."""
+        data = await connection.reader.read(READ_BYTES)
+        if data:
+            connection.leftover.append(data)
+        return not data
+
+    async def _answered(self, connection: _Connection, request: Request) -> None:
+        try:
+            response = await self._handler(request)
+        except Exception as exc:
+            self._on_error(exc)
+            response = as_json({"error": {"message": "an error in edgelm; its log says more"}}, 500)
+        try:
+            await self._send(connection, response, head_only=request.method == "HEAD")
+        finally:
+            if (aclose := getattr(response.body, "aclose", None)) is not None:
+                await aclose()
+
+    async def _send(
+        self, connection: _Connection, response: Response, *, closes: bool = False, head_only: bool = False
+    ) -> None:
+        headers = [("content-type", response.content_type), *SAFE, *response.headers]
+        if isinstance(response.body, bytes):
+            headers.append(("content-length", str(len(response.body))))
+        if closes:
+            headers.append(("connection", "close"))
+        if connection.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            raise _GoneError
+        await self._write(connection, h11.Response(status_code=response.status, headers=headers))
+        if isinstance(response.body, bytes):
+            for start in range(0, 0 if head_only else len(response.body), WRITE_BYTES):
+                await self._write(connection, h11.Data(data=response.body[start : start + WRITE_BYTES]))
+        else:
+            await self._stream(connection, response.body)
+        await self._write(connection, h11.EndOfMessage())
+
+    async def _stream(self, connection: _Connection, parts: AsyncIterator[bytes]) -> None:
+        """Sends the parts as they come; they are closed when the client goes."""
+        try:
+            async for part in parts:
+                await self._write(connection, h11.Data(data=part))
+        except (ConnectionError, TimeoutError, _GoneError):
+            raise
+        except Exception as exc:
+            # What was begun cannot be taken back: the client sees that it is not whole.
+            self._on_error(exc)
+            raise _GoneError from None
+
+    async def _write(self, connection: _Connection, part: Any) -> None:
+        data = connection.http.send(part)
+        if connection.writer.transport.is_closing():
+            raise _GoneError
+        if data:
+            connection.writer.write(data)
+        await self._drain(connection)
+
+    async def _drain(self, connection: _Connection) -> None:
+        try:
+            async with asyncio.timeout(self._limits.write_seconds):
+                await connection.writer.drain()
+        except TimeoutError:
+            raise _GoneError from None
