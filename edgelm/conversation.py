@@ -133,7 +133,7 @@ class Conversation:
         ids = self.engine.tokenizer.encode(text)
         if len(ids) > self.sampling.max_tokens:
             turn.ended, text = Ended.LENGTH, self.engine.tokenizer.decode(ids[: self.sampling.max_tokens]).strip()
-        turn.reply = text
+        turn.reply, turn.reply_tokens = text, min(len(ids), self.sampling.max_tokens)
 
     def _generate(self, turn: Turn, asked: str, *, corrected: bool) -> Generator[str, None, None]:
         """The model's own answer: as it comes, or, with the bank, the best of a few."""
@@ -173,7 +173,7 @@ class Conversation:
                     return
             self._unread, finished = [], True
         finally:
-            turn.tokens, turn.ended = len(drawn.tokens), drawn.ended
+            turn.tokens, turn.reply_tokens, turn.ended = len(drawn.tokens), len(drawn.tokens), drawn.ended
             self._n_read += len(ids) + len(drawn.tokens)
             if not finished:
                 # A cut answer is closed by a line end, as a whole one is.
@@ -186,7 +186,7 @@ class Conversation:
 
     def _best(self, turn: Turn, ids: Sequence[int]) -> None:
         """Of the replies that the model and the bank have, the one that fits best becomes the answer."""
-        engine, sampling, ended = self.engine, self.sampling, dict[str, Ended | None]()
+        engine, sampling, made = self.engine, self.sampling, dict[str, Reply]()
 
         def draw(number: int, prompt: Sequence[int], before: Sequence[int]) -> tuple[str, float]:
             cooled = replace(sampling, temperature=sampling.temperature * (COOL if number == 0 else 1))
@@ -199,7 +199,7 @@ class Conversation:
             finally:
                 turn.tokens += len(drawn.tokens)
             text = "".join(pieces)
-            ended[text] = drawn.ended
+            made[text] = drawn
             return text, reply_worth(engine.meaning, turn.text, text, drawn.mean_log_probability)
 
         others = [(text, reply_worth(engine.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others]
@@ -210,8 +210,9 @@ class Conversation:
         self._n_read += len(ids) - 1
         if worth < POOR:
             self._without_answer(turn)
-        elif text in ended:
-            turn.source, turn.reply, turn.ended = Source.MODEL, text, ended[text]
+        elif text in made:
+            turn.source, turn.reply, turn.ended = Source.MODEL, text, made[text].ended
+            turn.reply_tokens = len(made[text].tokens)
         else:
             turn.source = Source.BANK
             self._give(turn, text)

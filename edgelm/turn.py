@@ -37,6 +37,8 @@ class Turn:
     ----------
     tokens : int
         Generated tokens, with those of answers that were drawn and not given.
+    reply_tokens : int
+        Tokens of the answer itself.
     prompt_tokens, known_tokens : int
         Tokens that the answer follows, and how many of them had been read before this turn.
     source : Source
@@ -48,6 +50,7 @@ class Turn:
     text: str
     reply: str = ""
     tokens: int = 0
+    reply_tokens: int = 0
     prompt_tokens: int = 0
     known_tokens: int = 0
     seconds: float = 0.0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 
 import click
 
@@ -65,4 +67,12 @@ def serve(
             common.note("".join(traceback.format_exception(exc)), always=True)
 
     listening = Listening(host, port, keys, allow_host, allow_origin, needs_key=need_key)
-    asyncio.run(run(options, listening, time.time, ready, failed))
+
+    async def until_told() -> None:
+        serving = asyncio.ensure_future(run(options, listening, time.time, ready, failed))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        with suppress(asyncio.CancelledError):
+            await serving
+
+    asyncio.run(until_told())

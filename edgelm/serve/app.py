@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +59,7 @@ async def serve(
     options: ServeOptions, listening: Listening, clock: Callable[[], float], on_ready: Callable[[str], None],
     on_error: Callable[[BaseException], None],
 ) -> None:  # fmt: skip
-    """Listens until SIGINT or SIGTERM, or until it is cancelled.
+    """Listens until it is cancelled; then it keeps what was learned.
 
     Parameters
     ----------
@@ -92,13 +91,9 @@ async def serve(
             raise DeviceError(
                 f"{listening.host}, port {listening.port}: cannot listen there: {exc.strerror or exc}"
             ) from None
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopped.set)
         host = f"[{listening.host}]" if ":" in listening.host else listening.host
         on_ready(f"http://{host}:{port}")
-        await stopped.wait()
+        await asyncio.Event().wait()
     finally:
         await server.close()
         await service.close()

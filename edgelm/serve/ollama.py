@@ -196,7 +196,7 @@ class _Lines:
             text, done=True, done_reason="length" if turn.ended is Ended.LENGTH else "stop", total_duration=total,
             load_duration=0, prompt_eval_count=turn.prompt_tokens - turn.known_tokens,
             prompt_eval_duration=total - spent,
-            eval_count=len(self._call.served.engine.tokenizer.encode(turn.reply)), eval_duration=spent,
+            eval_count=turn.reply_tokens, eval_duration=spent,
         )  # fmt: skip
         if not self._as_chat:
             line.context = list(answer.talk.id.encode("ascii"))

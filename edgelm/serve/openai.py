@@ -207,7 +207,7 @@ class _Chat:
 
     def _usage(self, answer: Answer) -> Usage:
         turn = answer.turn
-        n_tokens = len(self._call.served.engine.tokenizer.encode(turn.reply))
+        n_tokens = turn.reply_tokens
         details = {"cached_tokens": turn.known_tokens}
         return Usage(turn.prompt_tokens, n_tokens, turn.prompt_tokens + n_tokens, details)
 

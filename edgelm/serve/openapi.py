@@ -52,7 +52,7 @@ def describe(routes: list[Route]) -> dict[str, Any]:
 def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     answers: dict[str, Any] = {"application/json": {"schema": schemas[route.answer] if route.answer else {}}}
     if route.streams:
-        answers[route.streams] = {"schema": {"type": "string"}}
+        answers[route.streams] = {"schema": {}}
     refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses = {"200": {"description": route.summary, "content": answers}}
     responses |= {code: {"description": text, "content": refusal} for code, text in _REFUSALS.items()}
