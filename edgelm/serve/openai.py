@@ -331,6 +331,14 @@ class _Continued:
         return CompletionLogprobs(texts, [s.log_probability for s in scores], likely, offsets[: len(texts)])
 
 
+async def embeddings(call: Call) -> Response:
+    """``POST /v1/embeddings``: there are none."""
+    raise RequestError(
+        404, "there are no embeddings here: the word vectors of edgelm find too few sentences by their sense",
+        "not_supported",
+    )  # fmt: skip
+
+
 ROUTES = [
     Route("GET", "/v1/models", models, "The model that is here.", answer=ModelList),
     Route("GET", "/v1/models/{model}", models, "The same by its name.", answer=ModelCard),
@@ -342,4 +350,5 @@ ROUTES = [
         "POST", "/v1/completions", completions, "A text goes on.", CompletionRequest, TextCompletion,
         "text/event-stream",
     ),
+    Route("POST", "/v1/embeddings", embeddings, "There are none: 404."),
 ]  # fmt: skip

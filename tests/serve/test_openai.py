@@ -187,6 +187,11 @@ def test_a_given_answer_is_cut_too(start: Start) -> None:
     assert (cut["message"]["content"], cut["finish_reason"]) == ("Your sister", "stop")
 
 
+def test_there_are_no_embeddings(client: Any) -> None:
+    with pytest.raises(openai.NotFoundError, match="no embeddings here"):
+        client.embeddings.create(model="tiny", input="The ferry")
+
+
 def test_a_text_goes_on(client: Any) -> None:
     options = {"model": "tiny", "prompt": "The ferry", "max_tokens": 6, "seed": 4}
     whole = client.completions.create(logprobs=2, **options)
