@@ -7,12 +7,17 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgelm.cli.options import Common, common
 from edgelm.config import SampleConfig, data_dir
 from edgelm.errors import DeviceError
+
+if TYPE_CHECKING:
+    from edgelm.serve.app import Listening
 
 
 @click.command()
@@ -25,11 +30,21 @@ from edgelm.errors import DeviceError
 @click.option("--allow-host", multiple=True, metavar="NAME", help="A name of this device that clients may use.")
 @click.option("--allow-origin", multiple=True, metavar="URL", help="A page of another server that may ask.")
 @click.option("--no-bank", is_flag=True, help="Answer without the bank of exchanges that comes with edgelm.")
+@click.option("--wyoming", type=click.IntRange(0, 65535), metavar="PORT", help="Speak the Wyoming protocol there too.")
+@click.option(
+    "--wyoming-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address of --wyoming, which has no keys: whoever reaches it may talk and, with --learn, teach.",
+)
+@click.option(
+    "--intents",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="TOML file of intents, recognised over --wyoming.",
+)
 @common
-def serve(
-    host: str, port: int, learn: bool, no_learn: bool, need_key: bool, new_key: bool, allow_host: tuple[str, ...],
-    allow_origin: tuple[str, ...], no_bank: bool, common: Common,
-) -> None:  # fmt: skip
+def serve(common: Common, **given: Any) -> None:
     """Answer over HTTP: OpenAI's and Ollama's clients, a page, and an API that shows and forgets what was learned.
 
     Nothing is learned unless --learn or a request asks for it. From other devices a key is needed; it is made at the
@@ -37,7 +52,6 @@ def serve(
     """
     try:
         from edgelm.serve.access import KEYS, Keys
-        from edgelm.serve.app import Listening
         from edgelm.serve.app import serve as run
         from edgelm.serve.served import ServeOptions
     except ModuleNotFoundError as exc:
@@ -45,19 +59,24 @@ def serve(
     import asyncio
     from dataclasses import replace
 
-    if learn and no_learn:
+    if given["learn"] and given["no_learn"]:
         raise click.UsageError("--learn and --no-learn contradict each other")
+    if given["intents"] is not None and given["wyoming"] is None:
+        raise click.UsageError("--intents needs --wyoming PORT: over HTTP no intents are recognised")
     keys = data_dir() / KEYS
-    if new_key:
+    if given["new_key"]:
         key = Keys(keys, common.options.profile).add(common.options.profile)
         common.emit({"profile": common.options.profile, "key": key}, key)
         return
     options = ServeOptions(
-        replace(common.options, bank=not no_bank), learn=learn, may_learn=not no_learn, sampling=SampleConfig()
-    )
+        replace(common.options, bank=not given["no_bank"]), learn=given["learn"], may_learn=not given["no_learn"],
+        sampling=SampleConfig(),
+    )  # fmt: skip
 
-    def ready(url: str) -> None:
-        common.emit({"url": url, "keys": str(keys)}, f"{url}  (a page is there, too; keys: {keys})")
+    def ready(url: str, wyoming: str) -> None:
+        also = f"\n{wyoming}  (Wyoming, without keys)" if wyoming else ""
+        fields = {"url": url, "keys": str(keys)} | ({"wyoming": wyoming} if wyoming else {})
+        common.emit(fields, f"{url}  (a page is there, too; keys: {keys}){also}")
         sys.stdout.flush()
 
     def failed(exc: BaseException) -> None:
@@ -66,7 +85,7 @@ def serve(
         if common.verbose:
             common.note("".join(traceback.format_exception(exc)), always=True)
 
-    listening = Listening(host, port, keys, allow_host, allow_origin, needs_key=need_key)
+    listening = _listening(given, keys)
 
     async def until_told() -> None:
         serving = asyncio.ensure_future(run(options, listening, time.time, ready, failed))
@@ -76,3 +95,18 @@ def serve(
             await serving
 
     asyncio.run(until_told())
+
+
+def _listening(given: dict[str, Any], keys: Path) -> Listening:
+    """Where to listen, as the options have it."""
+    from edgelm.serve.app import Listening, WyomingListening
+    from edgelm.serve.intents import read_intents
+
+    wyoming = None
+    if given["wyoming"] is not None:
+        intents = read_intents(given["intents"]) if given["intents"] is not None else None
+        wyoming = WyomingListening(given["wyoming_host"], given["wyoming"], intents)
+    return Listening(
+        given["host"], given["port"], keys, given["allow_host"], given["allow_origin"], needs_key=given["need_key"],
+        wyoming=wyoming,
+    )  # fmt: skip

@@ -11,11 +11,35 @@ from edgelm.errors import DeviceError
 from edgelm.serve import ollama, openai, own, pages, turns
 from edgelm.serve.access import Access, Keys
 from edgelm.serve.http import Response, as_json
+from edgelm.serve.intents import Intents
 from edgelm.serve.openapi import describe
+from edgelm.serve.recognise import Recogniser
 from edgelm.serve.routes import Call, Route, Router
 from edgelm.serve.served import ServeOptions
 from edgelm.serve.server import Limits, Server
 from edgelm.serve.service import Service
+from edgelm.serve.wyoming import WyomingServer
+from edgelm.serve.wyoming_events import WyomingLimits
+
+
+@dataclass(frozen=True)
+class WyomingListening:
+    """Where the Wyoming protocol is spoken.
+
+    Attributes
+    ----------
+    host : str
+    port : int
+        0: a free one.
+    intents : Intents, optional
+        What is recognised.
+    limits : WyomingLimits
+    """
+
+    host: str
+    port: int
+    intents: Intents | None = None
+    limits: WyomingLimits = field(default_factory=WyomingLimits)
 
 
 @dataclass(frozen=True)
@@ -34,6 +58,8 @@ class Listening:
     needs_key : bool
         Whether those on this device need a key too.
     limits : Limits
+    wyoming : WyomingListening, optional
+        Where the Wyoming protocol is spoken too.
     """
 
     host: str
@@ -43,6 +69,7 @@ class Listening:
     origins: tuple[str, ...] = ()
     needs_key: bool = False
     limits: Limits = field(default_factory=Limits)
+    wyoming: WyomingListening | None = None
 
 
 def routes() -> list[Route]:
@@ -56,7 +83,7 @@ def routes() -> list[Route]:
 
 
 async def serve(
-    options: ServeOptions, listening: Listening, clock: Callable[[], float], on_ready: Callable[[str], None],
+    options: ServeOptions, listening: Listening, clock: Callable[[], float], on_ready: Callable[[str, str], None],
     on_error: Callable[[BaseException], None],
 ) -> None:  # fmt: skip
     """Listens until it is cancelled; then it keeps what was learned.
@@ -68,7 +95,7 @@ async def serve(
     clock : callable
         Returns seconds since 1970.
     on_ready : callable
-        Called with the address once requests are answered.
+        Called with the address once requests are answered, and with that of Wyoming, which may be empty.
     on_error : callable
         Called with exceptions that nobody expected.
 
@@ -83,17 +110,30 @@ async def serve(
     access = Access(keys, options.engine.profile, listening.hosts, listening.origins, listening.needs_key)
     service = Service(options, clock)
     server = Server(Router(routes(), access, service), listening.limits, on_error)
+    wyoming: WyomingServer | None = None
     try:
-        await service.open(options.engine.profile)
-        try:
-            port = await server.listen(listening.host, listening.port)
-        except OSError as exc:
-            raise DeviceError(
-                f"{listening.host}, port {listening.port}: cannot listen there: {exc.strerror or exc}"
-            ) from None
-        host = f"[{listening.host}]" if ":" in listening.host else listening.host
-        on_ready(f"http://{host}:{port}")
+        served = await service.open(options.engine.profile)
+        port, wyoming_url = await _listen(server, listening.host, listening.port), ""
+        if (told := listening.wyoming) is not None:
+            recogniser = Recogniser(told.intents, served.engine.meaning) if told.intents is not None else None
+            wyoming = WyomingServer(service, options.engine.profile, recogniser, told.limits, on_error)
+            wyoming_url = _url("tcp", told.host, await _listen(wyoming, told.host, told.port))
+        on_ready(_url("http", listening.host, port), wyoming_url)
         await asyncio.Event().wait()
     finally:
+        if wyoming is not None:
+            await wyoming.close()
         await server.close()
         await service.close()
+
+
+async def _listen(server: Server | WyomingServer, host: str, port: int) -> int:
+    try:
+        return await server.listen(host, port)
+    except (OSError, UnicodeError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        raise DeviceError(f"{host}, port {port}: cannot listen there: {reason}") from None
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
