@@ -97,13 +97,20 @@ class WyomingServer:
         """Connections that are open."""
         return len(self._connections)
 
+    @property
+    def n_answering(self) -> int:
+        """Connections that are being answered."""
+        return sum(not connection.silent for connection in self._connections)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         if len(self._connections) >= self._limits.connections:
             silent = next((one for one in self._connections if one.silent), None)
             if silent is None:
-                writer.transport.abort()
+                # So few bytes go into the buffer of a new connection at once; nobody waits for them.
+                writer.write(_error("too many clients at a time; try again in a few seconds", "overloaded").to_bytes())
+                writer.close()
                 return
             silent.cut()
             self._connections.pop(silent, None)
