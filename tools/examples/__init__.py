@@ -1,0 +1,1 @@
+"""Programs that show how edgelm is used together with others."""
