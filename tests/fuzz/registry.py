@@ -26,7 +26,7 @@ from edgelm.model.weights import Weights
 from edgelm.text.files import MAX_BYTES, pieces, read_file
 from edgelm.text.secrets import without_secrets
 from tests.convert import checkpoints as containers
-from tests.fuzz import foreign, readers
+from tests.fuzz import foreign, readers, serving
 from tests.fuzz import mutations as m
 from tests.fuzz.readers import Reader, Room
 
@@ -269,5 +269,7 @@ READERS: dict[str, Callable[[Room], Reader]] = {
     "facts": facts,
     "pairs": pairs,
     "secrets": secrets,
+    "intents": serving.intents,
+    "wyoming": serving.wyoming,
 }
 """By name; a room serves one of them."""
