@@ -139,8 +139,10 @@ class WyomingServer:
                 event = await connection.events.next()
                 if event is None:
                     return
+                if self._connections.pop(connection, connection) is not None:
+                    return  # it made place for another
                 connection.silent = False
-                self._connections[connection] = self._connections.pop(connection)  # the newest of all
+                self._connections[connection] = None  # the newest of all
                 answer = await self._answer(connection, event)
             except BadEventError as exc:
                 await self._send(connection, _error(str(exc), "bad-event"))

@@ -92,7 +92,7 @@ def _running(options: ServeOptions, listening: Listening) -> Iterator[Running]:
 
     def run() -> None:
         async def until_told() -> None:
-            def on_ready(url: str) -> None:
+            def on_ready(url: str, wyoming: str) -> None:
                 found.append(Running(url))
                 ready.set()
 
