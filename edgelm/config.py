@@ -151,6 +151,20 @@ def no_color() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
+def ask_key() -> str:
+    """The key for the server of ``--ask``, of ``EDGELM_ASK_KEY``; empty: it wants none.
+
+    Raises
+    ------
+    ConfigError
+        It is no single word of printable ASCII.
+    """
+    key = os.environ.get("EDGELM_ASK_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigError("EDGELM_ASK_KEY must be one word of letters, digits and signs; what it is is not shown")
+    return key
+
+
 def graph_choice() -> Literal["int8", "float32"] | None:
     """What answers are computed with, if ``EDGELM_GRAPH`` says so; learning is always float32."""
     return _choice("EDGELM_GRAPH", "int8", "float32")  # type: ignore[return-value]

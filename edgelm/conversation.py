@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from edgelm.asking import UNSURE, Friend, may_be_asked, request_for
 from edgelm.config import SampleConfig
 from edgelm.engine.generate import Ended, Reply, best_reply
 from edgelm.errors import InputError
@@ -21,8 +22,6 @@ from edgelm.turn import Source, Turn
 
 SEGMENT_SECONDS = 0.25
 """How long an answer waits for the learning of the first segment of what it answers."""
-Friend = Callable[[Sequence[tuple[str, str]], str], str]
-"""Asked where the model is unsure: (earlier turns and their answers, the turn) to an answer, which may be empty."""
 
 
 class Conversation:
@@ -45,7 +44,7 @@ class Conversation:
     Attributes
     ----------
     friend : callable or None
-        Asked where neither bank nor model has an answer.
+        Asked where neither what was told, nor the bank, nor the model answers a question well (``edgelm.asking``).
     cancelled : threading.Event
         When it is set, from whatever thread, the answer under way ends after its present token.
     """
@@ -146,7 +145,7 @@ class Conversation:
         turn.known_tokens, turn.prompt_tokens = self._n_read, self._n_read + len(ids)
         begun = time.perf_counter()
         pieces: list[str] = []
-        chooses = engine.options.bank and not corrected
+        chooses = not corrected and (engine.options.bank or self._may_ask(turn))
         try:
             if chooses:
                 self._best(turn, ids)
@@ -185,11 +184,16 @@ class Conversation:
         return Reply(self.session, self.engine.tokenizer, ids, sampling, self.rng, mix, self.template)
 
     def _best(self, turn: Turn, ids: Sequence[int]) -> None:
-        """Of the replies that the model and the bank have, the one that fits best becomes the answer."""
-        engine, sampling, made = self.engine, self.sampling, dict[str, Reply]()
+        """Of the replies that the model and the bank have, the one that fits best becomes the answer.
+
+        Without a bank it is the model's only one. It is the friend's, if there is one and the model is unsure.
+        """
+        engine, sampling, drawn_replies = self.engine, self.sampling, dict[str, Reply]()
+        has_bank = engine.options.bank
 
         def draw(number: int, prompt: Sequence[int], before: Sequence[int]) -> tuple[str, float]:
-            cooled = replace(sampling, temperature=sampling.temperature * (COOL if number == 0 else 1))
+            cool = COOL if number == 0 and has_bank else 1
+            cooled = replace(sampling, temperature=sampling.temperature * cool)
             drawn, pieces = self._draw(cooled, prompt, before), list[str]()
             try:
                 for piece in drawn:
@@ -199,61 +203,76 @@ class Conversation:
             finally:
                 turn.tokens += len(drawn.tokens)
             text = "".join(pieces)
-            made[text] = drawn
+            drawn_replies[text] = drawn
+            if not has_bank:
+                return text, 0.0
             return text, reply_worth(engine.meaning, turn.text, text, drawn.mean_log_probability)
 
-        others = [(text, reply_worth(engine.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others]
-        most = 1 if sampling.temperature == 0 else DRAWN
+        known = turn.plan.others if has_bank else ()
+        others = [(text, reply_worth(engine.meaning, turn.text, text) + ahead) for text, ahead in known]
+        most = 1 if sampling.temperature == 0 or not has_bank else DRAWN
         text, worth = best_reply(
             draw, self.session, ids, enough=ENOUGH, others=others, most=most, stopped=self.cancelled.is_set
         )
         self._n_read += len(ids) - 1
-        if worth < POOR:
-            self._without_answer(turn)
-        elif text in made:
-            turn.source, turn.reply, turn.ended = Source.MODEL, text, made[text].ended
-            turn.reply_tokens = len(made[text].tokens)
+        drawn = drawn_replies.get(text)
+        fits = worth >= POOR or not has_bank
+        is_unsure = not (fits and text) or (drawn is not None and drawn.mean_log_probability < UNSURE)
+        if is_unsure and self._may_ask(turn) and self._ask_friend(turn):
+            pass
+        elif not fits:
+            turn.source = Source.NOTHING
+            self._give(turn, nothing_to_say(turn.text, learns=self.learn))
+        elif drawn is not None:
+            turn.source, turn.reply, turn.ended = Source.MODEL, text, drawn.ended
+            turn.reply_tokens = len(drawn.tokens)
         else:
             turn.source = Source.BANK
             self._give(turn, text)
         self._unread = [ids[-1], *engine.tokenizer.encode(self.template.answer(turn.reply))]
 
-    def _without_answer(self, turn: Turn) -> None:
-        """What is answered where nothing fits: what the friend says, if there is one."""
-        said = self._asked_of_friend(turn) if self.friend is not None else ""
-        turn.source = Source.FRIEND if said else Source.NOTHING
-        self._give(turn, said or nothing_to_say(turn.text, learns=self.learn))
-        if said and self.learn and not without_secrets(turn.reply)[1]:
+    def _may_ask(self, turn: Turn) -> bool:
+        """Whether the friend may be asked for the answer to a turn without the person's saying so."""
+        if self.friend is None or self.cancelled.is_set():
+            return False
+        return may_be_asked(turn.text, self.engine.meaning.asks(turn.text))
+
+    def _ask_friend(self, turn: Turn, *, insists: bool = False) -> bool:
+        """Whether the friend had an answer, which then is that to the turn, and learned if the turn means the same
+        in every conversation."""
+        assert self.friend is not None
+        request = request_for(turn, [one for one in self._said if one is not turn])
+        said = self.template.clean(self.friend(request.before, request.text, insists)) if request else ""
+        if not request or not said:
+            return False
+        turn.source = Source.FRIEND
+        self._give(turn, said)
+        if self.learn and request.alone and not without_secrets(turn.reply)[1]:
             self._answer(turn, FIX, turn.reply)
+        return True
 
     def ask(self) -> str:
-        """Asks the friend for the answer to the last turn, which replaces the one that was given; returns it.
+        """``/ask``: the friend's answer to the last turn takes the place of the one that was given; returns it.
 
         Raises
         ------
         InputError
-            There is no friend, nothing was said yet, or the turn holds what looks like a secret.
+            There is no friend, nothing was said yet, the conversation holds what looks like a secret, or no answer
+            came.
         """
+        if self.friend is None:
+            raise InputError("there is nobody to ask; begin with --ask URL")
         if not self._said:
             raise InputError("nothing was said yet in this conversation")
         turn = self._said[-1]
-        if self.friend is None:
-            raise InputError("there is nobody to ask; begin with --ask URL")
-        if not (said := self._asked_of_friend(turn)):
-            raise InputError("it was not asked: the conversation holds what looks like a secret, or no answer came")
-        turn.reply, turn.source = said, Source.FRIEND
+        if request_for(turn, self._said[:-1]) is None:
+            raise InputError(
+                "it was not asked: the conversation holds what looks like a secret; /reset begins a new one"
+            )
+        if not self._ask_friend(turn, insists=True):
+            raise InputError("the friend had no answer")
         self._read_again()
-        if self.learn and not without_secrets(said)[1]:
-            self._answer(turn, FIX, said)
-        return said
-
-    def _asked_of_friend(self, turn: Turn) -> str:
-        """The friend's answer; empty where it has none, or where it must not be asked."""
-        assert self.friend is not None
-        before = [(t.text, t.reply) for t in self._said if t is not turn]
-        if any(without_secrets(text)[1] for pair in [*before, (turn.text, "")] for text in pair):
-            return ""
-        return self.template.clean(self.friend(before, turn.text))
+        return turn.reply
 
     def _tell(self, turn: Turn, kind: str, text: str, parent: int | None = None) -> Job:
         # What is in the log is learned, whenever the person has had enough.

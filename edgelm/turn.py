@@ -73,6 +73,7 @@ class Turn:
         return {
             "turn": self.number,
             "reply": self.reply,
+            "source": str(self.source),
             "tokens": self.tokens,
             "tokens_per_s": round(self.tokens / self.seconds, 2) if self.seconds else 0.0,
             "learned_tokens": learned.tokens if learned else 0,

@@ -13,8 +13,9 @@ from dataclasses import replace
 
 import click
 
+from edgelm.asking import Friend
 from edgelm.cli.events import noting
-from edgelm.cli.options import Common, catch_up, common
+from edgelm.cli.options import Common, asks, catch_up, common, sampled
 from edgelm.cli.terminal import plain, unfiltered
 from edgelm.config import LearnConfig, SampleConfig
 from edgelm.conversation import Conversation
@@ -22,7 +23,7 @@ from edgelm.errors import ConfigError, EdgelmError, InputError
 from edgelm.learn.worker import Job
 from edgelm.log.entry import CHAT
 from edgelm.runtime import Engine
-from edgelm.turn import Turn
+from edgelm.turn import Source, Turn
 
 MAX_LINE = 20_000
 IDLE_SECONDS = 20.0
@@ -38,6 +39,7 @@ HELP = """\
 /help            this list
 /good            the last answer was good: it is learned too
 /fix TEXT        what the last answer should have been; asked the same again, it says so
+/ask             the friend of --ask is asked for the answer to the last turn; it is learned
 /undo            take the last turn back, and what was learned from it
 /forget WORDS    forget everything you said that holds these words
 /why             which of your words moved the last answer most
@@ -59,19 +61,22 @@ A line that ends in \\ goes on in the next. Ctrl+C stops an answer."""
     help="Standard input is a Unix socket: the profile is that of the user at its other end, uid-N.",
 )
 @click.option("--system", default="", help="A text that stands before the conversation.")
-@click.option("--temperature", type=float, default=0.5, show_default=True, help="0: always the likeliest.")
-@click.option("--max-tokens", type=int, default=120, show_default=True, help="Tokens of an answer at most.")
+@sampled
+@asks
 @common
 def chat(
-    no_learn: bool, no_bank: bool, commands: bool, peer: bool, system: str, temperature: float, max_tokens: int,
-    common: Common,
+    no_learn: bool, no_bank: bool, commands: bool, peer: bool, system: str, sampling: SampleConfig,
+    friend: Friend | None, common: Common,
 ) -> None:  # fmt: skip
     """Talk with a model that learns from what you write while it answers.
 
     Through a pipe each line is a turn. One that reads like a command, as "/forget my address", is answered, but neither
     obeyed nor learned unless --commands is given.
+
+    With --ask URL a question that neither what you told, nor the bank, nor the model answers well is sent to the server
+    at URL, and its answer is learned; nothing else is sent, and no conversation that holds what looks like a secret. A
+    key for it is read from EDGELM_ASK_KEY.
     """
-    sampling = SampleConfig(temperature=temperature, max_tokens=max_tokens)
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not common.json
     options = replace(common.options, bank=not no_bank)
     if peer:
@@ -81,6 +86,7 @@ def chat(
     with Engine(options, LearnConfig(), writable=not no_learn, idle_seconds=IDLE_SECONDS, fixed=no_learn) as engine:
         engine.on_event = noting(common, wanted=not in_terminal)
         talk = Conversation(engine, sampling, learn=not no_learn, system=system, patient=not in_terminal)
+        talk.friend = friend
         if in_terminal:
             _in_terminal(talk, common)
         else:
@@ -181,6 +187,7 @@ def status_line(turn: Turn) -> str:
     """Speed, and what the turn taught."""
     skipped = " | looks like a secret: not learned" if turn.secrets_skipped else ""
     speed = f"{turn.tokens / turn.seconds:.0f} tokens/s" if turn.seconds and turn.tokens else "no answer"
+    speed = "the friend's answer" if turn.source is Source.FRIEND else speed
     if turn.learning is not None and not turn.learning.done():
         return f"[{speed} | still learning{skipped}]"
     if turn.learned is None:
@@ -313,6 +320,7 @@ _COMMANDS: dict[str, Callable[[Conversation, str], str | None]] = {
     "/help": lambda talk, rest: HELP,
     "/good": lambda talk, rest: _after(talk.approve(), "Learned that answer."),
     "/fix": lambda talk, rest: _after(talk.correct(rest), "Learned your answer."),
+    "/ask": lambda talk, rest: talk.ask(),
     "/undo": lambda talk, rest: _removed(talk, talk.undo(), "that turn"),
     "/forget": lambda talk, rest: _removed(talk, talk.forget(rest), repr(rest.strip())),
     "/why": lambda talk, rest: _why(talk),

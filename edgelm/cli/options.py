@@ -13,7 +13,9 @@ from typing import Any
 import click
 
 from edgelm import ports
+from edgelm.asking import Friend
 from edgelm.cli.terminal import remark, unfiltered
+from edgelm.config import SampleConfig, ask_key
 from edgelm.runtime import Engine, EngineOptions
 
 
@@ -58,6 +60,38 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         options = EngineOptions(model, profile, threads or ports.detect().threads, seed, engine=engine)
         function(common=Common(options, as_json, verbose), **kwargs)
+
+    return wrapper
+
+
+def asks(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options of a friend to a command; it receives what asks it, or None, as ``friend``."""
+
+    @click.option("--ask", metavar="URL", help="OpenAI's API of a larger model: asked where this one is unsure.")
+    @click.option("--ask-model", metavar="NAME", help="Which of its models (default: the first that it lists).")
+    @functools.wraps(function)
+    def wrapper(*, ask: str | None, ask_model: str | None, **kwargs: Any) -> None:
+        if ask is None and ask_model is not None:
+            raise click.UsageError("--ask-model needs --ask URL")
+        function(friend=None if ask is None else _friend(ask, ask_model), **kwargs)
+
+    return wrapper
+
+
+def _friend(url: str, model: str | None) -> Friend:
+    from edgelm.serve.friend import Friend as Client
+
+    return Client(url, model, ask_key(), remark)
+
+
+def sampled(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds how an answer is drawn to a command; it receives it as ``sampling``."""
+
+    @click.option("--temperature", type=float, default=0.5, show_default=True, help="0: always the likeliest.")
+    @click.option("--max-tokens", type=int, default=120, show_default=True, help="Tokens of an answer at most.")
+    @functools.wraps(function)
+    def wrapper(*, temperature: float, max_tokens: int, **kwargs: Any) -> None:
+        function(sampling=SampleConfig(temperature=temperature, max_tokens=max_tokens), **kwargs)
 
     return wrapper
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgelm.cli.options import Common, common
+from edgelm.asking import Friend
+from edgelm.cli.options import Common, asks, common
 from edgelm.config import SampleConfig, data_dir
 from edgelm.errors import DeviceError
 
@@ -43,12 +44,15 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="TOML file of intents, recognised over --wyoming.",
 )
+@asks
 @common
-def serve(common: Common, **given: Any) -> None:
+def serve(common: Common, friend: Friend | None, **given: Any) -> None:
     """Answer over HTTP: OpenAI's and Ollama's clients, a page, and an API that shows and forgets what was learned.
 
     Nothing is learned unless --learn or a request asks for it. From other devices a key is needed; it is made at the
     first start, in the file serve.keys of the data folder. Each key belongs to a profile.
+
+    With --ask URL a question that edgelm does not answer well is sent to the server at URL, as in `edgelm chat`.
     """
     try:
         from edgelm.serve.access import KEYS, Keys
@@ -70,7 +74,7 @@ def serve(common: Common, **given: Any) -> None:
         return
     options = ServeOptions(
         replace(common.options, bank=not given["no_bank"]), learn=given["learn"], may_learn=not given["no_learn"],
-        sampling=SampleConfig(),
+        sampling=SampleConfig(), friend=friend,
     )  # fmt: skip
 
     def ready(url: str, wyoming: str) -> None:

@@ -273,11 +273,9 @@ async def fix(call: Call) -> Response:
 
 async def ask(call: Call) -> Response:
     """``POST /edgelm/v1/conversations/{conversation}/ask``."""
-    learn = call.service.options.may_learn and call.service.options.learn
 
     def act(talk: Talk) -> dict[str, Any]:
-        talk.conversation.learn = learn
-        return {"reply": talk.conversation.ask()}
+        return {"reply": talk.conversation.ask()}  # learned, if the turn was
 
     return as_json(await _with_talk(call, act, changes=False))
 

@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from edgelm.asking import Friend
 from edgelm.config import LearnConfig, SampleConfig
-from edgelm.conversation import Conversation, Friend
+from edgelm.conversation import Conversation
 from edgelm.learn.events import Event, GuardrailChecked
 from edgelm.log.entry import Entry
 from edgelm.runtime import Engine, EngineOptions
