@@ -114,7 +114,7 @@ def test_what_is_known_or_no_question_is_not_sent(begin: Begin) -> None:
     for text, source in [
         ("What is my boat called?", Source.TOLD), ("Where do I live?", Source.TOLD),
         ("What is a decade?", Source.BANK), ("How do I take a screenshot?", Source.BANK),
-        ("Am I allergic to nuts?", Source.NOTHING), ("Is my flat on the third floor?", Source.NOTHING),
+        ("Is my flat on the third floor?", Source.NOTHING),
     ]:  # fmt: skip
         assert _say(chat, text).source is source, text
     assert chat.turns[-4].reply == NOT_TOLD
@@ -221,7 +221,8 @@ def test_nobody_is_asked_for_whom_has_gone(begin: Begin) -> None:
 @pytest.mark.parametrize(
     ("text", "asks", "may"),
     [
-        ("Which metal melts?", -5.0, True), ("Which metal melts?", 3.0, True), ("It melts.", -5.0, False), ("Define gallium.", -5.0, True), ("please explain my plan", 0.0, False),
+        ("Which metal melts?", -5.0, True), ("Which metal melts?", 3.0, True), ("It melts.", -5.0, False),
+        ("Define gallium.", -5.0, True), ("please explain my plan", 0.0, False),
         ("Do I have a cat?", -1.5, False), ("My hamster ate a ladybird, is it bad?", -3.2, True),
         ("How do I light a fire?", 0.0, True), ("Why does my room smell?", 0.3, True),
     ],

@@ -16,7 +16,7 @@ from tests.cli.conftest import Cli
 from tests.command import assert_one_line, run_cli
 from tests.model_folder import contents
 
-TURN = {"turn", "reply", "tokens", "tokens_per_s", "learned_tokens", "loss_nats_before", "loss_nats_after"}
+TURN = {"turn", "reply", "source", "tokens", "tokens_per_s", "learned_tokens", "loss_nats_before", "loss_nats_after"}
 LINES = "The ferry waits in the fog.\n\n   \nWhat does the baker bring?\r\n你好，世界\nlast, without an end"
 
 
