@@ -247,8 +247,8 @@ class Conversation:
             return False
         turn.source = Source.FRIEND
         self._give(turn, said)
-        if self.learn and request.alone and not without_secrets(turn.reply)[1]:
-            self._answer(turn, FIX, turn.reply)
+        if self.learn and request.alone and not without_secrets(said)[1]:
+            self._answer(turn, FIX, said)  # the whole, of which the sampling may have cut the end
         return True
 
     def ask(self) -> str:

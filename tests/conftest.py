@@ -31,7 +31,7 @@ ONCE = {
     "test_readme.py", "serve", "text", "tools/test_build_wheel.py", "tools/test_levels.py",
 }  # fmt: skip
 """Files and folders that have nothing to do with how kernels run."""
-JIT_ONLY = {"cli/test_light_start.py", "golden", "test_bundled_model.py", "tools"}
+JIT_ONLY = {"cli/test_light_start.py", "golden", "test_bundled_model.py", "test_llm_plugin.py", "tools"}
 """Those that are too slow without compiled kernels, or start processes and tools that coverage does not see."""
 
 

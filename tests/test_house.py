@@ -115,6 +115,7 @@ def test_names_say_what_is_inside() -> None:
         ("onnx", "edgelm/export/folder.py"),
         ("onnxruntime", "edgelm/engine/ort_session.py"),
         ("click", "edgelm/cli/"),
+        ("llm", "edgelm/llm_plugin.py"),
     ],
 )
 def test_has_one_door(package: str, room: str) -> None:

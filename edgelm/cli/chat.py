@@ -74,8 +74,8 @@ def chat(
     obeyed nor learned unless --commands is given.
 
     With --ask URL a question that neither what you told, nor the bank, nor the model answers well is sent to the server
-    at URL, with the two turns before it if it leans on them, and its answer is learned. Nothing else is sent, and nothing
-    of a conversation that holds what looks like a secret. A key for the server is read from EDGELM_ASK_KEY.
+    at URL, with the two turns before it if it leans on them, and its answer is learned. Nothing else is sent, and
+    nothing of a conversation that holds what looks like a secret. A key for the server is read from EDGELM_ASK_KEY.
     """
     in_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not common.json
     options = replace(common.options, bank=not no_bank)
