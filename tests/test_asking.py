@@ -64,6 +64,7 @@ def _told(chat: Conversation) -> list[tuple[str, str]]:
     return [(entry.kind, entry.text) for entry in chat.engine.adaptation.entries if entry.text]
 
 
+@pytest.mark.jit_only
 @pytest.mark.parametrize("bank", [True, False])
 def test_what_the_friend_said_is_learned(begin: Begin, bank: bool) -> None:
     friend = Known()

@@ -35,6 +35,11 @@ SYSTEM = (
 )
 _PATH = re.compile(r"[A-Za-z0-9._~/-]*")
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_IGNORANT = re.compile(
+    rf"\W*(?:{UNKNOWN}\W*|(?:sorry\W+)?i (?:do not|don['’]t|cannot|can['’]t) (?:know|say|answer|tell)\b.{{0,60}})?",
+    re.IGNORECASE,
+)
+"""What says no more than that there is no answer: it would be learned as one."""
 _SENTENCE_END = re.compile(r"[.!?…]['\"”’)]*(?= |\Z)|[。！？]")
 _NEAR = [
     ipaddress.ip_network(text)
@@ -129,7 +134,7 @@ class Friend:
             self._on_remark(f"the friend at {self.host} did not answer: {_reason(exc)}")
             return ""
         self._rests_until = None
-        if answer.strip(" .").upper() in ("", UNKNOWN):
+        if _IGNORANT.fullmatch(answer):
             self._on_remark(f"the friend at {self.host} does not know")
             return ""
         return answer

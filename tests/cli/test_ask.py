@@ -25,6 +25,7 @@ def server() -> Iterator[LocalFriend]:
         yield friend
 
 
+@pytest.mark.jit_only
 def test_it_is_asked_says_so_and_is_known_in_a_new_process(server: LocalFriend, home: Path, tiny_model: Path) -> None:
     args = [*CHAT, "--model", str(tiny_model)]
     lines = f"My boat is called Heron.\n{QUESTION}\n"

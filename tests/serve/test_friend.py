@@ -99,6 +99,12 @@ def test_a_redirect_leads_nowhere(server: LocalFriend) -> None:
         assert other.requests == []
 
 
+def test_an_answer_that_begins_as_none_is_one(server: LocalFriend) -> None:
+    for said in ("Unknown to most, herons sing.", "I do not know that bird well; " + "it lives by the water. " * 4):
+        server.says = answer(said)
+        assert Friend(server.url)([], "What is a heron?") == said.strip()
+
+
 def test_a_proxy_of_the_environment_is_not_used(server: LocalFriend, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -202,7 +208,9 @@ def test_after_a_failure_it_is_left_alone_for_a_while(server: LocalFriend) -> No
     assert len(server.bodies) == 3
 
 
-@pytest.mark.parametrize("said", ["UNKNOWN", " unknown. ", "", "<think>I wonder", "\n"])
+@pytest.mark.parametrize(
+    "said", ["UNKNOWN", " unknown. ", "", "<think>I wonder", "\n", "I do not know that.", "Sorry, I can’t say."]
+)
 def test_what_it_does_not_know(server: LocalFriend, said: str) -> None:
     remarks: list[str] = []
     server.says = answer(said)
