@@ -37,8 +37,6 @@ _LEANS = re.compile(
 """What has a turn mean nothing by itself."""
 _OF_ME = re.compile(r"\b(?:i|me|my|mine|myself|we|us|our|ours)\b", re.IGNORECASE)
 _ADVICE = re.compile(r"^\W*why\b|\bhow (?:do|can|could|should|would|might) (?:i|we)\b", re.IGNORECASE)
-
-
 _WANTS = re.compile(r"^\W*(?:please )?(?:define|describe|explain|translate|compare|summari[sz]e)\b", re.IGNORECASE)
 """How a turn begins that asks without being a question."""
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,16 +90,18 @@ def serve(common: Common, friend: Friend | None, **given: Any) -> None:
         if common.verbose:
             common.note("".join(traceback.format_exception(exc)), always=True)
 
-    listening = _listening(given, keys)
+    asyncio.run(_until_told(run(options, _listening(given, keys), time.time, ready, failed)))
 
-    async def until_told() -> None:
-        serving = asyncio.ensure_future(run(options, listening, time.time, ready, failed))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
-        with suppress(asyncio.CancelledError):
-            await serving
 
-    asyncio.run(until_told())
+async def _until_told(serving: Coroutine[Any, Any, None]) -> None:
+    """Until it ends, or is told to by a signal."""
+    import asyncio
+
+    task = asyncio.ensure_future(serving)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _listening(given: dict[str, Any], keys: Path) -> Listening:
