@@ -15,7 +15,11 @@ _POLICY = (
 )
 """Nothing from elsewhere is loaded, and no other page may show this one."""
 HEADERS = (("content-security-policy", _POLICY), ("cache-control", "no-cache"), ("x-frame-options", "DENY"))
-NAMES = ("index.html", "page.js", "words.js", "style.css", "icon.svg")
+NAMES = (
+    "index.html", "style.css", "icon.svg", "page.js", "actions.js", "api.js", "awake.js", "chat.js", "curve.js",
+    "device.js", "dom.js", "log.js", "stream.js", "turn.js", "words.js",
+)  # fmt: skip
+"""All files of the page, and nothing else that may lie in its folder."""
 
 
 @cache

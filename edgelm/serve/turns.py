@@ -67,7 +67,7 @@ class _Told:
             before: list[dict[str, Any]] = []
             if self._details:
                 before = await service.run(call.served, lambda: surprise(call.served, self._asked.text))
-                yield event({"words": before}, "words")
+                yield event({"conversation": answer.talk.id, "words": before}, "words")
             try:
                 async for piece in answer.pieces():
                     begun = True
@@ -102,12 +102,16 @@ class _Told:
         }  # fmt: skip
 
     def _awake(self, answer: Answer) -> dict[str, Any]:
-        """Which blocks wake for each token of the answer."""
+        """Which blocks wake for each token of the answer, and what each of them spells."""
         engine = self._call.served.engine
         before = answer.talk.conversation.before_last_answer()
         ids = engine.tokenizer.encode(engine.template.answer(answer.turn.reply))
         tokens = awake_blocks(engine.new_session(), before, ids, engine.config.max_awake)
-        return {"layers": engine.config.n_layers, "blocks": engine.config.n_blocks, "tokens": tokens}
+        decoder = engine.tokenizer.stream()
+        return {
+            "layers": engine.config.n_layers, "blocks": engine.config.n_blocks, "tokens": tokens,
+            "texts": [decoder.feed(token_id) for token_id in ids],
+        }  # fmt: skip
 
 
 def surprise(served: Served, text: str) -> list[dict[str, Any]]:
