@@ -3,6 +3,9 @@
 import { api } from "./api.js";
 import { bits, el, signed } from "./dom.js";
 
+/** Below so many bits an entry is not named among those that moved an answer. */
+const LEAST_BITS = 0.2;
+
 /** The row of buttons below an answer; all but "why" are for the last answer alone. */
 export class Actions {
   constructor(turn, chat) {
@@ -45,7 +48,9 @@ export class Actions {
     this.whyButton.setAttribute("aria-expanded", "true");
     let found = this.known ?? { sources: this.turn.about.sources, influences: null };
     if (this.isLast) found = this.known = await this.chat.ask((id) => api.why(id));
-    if (found && this.whyButton.getAttribute("aria-expanded") === "true") this.place.replaceChildren(explained(found));
+    if (!found || this.whyButton.getAttribute("aria-expanded") !== "true") return;
+    this.place.replaceChildren(explained(found));
+    this.place.scrollIntoView({ block: "nearest" });
   }
 
   async good() {
@@ -76,6 +81,7 @@ export class Actions {
       save();
     });
     this.place.replaceChildren(form);
+    this.place.scrollIntoView({ block: "nearest" });
     area.select();
     area.focus();
   }
@@ -115,8 +121,9 @@ function explained({ sources, influences }) {
   if (sources.length) {
     parts.push(el("h4", {}, "It rests on"), el("ul", { class: "sources" }, ...sources.map((line) => el("li", {}, line))));
   }
-  if (influences?.length) {
-    parts.push(el("h4", {}, "Your words that moved it"), el("ul", { class: "influences" }, ...influences.map(influence)));
+  const moved = influences?.filter((one) => Math.abs(one.bits) >= LEAST_BITS);
+  if (moved?.length) {
+    parts.push(el("h4", {}, "Your words that moved it"), el("ul", { class: "influences" }, ...moved.map(influence)));
   }
   if (!parts.length) parts.push(el("p", { class: "note" }, "Nothing that you told, and no exchange of the bank: it is the model\u2019s own."));
   if (influences === null) parts.push(el("p", { class: "note" }, "Which words moved it can be told for the last answer only."));

@@ -94,7 +94,7 @@ export class Awake {
     this.slider.value = "0";
     if (tokens.length) {
       const mean = Math.round(tokens.reduce((sum, token) => sum + awakeCount(token), 0) / tokens.length);
-      this.say(`Whole answer, ${counted(tokens.length, "token", "tokens")}:`, `${mean} of ${layers * blocks} blocks awake a token`);
+      this.say(`All ${counted(tokens.length, "token", "tokens")}:`, `${mean} of ${layers * blocks} blocks awake in each`);
     }
     this.draw();
   }

@@ -40,6 +40,7 @@ export class Curve {
       ? `over ${counted(gains.length, "turn", "turns")}, the last ${signed(gains[gains.length - 1])}`
       : "since the start; nothing was learned yet";
     this.picture.setAttribute("aria-label", `Bits gained: ${bits(last)}, ${this.note.textContent}`);
+    this.picture.toggleAttribute("hidden", gains.length === 0);
     this.picture.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     this.picture.replaceChildren(...this.drawn(places(values)));
   }

@@ -16,16 +16,16 @@ function excess(check) {
 
 function heat(status) {
   if (status.is_hot) return [`${status.celsius === null ? "hot" : `${Math.round(status.celsius)} °C`}`, "the device is hot: learning waits"];
-  return status.celsius === null ? ["\u2013", "not known here"] : [`${Math.round(status.celsius)} °C`, ""];
+  return status.celsius === null ? ["not known here", ""] : [`${Math.round(status.celsius)} °C`, ""];
 }
 
 /** Name, value and a word more, of all that is told of the device. */
 export function rows(status) {
   const check = status.guardrail;
   return [
-    ["General text", excess(check), check ? ACTIONS[check.action] : "the guardrail looks now and then"],
+    ["Guardrail", excess(check), check ? `on general text; ${ACTIONS[check.action]}` : ""],
     ["Memory", `${Math.round(status.resident_mb)} MB`, "of the whole process"],
-    ["Speed", status.tokens_per_s ? `${Math.round(status.tokens_per_s)} tokens/s` : "\u2013", "of the last answer it made"],
+    ["Speed", status.tokens_per_s ? `${Math.round(status.tokens_per_s)} tokens/s` : "not known yet", status.tokens_per_s ? "of its last own answer" : ""],
     ["Heat", ...heat(status)],
     ["State", size(status.state_bytes), "however long the text"],
     ["Profile", size(status.profile_bytes), counted(status.entries, "entry", "entries")],

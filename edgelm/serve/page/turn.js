@@ -1,6 +1,6 @@
 // One exchange on the page: what the person wrote, what was answered, and what it taught.
 
-import { bits, el } from "./dom.js";
+import { el } from "./dom.js";
 import { ShadedWords, sentence, total } from "./words.js";
 
 /** Where answers come from, in plain words, and what that means. */
@@ -43,7 +43,7 @@ export class TurnView {
     if (!tokens.length) return;
     this.words.showBefore(tokens);
     this.taught.hidden = false;
-    this.taught.replaceChildren(el("span", { class: "sum" }, `${sentence(this.words.before)} learning`));
+    this.taught.replaceChildren(el("span", { class: "sum" }, `${sentence(this.words.before)} it is learned`));
   }
 
   addPiece(text) {
@@ -63,7 +63,7 @@ export class TurnView {
 
   leaveUnlearned() {
     if (this.words.before) {
-      this.taught.replaceChildren(el("span", { class: "sum" }, `${bits(total(this.words.before))} bits; not learned`));
+      this.taught.replaceChildren(el("span", { class: "sum" }, `${Math.round(total(this.words.before))} bits; not learned`));
     }
   }
 

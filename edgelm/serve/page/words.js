@@ -32,8 +32,8 @@ export function total(words) {
 
 /** A sentence of what words cost before and after, for those who do not see the shading. */
 export function sentence(before, after) {
-  const cost = `${bits(total(before))} bits before`;
-  return after ? `${cost}, ${bits(total(after))} after` : cost;
+  const cost = `${Math.round(total(before))} bits before`;
+  return after ? `${cost}, ${Math.round(total(after))} after` : cost;
 }
 
 /** A paragraph whose words are shaded by what they cost. */
@@ -71,6 +71,7 @@ export class ShadedWords {
     this.node.dataset.when = when;
     this.spans.forEach((span, i) => {
       span.style.setProperty("--heat", shade(words[i]?.bits ?? 0).toFixed(3));
+      span.style.setProperty("--was", shade(this.before[i].bits).toFixed(3));
       span.title = this.title(i);
     });
   }
