@@ -1,0 +1,401 @@
+"""The page, in a browser that is run by a keyboard, a mouse and fingers; the server is a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command import ROOT, run_cli
+
+pytest.importorskip("h11")
+pytest.importorskip("msgspec")
+from edgelm.serve.pages import NAMES
+
+FOLDER = ROOT / "edgelm" / "serve" / "page"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+Open = Callable[..., Any]
+
+
+def test_the_page_is_small_and_whole() -> None:
+    files = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
+    assert sorted(files) == sorted(NAMES)
+    assert sum(map(len, files.values())) < 150_000
+    assert {name: n for name, text in files.items() if (n := text.count(b"\n")) > 400} == {}
+
+
+def test_the_page_takes_nothing_as_html_and_nothing_from_elsewhere() -> None:
+    text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in NAMES)
+    assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text) == []
+    assert set(re.findall(r"https?://[^\s\"')]+", text)) <= {"http://www.w3.org/2000/svg"}
+    assert re.findall(r" style=| on[a-z]+=", (FOLDER / "index.html").read_text(encoding="utf-8")) == []
+
+
+def test_files_of_the_page_import_only_one_another() -> None:
+    for name in NAMES:
+        if name.endswith(".js"):
+            found = re.findall(r' from "\./([^"]+)"', (FOLDER / name).read_text(encoding="utf-8"))
+            assert set(found) <= set(NAMES), name
+
+
+@contextmanager
+def _serving(model: Path, home: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of a server that learns, and its process."""
+    command = [sys.executable, "-m", "edgelm", "serve", "--port", "0", "--learn", "--no-bank", "--json"]
+    with (home.parent / f"{home.name}.log").open("w", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            [*command, "--model", str(model)], cwd=ROOT, env={**os.environ, "EDGELM_HOME": str(home)}, text=True,
+            stdout=subprocess.PIPE, stderr=errors,
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["url"], process
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.stdout.close()
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def url(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if CHROMIUM is None:
+        pytest.skip("the page is tried in Chromium, which is not installed")
+    with _serving(tiny_model, tmp_path_factory.mktemp("served") / "home") as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="the page is tried with playwright")
+    if CHROMIUM is None:
+        pytest.skip("the page is tried in Chromium, which is not installed")
+    with api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Open]:
+    """Opens the page; what its console says, errors and violations of its policy among it, must have been expected."""
+    contexts, said = [], list[str]()
+
+    def go(url: str, script: str = "", expects: str = "", **options: Any) -> Any:
+        context = browser.new_context(locale="en-GB", **{"reduced_motion": "reduce", **options})
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        if script:
+            context.add_init_script(script)
+        page = context.new_page()
+
+        def note(text: str) -> None:
+            if not expects or not re.search(expects, text):
+                said.append(text)
+
+        page.on("console", lambda message: note(message.text))
+        page.on("pageerror", lambda error: note(str(error)))
+        page.goto(url)
+        _until(page, "!document.querySelector('#learn').disabled")
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def _until(page: Any, condition: str) -> None:
+    """Waits until JavaScript holds; the page's policy keeps the browser from asking for that by itself."""
+    for _ in range(400):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(condition)
+
+
+def _say(page: Any, text: str) -> Any:
+    """Writes a turn, and waits until it is answered and learned; returns the turn on the page."""
+    page.fill("#text", text)
+    page.keyboard.press("Enter")
+    turn = page.locator(".turn").last
+    turn.locator(".toggle").wait_for()
+    return turn
+
+
+def _log(page: Any) -> list[str]:
+    return page.locator("#entries .text").all_inner_texts()
+
+
+def test_a_turn_is_answered_shaded_and_learned(visit: Open, url: str) -> None:
+    page = visit(url)
+    assert page.title() == "edgelm"
+    assert page.locator("#empty").is_visible()
+    turn = _say(page, "the ferry leaves the island at eight")
+    assert page.locator("#empty").is_hidden()
+    assert turn.locator(".reply").inner_text() != ""
+    assert turn.locator(".reply").get_attribute("aria-busy") is None
+    assert "own words" in turn.locator(".source").inner_text()
+    assert turn.locator(".words").inner_text() == "the ferry leaves the island at eight"
+    assert turn.locator(".word").all_inner_texts() == ["the", "ferry", "leaves", "the", "island", "at", "eight"]
+    before, after = map(int, re.findall(r"\d+", turn.locator(".sum").inner_text()))
+    assert before > after
+    heat = "spans => spans.map(span => Number(span.style.getPropertyValue('--heat')))"
+    learned = turn.locator(".word").evaluate_all(heat)
+    turn.get_by_role("button", name="before").click()
+    assert turn.locator(".words").get_attribute("data-when") == "before"
+    assert sum(turn.locator(".word").evaluate_all(heat)) > sum(learned)
+    assert "bits before" in turn.locator(".word").first.get_attribute("title")
+    assert re.search(r"Bits gained: \d+, over \d+ turn", page.locator("#curve").get_attribute("aria-label"))
+    assert page.locator("#curve .line").count() == 1
+
+
+def test_awake_blocks_are_shown_for_each_token(visit: Open, url: str) -> None:
+    page = visit(url, reduced_motion="no-preference")
+    assert "2 layers of 4 blocks" in page.locator("#caption").inner_text()
+    _say(page, "who is the first on board?")
+    _until(page, "/token \\d+ of \\d+/.test(document.querySelector('#caption').textContent)")
+    page.focus("#token")
+    page.keyboard.press("Home")
+    assert re.search(r"All \d+ tokens: \d of 8 blocks awake", page.locator("#caption").inner_text())
+    page.keyboard.press("ArrowRight")
+    assert re.search(r"token 1 of \d+: \d of 8 blocks awake", page.locator("#caption").inner_text())
+    inked = "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
+    assert page.locator("#blocks").evaluate(inked) > 1
+
+
+def test_an_entry_is_forgotten_and_with_it_its_turn(visit: Open, url: str) -> None:
+    page = visit(url)
+    _say(page, "the baker brings marzipan")
+    _say(page, "the lamps are lit")
+    entry = page.locator(".entry", has_text="marzipan")
+    entry.get_by_role("button", name="Forget").click()
+    entry.get_by_role("button", name="Keep").click()
+    entry.get_by_role("button", name="Forget").click()
+    entry.get_by_role("button", name="Forget", exact=True).click()
+    page.get_by_text("Forgot 1 entry.").wait_for()
+    assert not any("marzipan" in text for text in _log(page))
+    _until(page, "document.querySelectorAll('.turn').length === 1")
+    assert page.locator(".turn .reply").inner_text() == "This answer went with what was forgotten."
+    page.fill("#match", "LAMPS")
+    assert page.locator(".entry:visible .text").all_inner_texts() == ["the lamps are lit"]
+    page.click("#forget-words")
+    assert "1 entry holds" in page.locator("#ask-words").inner_text()
+    page.locator("#ask-words").get_by_role("button", name="Forget").click()
+    _until(page, "document.querySelectorAll('.turn').length === 0")
+    assert page.locator("#empty").is_visible()
+    assert not any("lamps" in text for text in _log(page))
+
+
+def test_why_good_fix_and_undo(visit: Open, url: str) -> None:
+    page = visit(url)
+    _say(page, "when does the ferry leave?")
+    turn = _say(page, "and when does it come back?")
+    press = lambda name: turn.get_by_role("button", name=name, exact=True).click()  # noqa: E731
+    press("Why")
+    turn.locator(".why").wait_for()
+    press("Why")
+    assert turn.locator(".why").count() == 0
+    assert page.locator(".turn").first.get_by_role("button", name="Undo").count() == 0
+    press("Fix")
+    turn.get_by_label("What it should have answered").fill("At nine in the evening.")
+    page.keyboard.press("Enter")
+    turn.get_by_text("corrected, and learned").wait_for()
+    assert turn.locator(".reply").inner_text() == "At nine in the evening."
+    press("Good")
+    turn.get_by_text("learned as a good answer").wait_for()
+    _until(page, "document.querySelectorAll('.entry.fix, .entry.good').length === 2")
+    assert page.locator(".entry.fix .text").inner_text() == "At nine in the evening."
+    press("Undo")
+    _until(page, "document.querySelectorAll('.turn').length === 1")
+    _until(page, "document.querySelectorAll('.entry.fix, .entry.good').length === 0")
+    assert "and when does it come back?" not in _log(page)
+    assert page.locator(".turn").get_by_role("button", name="Undo").is_visible()
+
+
+def _focus_by_tab(page: Any, selector: str, key: str = "Tab") -> None:
+    for _ in range(80):
+        if page.evaluate("s => document.activeElement.matches(s)", selector):
+            return
+        page.keyboard.press(key)
+    raise AssertionError(f"{selector} is not reached with {key}")
+
+
+def test_keyboard_alone(visit: Open, url: str) -> None:
+    page = visit(url)
+    _focus_by_tab(page, "#text")
+    page.keyboard.type("fog over")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("the harbour")
+    page.keyboard.press("Enter")
+    page.locator(".toggle").wait_for()
+    assert page.locator(".words").inner_text() == "fog over\nthe harbour"
+    _focus_by_tab(page, ".actions button[aria-expanded]", "Shift+Tab")
+    page.keyboard.press("Enter")
+    page.locator(".why").wait_for()
+    _focus_by_tab(page, ".entry .forget")
+    outline = "getComputedStyle(document.activeElement).outlineStyle"
+    assert page.evaluate(outline) != "none"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.textContent") == "Forget"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.matches('.entry .forget')")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    page.get_by_text("Forgot 1 entry.").wait_for()
+
+
+SMALL = """els => els.filter(e => e.getClientRects().length && !e.closest('.skip'))
+    .map(e => [e.outerHTML.slice(0, 60), e.getBoundingClientRect()])
+    .filter(([, box]) => box.height < 40 || box.width < 40).map(([name]) => name)"""
+
+
+def test_a_phone_of_360_pixels(visit: Open, url: str) -> None:
+    page = visit(url, viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    _say(page, "a" * 60 + " the captain sounds the horn")
+    page.locator(".turn").last.get_by_role("button", name="Why").tap()
+    page.locator(".why").wait_for()
+    for view in ("chat", "inside", "log"):
+        page.locator(f"nav button[value={view}]").tap()
+        assert page.locator(f"#{view}").is_visible()
+        wide = "[document.documentElement, ...document.querySelectorAll('main, main *:not(textarea):not(canvas)')]"
+        assert page.evaluate(f"{wide}.filter(e => e.scrollWidth > 360).map(e => e.outerHTML.slice(0, 80))") == []
+        assert page.locator("button, label.switch, input:not([role=switch]), textarea").evaluate_all(SMALL) == []
+
+
+def test_light_and_dark(visit: Open, url: str) -> None:
+    colours = "[getComputedStyle(document.documentElement).backgroundColor, getComputedStyle(document.body).color]"
+    light = visit(url, color_scheme="light").evaluate(colours)
+    dark = visit(url, color_scheme="dark").evaluate(colours)
+    brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (*light, *dark)]
+    assert brightness[0] > 700 > 150 > brightness[1]
+    assert brightness[2] < 150 < 600 < brightness[3]
+
+
+def test_text_stays_text(visit: Open, url: str) -> None:
+    page = visit(url)
+    text = "<b>bold</b> <img src=x onerror=hit()> <script>window.hit = 1</script>"
+    turn = _say(page, text)
+    assert turn.locator(".words").inner_text() == text
+    _until(page, f"document.querySelector('.entry .text').textContent === {json.dumps(text)}")
+    assert page.locator("#turns b, #turns img, #turns script, #log b, #log img, #log script").count() == 0
+    assert page.evaluate("window.hit") is None
+
+
+def test_what_is_not_to_be_learned_is_not(visit: Open, url: str) -> None:
+    page = visit(url)
+    page.locator("#learn").uncheck()
+    page.fill("#text", "the winter is long")
+    page.keyboard.press("Enter")
+    page.get_by_text("bits; not learned").wait_for()
+    page.reload()
+    _until(page, "document.querySelector('.turn .words')?.textContent === 'the winter is long'")
+    assert not page.locator("#learn").is_checked()
+    assert "the winter is long" not in _log(page)
+    page.locator("#learn").check()
+    page.fill("#text", "ghp_0123456789abcdefghijklmnopqrstuvwxyzAB")
+    page.keyboard.press("Enter")
+    page.get_by_text("looks like a secret: not learned").wait_for()
+    page.get_by_role("button", name="New conversation").click()
+    assert page.locator(".turn").count() == 0
+
+
+def test_a_conversation_that_is_not_kept_is_begun_anew(visit: Open, url: str) -> None:
+    page = visit(url, expects="404")
+    _say(page, "it is loud at night")
+
+    def refuse(route: Any) -> None:
+        if route.request.post_data_json["conversation"]:
+            said = {"error": {"message": "that conversation is not kept any more", "code": "no_conversation"}}
+            route.fulfill(status=404, content_type="application/json", body=json.dumps(said))
+        else:
+            route.continue_()
+
+    page.route("**/edgelm/v1/chat", refuse)
+    _say(page, "it never borrows anything")
+    assert "begins a new one" in page.locator(".divider").inner_text()
+    assert page.locator(".turn").count() == 2
+
+
+ENDLESS = """
+const real = window.fetch;
+window.fetch = async (path, options) => {
+  if (!path.endsWith("/chat")) return real(path, options);
+  const body = new ReadableStream({start(pipe) {
+    const send = (text) => pipe.enqueue(new TextEncoder().encode(text));
+    send('event: piece\\ndata: {"text": "and so on"}\\n\\n');
+    options.signal.addEventListener("abort", () => pipe.error(new DOMException("stopped", "AbortError")));
+  }});
+  return new Response(body, {headers: {"content-type": "text/event-stream"}});
+};"""
+
+
+def test_an_answer_is_stopped(visit: Open, url: str) -> None:
+    page = visit(url, script=ENDLESS)
+    for stop in (lambda: page.click("#stop"), lambda: page.keyboard.press("Escape")):
+        page.fill("#text", "tell me everything")
+        page.keyboard.press("Enter")
+        page.locator("#stop").wait_for()
+        assert page.locator("#send").is_hidden()
+        page.get_by_text("and so on").last.wait_for()
+        stop()
+        page.locator("#send").wait_for()
+    assert page.get_by_text("Stopped.").count() == 2
+
+
+def test_the_parser_takes_pieces_of_any_size(visit: Open, url: str) -> None:
+    script = """async (size) => {
+      const { EventParser } = await import("/page/stream.js");
+      const text = ": hello\\r\\n\\r\\nevent: piece\\r\\ndata: {\\"a\\":1}\\r\\n\\r\\n"
+        + "id: 3\\ndata:x\\ndata: y\\n\\nevent: e\\n\\ndata: z";
+      const parser = new EventParser();
+      const found = [];
+      for (let i = 0; i < text.length; i += size) found.push(...parser.feed(text.slice(i, i + size)));
+      return found;
+    }"""
+    page = visit(url)
+    for size in (1, 2, 7, 1000):
+        assert page.evaluate(script, size) == [
+            {"name": "piece", "data": '{"a":1}'}, {"name": "message", "data": "x\ny"},
+        ]  # fmt: skip
+
+
+def test_words_are_made_of_tokens(visit: Open, url: str) -> None:
+    script = """async () => {
+      const { joinTokens, sentence, shade } = await import("/page/words.js");
+      const words = joinTokens([[" my", 1], [" B", 11], ["isc", 7], ["uit", 0], [",", 2], ["\\n", 1], ["so", 3]]
+        .map(([text, bits]) => ({ text, bits })));
+      return [words.map((w) => [w.text, w.bits]), sentence(words), shade(-1), shade(1000)];
+    }"""
+    words = [[" my", 1], [" Biscuit,", 20], ["\nso", 4]]
+    assert visit(url).evaluate(script) == [words, "25 bits before", 0, 1]
+
+
+def test_a_server_that_stops_is_missed(visit: Open, tiny_model: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with _serving(tiny_model, home) as (url, process):
+        page = visit(url, expects="ERR_|Failed to load")
+        _say(page, "the sea is a good neighbour")
+        _say(page, "the rope is untied")
+        _until(page, "document.querySelectorAll('.entry .text').length === 2")
+        page.locator(".entry", has_text="rope").get_by_role("button", name="Forget").click()
+        page.keyboard.press("Enter")
+        page.get_by_text("Forgot 1 entry.").wait_for()
+        process.send_signal(signal.SIGINT)
+        page.get_by_text("The connection to edgelm is lost.").wait_for()
+        page.fill("#text", "are you there?")
+        page.keyboard.press("Enter")
+        _until(page, "document.querySelector('#text').value === 'are you there?'")
+        assert page.locator("#trouble").is_visible()
+    done = run_cli(["profile", "log", "--json"], env={"EDGELM_HOME": str(home)})
+    texts = [entry["text"] for entry in done.json_lines if entry["text"]]
+    assert texts == ["the sea is a good neighbour"]
