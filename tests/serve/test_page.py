@@ -92,7 +92,7 @@ def visit(browser: Any) -> Iterator[Open]:
 
     def go(url: str, script: str = "", expects: str = "", **options: Any) -> Any:
         context = browser.new_context(locale="en-GB", **{"reduced_motion": "reduce", **options})
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         if script:
             context.add_init_script(script)
@@ -116,7 +116,7 @@ def visit(browser: Any) -> Iterator[Open]:
 
 def _until(page: Any, condition: str) -> None:
     """Waits until JavaScript holds; the page's policy keeps the browser from asking for that by itself."""
-    for _ in range(400):
+    for _ in range(1200):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
@@ -177,6 +177,7 @@ def test_an_entry_is_forgotten_and_with_it_its_turn(visit: Open, url: str) -> No
     page = visit(url)
     _say(page, "the baker brings marzipan")
     _say(page, "the lamps are lit")
+    _until(page, "document.querySelector('.entry .text')?.textContent === 'the lamps are lit'")
     entry = page.locator(".entry", has_text="marzipan")
     entry.get_by_role("button", name="Forget").click()
     entry.get_by_role("button", name="Keep").click()

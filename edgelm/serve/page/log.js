@@ -44,7 +44,7 @@ export class Log {
     const found = await api.log(PAGE, oldest).catch(() => null);
     if (!found) return;
     this.wanted += PAGE;
-    for (const entry of found.entries.reverse()) this.list.append(this.row(entry));
+    for (const entry of found.entries) this.put(entry);
     this.more.hidden = !found.more;
     this.filter();
   }
@@ -58,10 +58,16 @@ export class Log {
       this.rows.delete(id);
     }
     for (const entry of entries) {
-      if (!this.rows.has(entry.id)) this.list.prepend(this.row(entry));
+      if (!this.rows.has(entry.id)) this.put(entry);
     }
     this.list.classList.toggle("bare", this.rows.size === 0);
     this.filter();
+  }
+
+  /** Puts an entry into the list, the newest first. */
+  put(entry) {
+    const older = [...this.list.children].find((node) => Number(node.dataset.id) < entry.id);
+    this.list.insertBefore(this.row(entry), older ?? null);
   }
 
   row(entry) {

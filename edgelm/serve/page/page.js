@@ -17,6 +17,7 @@ const trouble = byId("trouble");
 let isLost = false;
 let isKnown = false;
 let failures = 0;
+let entries = -1;
 let timer = 0;
 
 function say(text) {
@@ -50,6 +51,15 @@ const log = new Log({
   ask: byId("ask-words"), said: byId("forgot"),
 }, page);
 
+/** What a newcomer is told of their words. */
+function promise(status) {
+  if (!status.may_learn) return "It answers. This server only reads: whatever you write, nothing of it is learned.";
+  const learns = status.learns
+    ? "It answers, and learns from your words while you write; a minute later you can ask it what you said."
+    : "It answers, and learns from your words where the switch below is on.";
+  return `${learns} Everything stays on this device, and whatever it learned can be forgotten again, entry by entry, in the log.`;
+}
+
 /** What the server can do decides what the page offers. */
 function learnStatus(status) {
   chat.abilities = status;
@@ -58,6 +68,7 @@ function learnStatus(status) {
   const kept = localStorage.getItem(LEARN);
   chat.learn.checked = status.may_learn && (kept === null ? status.learns : kept === "true");
   chat.learn.disabled = !status.may_learn;
+  byId("promise").textContent = promise(status);
   awake.begin(status.layers, status.blocks);
   isKnown = true;
 }
@@ -70,7 +81,8 @@ async function update() {
     if (isFirst) learnStatus(status);
     device.show(status);
     curve.show(status.gains);
-    await log.refresh();
+    if (status.entries !== entries) await log.refresh();
+    entries = status.entries;
     if (isFirst) await chat.restore();
     failures = 0;
   } catch (error) {
@@ -86,7 +98,9 @@ function later(wait = Math.min(30_000, POLL_MS * 2 ** Math.min(3, Math.max(0, fa
   if (document.visibilityState === "visible") timer = setTimeout(update, wait);
 }
 
+/** Something has changed: the log is read again, and all else. */
 function soon() {
+  entries = -1;
   if (!isLost) later(SOON_MS);
 }
 
@@ -94,8 +108,12 @@ function listen() {
   const source = api.events();
   for (const name of EVENTS) {
     source.addEventListener(name, (event) => {
-      byId("activity").textContent = told(name, JSON.parse(event.data));
-      if (name === "forgotten") chat.sync();
+      const data = JSON.parse(event.data);
+      byId("activity").textContent = told(name, data);
+      if (name === "forgotten") {
+        log.remove(data.entry_ids);
+        chat.sync();
+      }
       soon();
     });
   }

@@ -8,7 +8,7 @@ const SOURCES = {
   told: ["from what you told", "Looked up in what you wrote, or in its not being there."],
   bank: ["from the bank", "An exchange that came with edgelm, or that you approved or corrected."],
   model: ["the model\u2019s own words", "Made by the model, word after word."],
-  nothing: ["nothing fitting", "Neither the model nor the bank had an answer that fits."],
+  nothing: ["no fitting answer", "Neither the model nor the bank had an answer that fits."],
   friend: ["from the friend", "A larger model was asked."],
 };
 const SLOW_MS = 4000;
