@@ -32,6 +32,9 @@ def test_the_page_is_small_and_whole() -> None:
     assert sorted(files) == sorted(NAMES)
     assert sum(map(len, files.values())) < 150_000
     assert {name: n for name, text in files.items() if (n := text.count(b"\n")) > 400} == {}
+    for name in NAMES:
+        if name.endswith((".js", ".html")):
+            assert max(map(len, files[name].decode().splitlines())) <= 120, name
 
 
 def test_the_page_takes_nothing_as_html_and_nothing_from_elsewhere() -> None:
@@ -147,7 +150,7 @@ def test_a_turn_is_answered_shaded_and_learned(visit: Open, url: str) -> None:
     assert "own words" in turn.locator(".source").inner_text()
     assert turn.locator(".words").inner_text() == "the ferry leaves the island at eight"
     assert turn.locator(".word").all_inner_texts() == ["the", "ferry", "leaves", "the", "island", "at", "eight"]
-    before, after = map(int, re.findall(r"\d+", turn.locator(".sum").inner_text()))
+    before, after = map(int, re.findall(r"\d+", turn.locator(".toggle").inner_text()))
     assert before > after
     heat = "spans => spans.map(span => Number(span.style.getPropertyValue('--heat')))"
     learned = turn.locator(".word").evaluate_all(heat)
@@ -255,6 +258,32 @@ def test_keyboard_alone(visit: Open, url: str) -> None:
     page.get_by_text("Forgot 1 entry.").wait_for()
 
 
+def test_what_the_status_says_is_shown(visit: Open, url: str) -> None:
+    page = visit(url)
+
+    def change(route: Any) -> None:
+        status = route.fetch().json()
+        status |= {"blocks": 0, "is_hot": True, "celsius": 83.6, "gains": [40.0, -2.5], "tokens_per_s": 93.2}
+        status |= {"guardrail": {"excess": -0.00123, "action": "pulled"}, "may_learn": False, "learns": False}
+        route.fulfill(json=status)
+
+    page.route("**/edgelm/v1/status", change)
+    page.reload()
+    _until(page, "document.querySelector('#state').dataset.kind === 'hot'")
+    assert page.locator("#state").inner_text() == "the device is hot: learning waits"
+    facts = " ".join(page.locator("#facts").inner_text().split())
+    assert "Guardrail \N{MINUS SIGN}0.12 % on general text; pulled back a little" in facts
+    assert "Heat 84 °C the device is hot: learning waits" in facts
+    assert "Speed 93 tokens/s" in facts
+    assert "Bits gained: 38, over 2 turns, the last \N{MINUS SIGN}2.5" in page.locator("#curve").get_attribute(
+        "aria-label"
+    )
+    assert page.locator("#awake").is_hidden()
+    assert page.locator("#learn").is_disabled()
+    assert page.locator("#forget").is_hidden()
+    assert "only reads" in page.locator("#promise").inner_text()
+
+
 SMALL = """els => els.filter(e => e.getClientRects().length && !e.closest('.skip'))
     .map(e => [e.outerHTML.slice(0, 60), e.getBoundingClientRect()])
     .filter(([, box]) => box.height < 40 || box.width < 40).map(([name]) => name)"""
@@ -262,7 +291,7 @@ SMALL = """els => els.filter(e => e.getClientRects().length && !e.closest('.skip
 
 def test_a_phone_of_360_pixels(visit: Open, url: str) -> None:
     page = visit(url, viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
-    _say(page, "a" * 60 + " the captain sounds the horn")
+    _say(page, "a" * 48 + " sounds the horn")
     page.locator(".turn").last.get_by_role("button", name="Why").tap()
     page.locator(".why").wait_for()
     for view in ("chat", "inside", "log"):

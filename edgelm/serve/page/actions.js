@@ -119,14 +119,16 @@ export class Actions {
 function explained({ sources, influences }) {
   const parts = [];
   if (sources.length) {
-    parts.push(el("h4", {}, "It rests on"), el("ul", { class: "sources" }, ...sources.map((line) => el("li", {}, line))));
+    const lines = sources.map((line) => el("li", {}, line));
+    parts.push(el("h4", {}, "It rests on"), el("ul", { class: "sources" }, ...lines));
   }
   const moved = influences?.filter((one) => Math.abs(one.bits) >= LEAST_BITS);
   if (moved?.length) {
     parts.push(el("h4", {}, "Your words that moved it"), el("ul", { class: "influences" }, ...moved.map(influence)));
   }
-  if (!parts.length) parts.push(el("p", { class: "note" }, "Nothing that you told, and no exchange of the bank: it is the model\u2019s own."));
-  if (influences === null) parts.push(el("p", { class: "note" }, "Which words moved it can be told for the last answer only."));
+  const note = (text) => parts.push(el("p", { class: "note" }, text));
+  if (!parts.length) note("Nothing that you told, and no exchange of the bank: it is the model\u2019s own.");
+  if (influences === null) note("Which of your words moved it can be told for the last answer only.");
   return el("div", { class: "why" }, ...parts);
 }
 

@@ -1,6 +1,6 @@
 // Which blocks of neurons were awake for each token of an answer.
 
-import { counted, keepsStill } from "./dom.js";
+import { keepsStill } from "./dom.js";
 
 const STEP_MS = 80;
 const FADE = 0.72;
@@ -82,7 +82,8 @@ export class Awake {
     this.glow = this.glow.map((value) => value * FADE * 0.5);
     tokens[i].forEach((row, layer) => row.forEach((block) => (this.glow[layer * blocks + block] = 1)));
     const text = (texts?.[i] ?? "").trim() || "\u23ce";
-    this.say(`\u201c${text}\u201d, token ${i + 1} of ${tokens.length}:`, `${awakeCount(tokens[i])} of ${layers * blocks} blocks awake`);
+    const place = `\u201c${text}\u201d, token ${i + 1} of ${tokens.length}`;
+    this.say(`${place}: ${awakeCount(tokens[i])} of ${layers * blocks} blocks awake`);
     this.draw();
   }
 
@@ -94,13 +95,14 @@ export class Awake {
     this.slider.value = "0";
     if (tokens.length) {
       const mean = Math.round(tokens.reduce((sum, token) => sum + awakeCount(token), 0) / tokens.length);
-      this.say(`All ${counted(tokens.length, "token", "tokens")}:`, `${mean} of ${layers * blocks} blocks awake in each`);
+      const all = tokens.length === 1 ? "The one token" : `All ${tokens.length} tokens`;
+      this.say(`${all}: ${mean} of ${layers * blocks} blocks awake in each`);
     }
     this.draw();
   }
 
-  say(what, number) {
-    this.caption.textContent = `${what} ${number}`;
+  say(text) {
+    this.caption.textContent = text;
     this.slider.setAttribute("aria-valuetext", this.caption.textContent);
     this.canvas.setAttribute("aria-label", `Awake blocks. ${this.caption.textContent}`);
   }

@@ -6,6 +6,8 @@ const ACTIONS = {
   kept: "what was learned stays", pulled: "pulled back a little", restored: "taken back to the last good point",
 };
 
+const HOT = "the device is hot: learning waits";
+
 /** Share by which general text costs more, with its sign. */
 function excess(check) {
   if (!check) return "not checked yet";
@@ -15,8 +17,13 @@ function excess(check) {
 }
 
 function heat(status) {
-  if (status.is_hot) return [`${status.celsius === null ? "hot" : `${Math.round(status.celsius)} °C`}`, "the device is hot: learning waits"];
-  return status.celsius === null ? ["not known here", ""] : [`${Math.round(status.celsius)} °C`, ""];
+  const degrees = status.celsius === null ? "" : `${Math.round(status.celsius)} °C`;
+  if (status.is_hot) return [degrees || "hot", HOT];
+  return [degrees || "not known here", ""];
+}
+
+function speed(rate) {
+  return rate ? [`${Math.round(rate)} tokens/s`, "of its last own answer"] : ["not known yet", ""];
 }
 
 /** Name, value and a word more, of all that is told of the device. */
@@ -25,7 +32,7 @@ export function rows(status) {
   return [
     ["Guardrail", excess(check), check ? `on general text; ${ACTIONS[check.action]}` : ""],
     ["Memory", `${Math.round(status.resident_mb)} MB`, "of the whole process"],
-    ["Speed", status.tokens_per_s ? `${Math.round(status.tokens_per_s)} tokens/s` : "not known yet", status.tokens_per_s ? "of its last own answer" : ""],
+    ["Speed", ...speed(status.tokens_per_s)],
     ["Heat", ...heat(status)],
     ["State", size(status.state_bytes), "however long the text"],
     ["Profile", size(status.profile_bytes), counted(status.entries, "entry", "entries")],
@@ -34,9 +41,14 @@ export function rows(status) {
 
 /** What it does now: a word for the eye, and one for the dot's colour. */
 export function doing(status) {
-  if (status.is_hot) return ["hot", "the device is hot: learning waits"];
+  if (status.is_hot) return ["hot", HOT];
   if (status.is_learning) return ["learning", "learning"];
   return ["idle", status.learns || status.may_learn ? "idle" : "only reads"];
+}
+
+function fact([name, value, more]) {
+  const [main, rest] = [el("span", { class: "value" }, value), el("span", { class: "more" }, more)];
+  return el("div", {}, el("dt", {}, name), el("dd", {}, main, " ", rest));
 }
 
 export class Device {
@@ -48,8 +60,7 @@ export class Device {
     const millions = (status.parameters / 1e6).toFixed(1);
     this.model.textContent = `${status.model} \u00b7 ${millions} M parameters \u00b7 profile ${status.profile}`;
     this.setState(...doing(status));
-    this.list.replaceChildren(...rows(status).map(([name, value, more]) =>
-      el("div", {}, el("dt", {}, name), el("dd", {}, el("span", { class: "value" }, value), " ", el("span", { class: "more" }, more)))));
+    this.list.replaceChildren(...rows(status).map(fact));
   }
 
   setState(kind, text) {
@@ -61,11 +72,13 @@ export class Device {
 /** What an event of learning comes to, as a line. */
 export function told(name, event) {
   if (name === "segment_learned") {
-    return `learned ${counted(event.tokens, "token", "tokens")}, in ${counted(event.blocks_awake, "block", "blocks")} that were awake`;
+    const blocks = event.blocks_awake ? `, in ${counted(event.blocks_awake, "block", "blocks")} that were awake` : "";
+    return `learned ${counted(event.tokens, "token", "tokens")}${blocks}`;
   }
   if (name === "guardrail_checked") return `general text ${excess(event)}: ${ACTIONS[event.action]}`;
   if (name === "consolidated") {
-    return `${event.complete ? "repeated" : "began to repeat"} ${counted(event.entries, "entry", "entries")}, in ${counted(event.steps, "step", "steps")}`;
+    const what = `${counted(event.entries, "entry", "entries")}, in ${counted(event.steps, "step", "steps")}`;
+    return `${event.complete ? "repeated" : "began to repeat"} ${what}`;
   }
   return `forgot ${counted(event.entry_ids.length, "entry", "entries")}`;
 }

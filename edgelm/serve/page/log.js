@@ -7,7 +7,8 @@ const PAGE = 40;
 const MOST = 500;
 const KINDS = {
   chat: "you wrote", text: "from a file", good: "approved answer", fix: "corrected answer",
-  consolidation: "repeated what was told", checkpoint: "kept the weights", import: "imported", unlogged: "learned unseen",
+  consolidation: "repeated what was told", checkpoint: "kept the weights", import: "imported",
+  unlogged: "learned unseen",
 };
 const WORDED = ["chat", "text", "good", "fix"];
 
@@ -79,8 +80,10 @@ export class Log {
     if (entry.text) node.append(el("p", { class: "text" }, entry.text));
     if (entry.note) node.append(el("p", { class: "note" }, entry.note));
     if (this.mayForget && WORDED.includes(entry.kind)) {
-      const button = el("button", { type: "button", class: "quiet forget", "aria-label": `Forget entry ${entry.id}` }, "Forget");
-      button.addEventListener("click", () => this.confirm(place, button, `Forget #${entry.id} for good?`, { ids: [entry.id] }));
+      const name = { type: "button", class: "quiet forget", "aria-label": `Forget entry ${entry.id}` };
+      const question = `Forget #${entry.id} for good?`;
+      const button = el("button", name, "Forget");
+      button.addEventListener("click", () => this.confirm(place, button, question, { ids: [entry.id] }));
       head.append(button);
       node.append(place);
     }
@@ -97,7 +100,8 @@ export class Log {
     };
     const yes = el("button", { type: "button", class: "danger", onclick: () => this.forget(body, leave) }, "Forget");
     const no = el("button", { type: "button", class: "quiet", onclick: leave }, "Keep");
-    const group = el("div", { class: "sure", role: "group", "aria-label": question }, el("span", {}, question), yes, no);
+    const name = { class: "sure", role: "group", "aria-label": question };
+    const group = el("div", name, el("span", {}, question), yes, no);
     group.addEventListener("keydown", (event) => event.key === "Escape" && leave());
     button.hidden = true;
     place.replaceChildren(group);

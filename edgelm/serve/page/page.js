@@ -57,7 +57,8 @@ function promise(status) {
   const learns = status.learns
     ? "It answers, and learns from your words while you write; a minute later you can ask it what you said."
     : "It answers, and learns from your words where the switch below is on.";
-  return `${learns} Everything stays on this device, and whatever it learned can be forgotten again, entry by entry, in the log.`;
+  const forgets = "whatever it learned can be forgotten again, entry by entry, in the log.";
+  return `${learns} Everything stays on this device, and ${forgets}`;
 }
 
 /** What the server can do decides what the page offers. */
@@ -136,7 +137,10 @@ reach.addEventListener("up", () => {
   if (isLost) say("");
   isLost = false;
 });
-document.addEventListener("visibilitychange", () => (document.visibilityState === "visible" ? update() : clearTimeout(timer)));
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") update();
+  else clearTimeout(timer);
+});
 chat.learn.addEventListener("change", () => localStorage.setItem(LEARN, String(chat.learn.checked)));
 for (const button of document.querySelectorAll("nav button")) {
   button.addEventListener("click", () => {

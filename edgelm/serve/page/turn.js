@@ -63,7 +63,8 @@ export class TurnView {
 
   leaveUnlearned() {
     if (this.words.before) {
-      this.taught.replaceChildren(el("span", { class: "sum" }, `${Math.round(total(this.words.before))} bits; not learned`));
+      const cost = Math.round(total(this.words.before));
+      this.taught.replaceChildren(el("span", { class: "sum" }, `${cost} bits; not learned`));
     }
   }
 
@@ -104,16 +105,17 @@ export class TurnView {
     const meter = el("span", { class: "meter", "aria-hidden": "true" });
     meter.style.setProperty("--left", left.toFixed(3));
     this.taught.hidden = false;
-    this.taught.replaceChildren(meter, el("span", { class: "sum" }, sentence(before, after)), this.toggle());
+    this.taught.replaceChildren(meter, this.toggle(sentence(before, after).split(", ")));
   }
 
-  /** Two buttons: shaded as it was before, or as it is after. */
-  toggle() {
-    const buttons = ["before", "after"].map((when) =>
-      el("button", { type: "button", "aria-pressed": String(when === "after"), onclick: () => press(when) }, when));
-    const press = (when) => {
-      this.words.show(when);
-      buttons.forEach((button) => button.setAttribute("aria-pressed", String(button.textContent === when)));
+  /** Two buttons, which say what the words cost: shaded as it was before, or as it is after. */
+  toggle(costs) {
+    const times = ["before", "after"];
+    const buttons = costs.map((cost, i) =>
+      el("button", { type: "button", "aria-pressed": String(i === 1), onclick: () => press(i) }, cost));
+    const press = (chosen) => {
+      this.words.show(times[chosen]);
+      buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === chosen)));
     };
     return el("span", { class: "toggle", role: "group", "aria-label": "Shade the words as they were" }, ...buttons);
   }

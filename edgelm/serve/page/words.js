@@ -54,7 +54,7 @@ export class ShadedWords {
     this.before = words;
     if (squeeze(spelled) !== squeeze(this.text)) return;
     this.spans = words.map((word) => el("span", { class: "word" }, word.text.trimStart()));
-    const gaps = words.map((word, i) => (i === 0 ? "" : word.text.slice(0, word.text.length - word.text.trimStart().length)));
+    const gaps = words.map((word, i) => (i === 0 ? "" : /^\s*/.exec(word.text)[0]));
     this.node.replaceChildren(...this.spans.flatMap((span, i) => [gaps[i], span]));
     this.show("before");
   }
