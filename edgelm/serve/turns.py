@@ -67,6 +67,8 @@ class _Told:
             before: list[dict[str, Any]] = []
             if self._details:
                 before = await service.run(call.served, lambda: surprise(call.served, self._asked.text))
+                # Whoever is told its id may go on with it, whatever comes of this turn.
+                call.served.talks.keep(answer.talk)
                 yield event({"conversation": answer.talk.id, "words": before}, "words")
             try:
                 async for piece in answer.pieces():

@@ -382,6 +382,18 @@ def test_an_answer_is_stopped(visit: Open, url: str) -> None:
     assert page.get_by_text("Stopped.").count() == 2
 
 
+def test_a_conversation_goes_on_after_its_first_answer_was_stopped(visit: Open, url: str) -> None:
+    page = visit(url)
+    page.fill("#text", "when is there fog?")
+    page.keyboard.press("Enter")
+    page.locator(".word").first.wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#send").wait_for()
+    _say(page, "and who waits for it?")
+    assert page.locator(".divider").count() == 0
+    assert page.locator("#trouble").is_hidden()
+
+
 def test_the_parser_takes_pieces_of_any_size(visit: Open, url: str) -> None:
     script = """async (size) => {
       const { EventParser } = await import("/page/stream.js");

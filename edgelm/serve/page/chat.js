@@ -186,7 +186,7 @@ export class Chat {
   failed(view, text, error) {
     if (view.about) return; // The answer is there; only what it taught is not known.
     if (isAbort(error)) {
-      view.giveUp("Stopped.");
+      view.giveUp("Stopped. If your words were learned, the log has them.");
       this.page.onChanged();
       return;
     }

@@ -86,7 +86,7 @@ export class TurnView {
     this.settle();
     this.extra.append(el("p", { class: "note" }, why));
     if (!this.reply.textContent) this.reply.hidden = true;
-    this.leaveUnlearned();
+    if (this.words.before) this.taught.replaceChildren(el("span", { class: "sum" }, sentence(this.words.before)));
   }
 
   settle() {
