@@ -18,6 +18,7 @@ _COMMANDS = {
     "chat": ("edgelm.cli.chat", "Talk with a model that learns from what you write."),
     "complete": ("edgelm.cli.text", "Continue a text."),
     "suggest": ("edgelm.cli.text", "The likeliest next words."),
+    "fill": ("edgelm.cli.text", "What the blank [...] of a text may hold."),
     "choose": ("edgelm.cli.text", "Rank given continuations of a text."),
     "serve": ("edgelm.cli.serve", "Answer over HTTP: OpenAI's and Ollama's clients, and a page."),
     "adapt": ("edgelm.cli.learning", "Learn files, folders or standard input."),

@@ -1,4 +1,4 @@
-"""``complete``, ``suggest`` and ``choose``."""
+"""``complete``, ``suggest``, ``fill`` and ``choose``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import click
 
 from edgelm.cli.options import Common, catch_up, common
 from edgelm.config import SampleConfig
+from edgelm.engine.fill import BLANK, MAX_WORDS, Blank, fill_blank
 from edgelm.engine.generate import Generation
-from edgelm.engine.suggest import suggest_words
+from edgelm.engine.suggest import split_begun, suggest_words
+from edgelm.errors import InputError
 from edgelm.measure.choosing import choose as ranked
 from edgelm.runtime import Engine
 
@@ -35,15 +37,47 @@ def complete(text: str, n_tokens: int, temperature: float, common: Common) -> No
 @click.command()
 @click.argument("text")
 @click.option("-k", "n_words", type=click.IntRange(1, 50), default=5, show_default=True, help="Words at most.")
+@click.option("--begun", is_flag=True, help="TEXT may end inside a word: the words that it can become.")
 @common
-def suggest(text: str, n_words: int, common: Common) -> None:
-    """The likeliest next words after TEXT, with their probabilities."""
+def suggest(text: str, n_words: int, begun: bool, common: Common) -> None:
+    """The likeliest next words after TEXT, with their probabilities.
+
+    With --begun, if TEXT ends in a letter, the words begin with the last word of TEXT, and their probabilities are
+    those that they have before it is known how the word begins.
+    """
+    before, begins = split_begun(text) if begun else (text.rstrip(), " ")
+    if not begins.strip():
+        before, begins = text.rstrip(), " "
     with Engine(common.options, fixed=True) as engine:
         catch_up(engine, common)
-        ids = engine.template.document(engine.tokenizer.encode(text.rstrip()))
-        words = suggest_words(engine.session, engine.tokenizer, ids, n_words, engine.new_mix)
+        ids = engine.template.document(engine.tokenizer.encode(before))
+        words = suggest_words(engine.session, engine.tokenizer, ids, n_words, engine.new_mix, begins)
     rows = [{"word": word, "probability": round(probability, 6)} for word, probability in words]
     common.emit({"suggestions": rows}, "\n".join(f"{row['probability']:8.4f}  {row['word']}" for row in rows))
+
+
+@click.command()
+@click.argument("text")
+@click.option("-k", "n_fills", type=click.IntRange(1, 48), default=5, show_default=True, help="Fills at most.")
+@click.option(
+    "--words", type=click.IntRange(1, 8), default=MAX_WORDS, show_default=True, help="Words of a fill at most."
+)
+@common
+def fill(text: str, n_fills: int, words: int, common: Common) -> None:
+    """What the blank of TEXT, written [...], may hold, likeliest first.
+
+    What stands before the blank and what stands after it are both looked at. The log-probability is that of the fill
+    and of the beginning of what stands after it.
+    """
+    blank = Blank.find(text)
+    with Engine(common.options, fixed=True) as engine:
+        catch_up(engine, common)
+        fills = fill_blank(engine.session, engine.tokenizer, blank, n_fills, engine.new_mix, words, engine.template)
+    if not fills:
+        raise InputError(f"no word was found for the blank {BLANK}; give more of the text before it")
+    rows = [{"text": found, "log_probability": round(value, 6)} for found, value in fills]
+    fields = {"text": blank.filled(fills[0][0]), "fills": rows}
+    common.emit(fields, "\n".join(f"{row['log_probability']:10.3f}  {row['text']}" for row in rows))
 
 
 @click.command()

@@ -194,6 +194,8 @@ def test_wrong_usage(cli: Cli, args: list[str], says: str) -> None:
         ["chat", "--system", "\udcff"],
         ["choose", "a", "-c", "b", "-c", " "],
         ["choose", "a", "-c", "\udcff"],
+        ["fill", "a [...] \udcff"],
+        ["fill", "\udcff [...] a"],
         ["evaluate", "-", "--blocks", "0"],
         ["evaluate", "-", "--blocks", "5"],
     ],

@@ -180,3 +180,58 @@ def test_suggest(cli: Cli) -> None:
     assert len(rows) == 3
     assert all(row.keys() == {"word", "probability"} and 0 < row["probability"] < 1 for row in rows)
     assert cli("suggest", "The ferry leaves the", "-k", "3").stdout.count("\n") == 3
+
+
+def test_suggest_completes_a_word_that_is_begun(cli: Cli) -> None:
+    words = [row["word"] for row in cli("suggest", "--begun", "The ferry leaves the isl", "--json").json["suggestions"]]
+    assert words
+    assert all(word.startswith("isl") for word in words)
+    first = [row["word"] for row in cli("suggest", "--begun", "Th", "--json").json["suggestions"]]
+    assert first
+    assert all(word.startswith("Th") for word in first)
+    # Where no word is begun it is what it is without the option.
+    for text in ("The ferry leaves the ", "The ferry leaves,"):
+        assert cli("suggest", "--begun", text, "--json").json == cli("suggest", text, "--json").json
+
+
+def test_fill(cli: Cli) -> None:
+    text = "The ferry [...] the island at seven."
+    fields = cli("fill", text, "-k", "3", "--json").json
+    rows = fields["fills"]
+    assert len({row["text"] for row in rows}) == 3
+    assert all(row.keys() == {"text", "log_probability"} and row["log_probability"] < 0 for row in rows)
+    values = [row["log_probability"] for row in rows]
+    assert values == sorted(values, reverse=True)
+    assert fields["text"] == text.replace("[...]", rows[0]["text"])
+    lines = cli("fill", text, "-k", "3").stdout.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines] == [plain(row["text"]) for row in rows]
+    single = cli("fill", text, "-k", "48", "--words", "1", "--json").json["fills"]
+    assert not any(" " in row["text"] for row in single)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "none"),
+        ("The ferry leaves.", "none"),
+        ("The [...] leaves [...].", "2 of them"),
+        (" [...]\n", "around the blank"),
+    ],
+)
+def test_fill_needs_one_blank(cli: Cli, text: str, says: str) -> None:
+    line = assert_one_line(cli("fill", text))
+    assert "[...]" in line
+    assert says in line
+
+
+def test_fill_finds_no_word(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgelm.engine.fill.STEPS", 0)
+    assert "no word was found" in assert_one_line(cli("fill", "The [...] leaves."))
+
+
+@pytest.mark.jit_only
+def test_fill_knows_what_was_learned(cli: Cli, text: Path) -> None:
+    args = ["fill", "The ferry leaves the island at [...] in the morning", "-k", "1", "--words", "1", "--json"]
+    assert cli(*args).json["fills"][0]["text"] != "seven"
+    cli("adapt", text, "--holdout", "0", "--json")
+    assert cli(*args).json["fills"][0]["text"] == "seven"

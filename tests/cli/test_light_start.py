@@ -22,6 +22,7 @@ print(*sorted({"numba", "llvmlite", "onnx", "torch"} & set(sys.modules)), file=s
         (["chat", "--no-learn", "--max-tokens", "3"], []),
         (["complete", "The ferry", "-n", "3"], []),
         (["suggest", "The ferry", "-k", "1"], []),
+        (["fill", "The [...] leaves", "-k", "1"], []),
         (["info"], []),
         (["models", "verify"], []),
         (["chat", "--max-tokens", "3"], ["llvmlite", "numba"]),
