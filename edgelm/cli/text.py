@@ -58,7 +58,7 @@ def suggest(text: str, n_words: int, begun: bool, common: Common) -> None:
 
 @click.command()
 @click.argument("text")
-@click.option("-k", "n_fills", type=click.IntRange(1, 48), default=5, show_default=True, help="Fills at most.")
+@click.option("-k", "n_fills", type=click.IntRange(1, 32), default=5, show_default=True, help="Fills at most.")
 @click.option(
     "--words", type=click.IntRange(1, 8), default=MAX_WORDS, show_default=True, help="Words of a fill at most."
 )

@@ -17,11 +17,11 @@ from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
 
 BLANK = "[...]"
-STEPS = 96
+STEPS = 64
 """Runs of the model that look for candidates."""
-CANDIDATES = 48
+CANDIDATES = 32
 """So many candidates are rescored."""
-AFTER_TOKENS = 24
+AFTER_TOKENS = 20
 """So much of the text after the blank is read."""
 AFTER_CHARS = 512
 """And no more than this, however long its tokens are."""

@@ -205,7 +205,7 @@ def test_fill(cli: Cli) -> None:
     assert fields["text"] == text.replace("[...]", rows[0]["text"])
     lines = cli("fill", text, "-k", "3").stdout.splitlines()
     assert [line.split(maxsplit=1)[1] for line in lines] == [plain(row["text"]) for row in rows]
-    single = cli("fill", text, "-k", "48", "--words", "1", "--json").json["fills"]
+    single = cli("fill", text, "-k", "32", "--words", "1", "--json").json["fills"]
     assert not any(" " in row["text"] for row in single)
 
 

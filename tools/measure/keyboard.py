@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from edgelm.config import LearnConfig
-from edgelm.engine.fill import Blank, fill_blank
+from edgelm.engine.fill import MAX_WORDS, Blank, fill_blank
 from edgelm.engine.session import Session
 from edgelm.engine.suggest import split_begun, suggest_words
 from edgelm.measure.suites import Trial
@@ -209,14 +209,13 @@ def type_words(text: str, places: list[Place], rivals: dict[str, Any], going_on:
     return tallies
 
 
-def fill_blanks(text: str, places: list[Place], model: Model, label: str) -> Iterator[tuple[str, Tally]]:
-    """Every place filled by ``fill``, and by the search alone."""
-    for name, max_words, sees in (("fill", 1, AFTER), ("fill, up to three words", 3, AFTER), ("before alone", 1, 0)):
-        tally = Tally()
-        for place in places:
-            before, after = context(text, place.start), text[place.end :][:sees]
-            tally.filled(place.word, lambda b=before, a=after, n=max_words: model.fill(b, a, n))
-        yield f"{label}: {name}", tally
+def fill_blanks(text: str, places: list[Place], model: Model, max_words: int, sees: int) -> Tally:
+    """Every place filled with up to ``max_words`` words, by what stands before it and ``sees`` characters after it."""
+    tally = Tally()
+    for place in places:
+        before, after = context(text, place.start), text[place.end : place.end + sees]
+        tally.filled(place.word, lambda b=before, a=after: model.fill(b, a, max_words))
+    return tally
 
 
 class Author:
@@ -256,12 +255,15 @@ class Author:
             trial.learn_text(self.first, lambda _: None)
             trial.restart()
             self._ask("edgelm, learned", model)
+            several = fill_blanks(self.last, self.blanks, model, MAX_WORDS, AFTER)
+            self.fills[f"edgelm, learned, up to {MAX_WORDS} words"] = several
             going_on = "edgelm, learned, going on"
             self.keys |= type_words(self.last, self.places, {going_on: model}, {going_on})
 
     def _ask(self, label: str, model: Model) -> None:
         self.keys |= type_words(self.last, self.places, {label: model}, set())
-        self.fills |= dict(fill_blanks(self.last, self.blanks, model, label))
+        self.fills[f"{label}, what stands before alone"] = fill_blanks(self.last, self.blanks, model, 1, 0)
+        self.fills[f"{label}, fill"] = fill_blanks(self.last, self.blanks, model, 1, AFTER)
 
     def fields(self) -> dict[str, Any]:
         """What was found, by rival."""
