@@ -87,7 +87,7 @@ def fill_blank(
     ids = template.document(tokenizer.encode(stem))
     search = WordSearch(session, tokenizer, ids, new_mix, begins, max_words)
     after = _beginning_of(blank.after, tokenizer)
-    found = _candidates(search, begins, ends_open=after[:1].isalnum())
+    found = _candidates(search, begins, ends_open=after[:1].isalnum() or after.startswith(("'", "-")))
     if after:
         best = sorted(found, key=lambda text: -found[text])[:CANDIDATES]
         rescored = _Rescoring(session, search, ids, new_mix)

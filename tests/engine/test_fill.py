@@ -116,8 +116,8 @@ def remembering(token_id: int) -> Mix:
 @pytest.fixture
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """So much is searched that no word of three tokens is left out."""
-    monkeypatch.setattr(fill, "STEPS", 3000)
-    monkeypatch.setattr(fill, "CANDIDATES", 3000)
+    monkeypatch.setattr(fill, "STEPS", 600)
+    monkeypatch.setattr(fill, "CANDIDATES", 600)
 
 
 @pytest.mark.usefixtures("everything")
