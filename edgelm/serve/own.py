@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from edgelm import __version__
-from edgelm.engine.suggest import suggest_words
+from edgelm.engine.fill import MAX_WORDS, Blank, fill_blank
+from edgelm.engine.suggest import split_begun, suggest_words
 from edgelm.learn.events import Event
 from edgelm.measure.choosing import choose
 from edgelm.serve.bodies import Text
@@ -44,10 +45,19 @@ class FixRequest(msgspec.Struct):
 
 
 class SuggestRequest(msgspec.Struct):
-    """``POST /edgelm/v1/suggest``: the next words after ``text``."""
+    """``POST /edgelm/v1/suggest``: the next words after ``text``; ``begun``: words that begin with its last letters."""
 
     text: Text
     k: Annotated[int, Meta(ge=1, le=50)] = 5
+    begun: bool = False
+
+
+class FillRequest(msgspec.Struct):
+    """``POST /edgelm/v1/fill``: what the blank of ``text``, written ``[...]``, may hold."""
+
+    text: Text
+    k: Annotated[int, Meta(ge=1, le=50)] = 5
+    words: Annotated[int, Meta(ge=1, le=MAX_WORDS)] = MAX_WORDS
 
 
 class ChooseRequest(msgspec.Struct):
@@ -174,13 +184,33 @@ async def suggest(call: Call) -> Response:
     """``POST /edgelm/v1/suggest``."""
     body: SuggestRequest = call.body
 
+    before, begins = split_begun(body.text) if body.begun else (body.text.rstrip(), " ")
+    if not begins.strip():
+        before, begins = body.text.rstrip(), " "
+
     def act() -> list[tuple[str, float]]:
         engine = call.served.engine
-        ids = engine.template.document(engine.tokenizer.encode(body.text.rstrip()))
-        return suggest_words(engine.new_session(), engine.tokenizer, ids, body.k, engine.new_mix)
+        ids = engine.template.document(engine.tokenizer.encode(before))
+        return suggest_words(engine.new_session(), engine.tokenizer, ids, body.k, engine.new_mix, begins)
 
     found = await call.service.run(call.served, act)
     return as_json({"suggestions": [{"word": word, "probability": p} for word, p in found]})
+
+
+async def fill(call: Call) -> Response:
+    """``POST /edgelm/v1/fill``."""
+    body: FillRequest = call.body
+    blank = Blank.find(body.text)
+
+    def act() -> list[tuple[str, float]]:
+        engine = call.served.engine
+        return fill_blank(
+            engine.new_session(), engine.tokenizer, blank, body.k, engine.new_mix, body.words, engine.template
+        )
+
+    found = await call.service.run(call.served, act)
+    rows = [{"text": text, "log_probability": value} for text, value in found]
+    return as_json({"text": blank.filled(found[0][0]) if found else body.text, "fills": rows})
 
 
 async def choice(call: Call) -> Response:
@@ -292,6 +322,7 @@ ROUTES = [
     Route("GET", "/edgelm/v1/profiles", profiles, "The profile that the key belongs to."),
     Route("GET", "/edgelm/v1/events", events, "What learning does, as it happens.", streams=EVENTS),
     Route("POST", "/edgelm/v1/suggest", suggest, "The likeliest next words.", SuggestRequest),
+    Route("POST", "/edgelm/v1/fill", fill, "The likeliest fills of a blank.", FillRequest),
     Route("POST", "/edgelm/v1/choose", choice, "The likeliest of given continuations.", ChooseRequest),
     Route("GET", _TALK, conversation, "What was said in a conversation."),
     Route("GET", f"{_TALK}/why", why, "Which words of the person moved the last answer."),

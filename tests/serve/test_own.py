@@ -129,6 +129,12 @@ def test_words_that_come_next_and_the_likeliest_of_several(running: Running) -> 
     words = running.post("/edgelm/v1/suggest", {"text": "The ferry", "k": 3})["suggestions"]
     assert len(words) <= 3
     assert [row["probability"] for row in words] == sorted((row["probability"] for row in words), reverse=True)
+    begun = running.post("/edgelm/v1/suggest", {"text": "The fer", "k": 3, "begun": True})["suggestions"]
+    assert all(row["word"].startswith("fer") for row in begun)
+    filled = running.post("/edgelm/v1/fill", {"text": "The [...] waits.", "k": 2})
+    assert filled["text"] == f"The {filled['fills'][0]['text']} waits."
+    assert len(filled["fills"]) == 2
+    assert running.ask("POST", "/edgelm/v1/fill", {"text": "no blank"})[0] == 400
     ranking = running.post("/edgelm/v1/choose", {"prompt": "The ferry", "candidates": ["waits", "sings", "waits here"]})
     assert {row["text"] for row in ranking["ranking"]} == {"waits", "sings", "waits here"}
     values = [row["log_probability"] for row in ranking["ranking"]]
