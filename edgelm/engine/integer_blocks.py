@@ -6,7 +6,6 @@ from collections.abc import Container
 
 import numpy as np
 
-from edgelm.matrices.quantize import BLOCK
 from edgelm.model.hub import Model
 from edgelm.model.packing import integers
 from edgelm.model.weights import Weights, block_names, tensors
@@ -49,12 +48,10 @@ class IntegerBlocks:
         if not self.arrays or not stale.any():
             return
         # Whoever learned has loaded the kernels.
-        from edgelm.kernels.integers import quantize_blocks
+        from edgelm.matrices.changed import quantize_into
 
         for name, used in zip(self._names, stale, strict=True):
             if name + ".q" not in self.arrays:
                 continue
-            weight, q, scale = self._model.learning(name), self.arrays[name + ".q"], self.arrays[name + ".scale"]
-            n = len(weight)
-            quantize_blocks(weight.reshape(n, -1, BLOCK), used, q.reshape(n, -1, BLOCK), scale.reshape(n, -1))
+            quantize_into(self._model.learning(name), used, self.arrays[name + ".q"], self.arrays[name + ".scale"])
         np.copyto(self._seen, versions)

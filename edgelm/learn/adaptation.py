@@ -274,6 +274,7 @@ class Adaptation:
         if that is a turn of a chat, which costs two more passes; otherwise None.
         """
         learned = self.replay.apply(entry, self.before(entry), on_tokens=self._counting(on_tokens), report=report)
+        self.model.trim()
         self._unlearned.discard(entry.id)
         self._write_notes(entry)
         return learned
@@ -311,6 +312,7 @@ class Adaptation:
             self._unlearned.add(entry.id)
         self._unsaved += 3 * sum(len(told.text) for told, _ in self.replay.recent) // 4
         steps = self.replay.consolidate(None, should_stop)
+        self.model.trim()
         if steps is not None:
             self.profile.change(entry.id, amount=steps)
         self._unlearned.discard(entry.id)
@@ -336,6 +338,7 @@ class Adaptation:
             # The log first: should it fail, the weights are still those of the log.
             entry = self.profile.append(CHECKPOINT, time=self.clock())
         tensors = self._replay.round_to_checkpoint()
+        self.model.trim()
         self._write_notes(entry)
         if self._unsaved >= least_tokens:
             self.profile.write_checkpoint(tensors)

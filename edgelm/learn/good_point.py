@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.matrices.matrix import Operands, as_matrix
+from edgelm.matrices.changed import change_of, keep_change, set_change, untouched
+from edgelm.matrices.matrix import Operands
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
-from edgelm.model.weights import Weights, block_names
+from edgelm.model.weights import block_names
 
 Array = np.ndarray
 
@@ -29,9 +30,9 @@ class GoodPoint:
         Whoever writes blocks of ``adapted`` tells it which.
     """
 
-    def __init__(self, config: ModelConfig, adapted: Weights, base: Operands, guard: Guard) -> None:
+    def __init__(self, config: ModelConfig, adapted: Operands, base: Operands, guard: Guard) -> None:
         self._adapted, self._base, self._guard = adapted, base, guard
-        self._change = {name: np.zeros(array.shape, np.float16) for name, array in adapted.items()}
+        self._change = {name: untouched(array.shape) for name, array in adapted.items()}
         self._rows = {name: row for row, name in enumerate(block_names(config))}
         self._seen = np.full_like(guard.versions, -1)
         self._is_held = np.zeros(guard.versions.shape, bool)
@@ -42,11 +43,10 @@ class GoodPoint:
         for name, change in self._change.items():
             row = self._rows.get(name)
             if row is None or (stale[row] & self._is_held[row]).all():
-                np.subtract(self._adapted[name], self._base[name], out=change, casting="same_kind")
+                keep_change(self._adapted[name], self._base[name], change)
                 continue
             blocks = np.flatnonzero(stale[row])
-            base = as_matrix(self._base[name], -1).rows(blocks)
-            now = (self._adapted[name][blocks] - base).astype(np.float16)
+            now = change_of(self._adapted[name], self._base[name], blocks).astype(np.float16, copy=False)
             self._is_held[row, blocks] |= now.any(tuple(range(1, now.ndim)))
             held = self._is_held[row, blocks]
             change[blocks[held]] = now[held]
@@ -55,7 +55,7 @@ class GoodPoint:
     def restore(self) -> None:
         """Brings the weights back to it; the guard is to be held."""
         for name, change in self._change.items():
-            np.add(self._base[name], change, out=self._adapted[name])
+            set_change(self._adapted[name], self._base[name], change)
 
     def take_over(self, other: GoodPoint) -> None:
         """Becomes the point that another one saved of other weights on the same base; that one is not used any more."""

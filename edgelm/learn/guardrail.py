@@ -76,8 +76,8 @@ class Guardrail:
         """As ``excess``, over the excerpts with the numbers ``chosen``."""
         if unknown := [i for i in chosen if i not in self._base_nats]:
             # Of its own, over the base model's arrays: they are read, never copied or changed. Of short segments: what
-            # it needs for itself grows with them, 10 MB at 32 tokens.
-            network_of_base = Network(self._model, {**self._weights, **self._base}, (), 8)
+            # it needs for itself grows with them.
+            network_of_base = Network(self._model, {**self._weights, **self._base}, (), 8, forward_alone=True)
             self._base_nats |= {i: self._nats(network_of_base, i) for i in unknown}
         return sum(self._nats(network, i) for i in chosen) / sum(self._base_nats[i] for i in chosen) - 1
 

@@ -38,6 +38,7 @@ from edgelm.learn.guardrail import Guardrail
 from edgelm.learn.learner import Learner, OnSegment
 from edgelm.log.change import GATES, WATCH, apply_change, digest, pack_change
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, PAIRED, WORDLESS, Entry
+from edgelm.matrices.changed import copy_from, pull
 from edgelm.matrices.matrix import Operands
 from edgelm.memory.fast_memory import FastMemory
 from edgelm.model.guard import Guard
@@ -117,7 +118,7 @@ class Replay:
         *, recent: Sequence[tuple[Entry, str]] = (), watch: Array | None = None,
     ) -> None:  # fmt: skip
         self.model, self.base, self.memory, self.config = model, base, memory, config
-        self.adapted: Weights = {name: np.asarray(weights[name]) for name in base}
+        self.adapted = {name: weights[name] for name in base}
         self._guard = guard
         self.on_event: OnEvent = ignore
         self.learner = Learner(model.config, weights, base, model.grad_rms, config, guard)
@@ -248,7 +249,7 @@ class Replay:
         """
         with self._guard.writing():
             for name in self.base:
-                np.copyto(self.adapted[name], other.adapted[name])
+                copy_from(self.adapted[name], other.adapted[name])
             self.memory = other.memory
         self.changed_since_checkpoint, self.recent = other.changed_since_checkpoint, other.recent
         self._segments, self._checks, self._mean_excess = other._segments, other._checks, other._mean_excess
@@ -370,7 +371,7 @@ class Replay:
         """Moves the weights this share of the way to the base, in place."""
         with self._guard.writing():
             for name, base in self.base.items():
-                self.adapted[name] += share * (base - self.adapted[name])
+                pull(self.adapted[name], base, share)
 
     def _shrink_change(self, limit: float) -> None:
         """Halves the change until general text is within ``limit``, or drops it; the result is a good point.

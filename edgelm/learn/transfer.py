@@ -115,7 +115,7 @@ def _refuse_harm(adaptation: Adaptation, changes: Weights, what: str, advice: st
     apply_change(changes, adaptation.base, weights)
     operands = {**model.operands, **weights}
     guardrail = Guardrail(model.config, model.tokenizer, operands, adaptation.base, config)
-    excess = guardrail.excess_of_all(Network(model.config, operands, (), HARM_STEPS))
+    excess = guardrail.excess_of_all(Network(model.config, operands, (), HARM_STEPS, forward_alone=True))
     if not excess < HARM * config.gate_limit:
         cost = f"{excess:.0%} more" if excess < 10 else "many times as much, or nothing that is finite"
         raise ProfileError(f"{what}: with it general text would cost {cost}; {advice}")

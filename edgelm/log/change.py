@@ -10,6 +10,7 @@ import hashlib
 import numpy as np
 
 from edgelm.errors import DivergenceError
+from edgelm.matrices.changed import change_of, set_change
 from edgelm.matrices.matrix import Operands
 from edgelm.model.config import ModelConfig
 from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
@@ -19,7 +20,7 @@ GATES, WATCH = "memory.gates", "gate.watch"
 """What a checkpoint keeps besides the change: the gates of the fast memory, and the counters of the guardrail."""
 
 
-def pack_change(weights: Weights, base: Operands, config: ModelConfig) -> Weights:
+def pack_change(weights: Operands, base: Operands, config: ModelConfig) -> Weights:
     """The difference of ``weights`` to ``base``, tensors that did not change left out.
 
     Raises
@@ -29,7 +30,7 @@ def pack_change(weights: Weights, base: Operands, config: ModelConfig) -> Weight
     """
     changes, specs = Weights(), tensors(config)
     for name in adaptable_names(config):
-        change = weights[name] - base[name]
+        change = change_of(weights[name], base[name])
         if specs[name].blocks:
             blocks = np.flatnonzero(change.any(tuple(range(1, change.ndim))))
             if not blocks.size:
@@ -38,19 +39,16 @@ def pack_change(weights: Weights, base: Operands, config: ModelConfig) -> Weight
         elif not change.any():
             continue
         with np.errstate(over="ignore"):
-            changes[name] = change.astype(np.float16)
+            changes[name] = change.astype(np.float16, copy=False)
         if not np.isfinite(changes[name]).all():
             raise DivergenceError(f"the change of {name} is too large to be kept")
     return changes
 
 
-def apply_change(changes: Weights, base: Operands, weights: Weights) -> None:
+def apply_change(changes: Weights, base: Operands, weights: Operands) -> None:
     """Makes the adaptable ``weights`` those of ``base`` and the change, in place."""
     for name, array in base.items():
-        np.copyto(weights[name], array)
-        if name in changes:
-            blocks = changes.get(name + BLOCKS)
-            weights[name][slice(None) if blocks is None else blocks] += changes[name].astype(np.float32)
+        set_change(weights[name], array, changes.get(name), changes.get(name + BLOCKS))
 
 
 def misfit(changes: Weights, config: ModelConfig) -> str:
@@ -73,7 +71,7 @@ def _fits(name: str, changes: Weights, config: ModelConfig) -> bool:
     return bool(change.dtype == np.float16 and change.shape == shape and np.isfinite(change).all())
 
 
-def digest(arrays: Weights) -> str:
+def digest(arrays: Operands) -> str:
     """SHA-256 of arrays by name: two profiles that learned the same have the same."""
     total = hashlib.sha256()
     for name in sorted(arrays):

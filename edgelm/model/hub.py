@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from edgelm.errors import ModelFileError
-from edgelm.matrices.matrix import Operand
+from edgelm.matrices.changed import ChangedRows
+from edgelm.matrices.matrix import Int8, Operand
 from edgelm.matrices.quantize import Precision
 from edgelm.matrices.ternary import Ternary
 from edgelm.model import tensorfile
@@ -103,7 +104,7 @@ class Model:
     guard: Guard = field(init=False)
     answers_in_float32: bool = field(init=False, default=False)
     _packed: Mapping[str, Array] | None = field(init=False, default=None)
-    _learning: Weights = field(init=False, default_factory=dict)
+    _learning: dict[str, Any] = field(init=False, default_factory=dict)
     _strips: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -138,18 +139,23 @@ class Model:
         parts = [name + part for name in names for part in ("", ".q", ".scale", ".zero") if name + part in packed]
         return {part: packed[part].copy() for part in parts}
 
-    def learning(self, name: str) -> Array:
-        """One of the tensors that learning changes, float32, in place: whoever learns and whoever answers share it.
+    def learning(self, name: str) -> Any:
+        """One of the tensors that learning changes, in place: whoever learns and whoever answers share it.
 
-        It is made when it is first asked for.
+        It is float32, or ``ChangedRows`` of what neurons write as integers, and made when it is first asked for.
         """
         if name not in self._learning:
-            self._learning[name] = np.array(unpack_one(self.packed, name))
+            found, spec = operand(self.packed, name), tensors(self.config)[name]
+            in_rows = spec.blocks and len(spec.shape) == 2 and not self.answers_in_float32
+            if in_rows and isinstance(found, Int8):
+                self._learning[name] = ChangedRows(found)
+            else:
+                self._learning[name] = np.array(unpack_one(self.packed, name))
         return self._learning[name]
 
     @property
-    def adaptable(self) -> Weights:
-        """All that learning changes, float32, in place."""
+    def adaptable(self) -> dict[str, Any]:
+        """All that learning changes, in place."""
         return {name: self.learning(name) for name in adaptable_names(self.config)}
 
     def strips(self, name: str) -> Any:
@@ -169,11 +175,15 @@ class Model:
 
     def now(self, name: str) -> Array:
         """One tensor in float32, with what was learned; to be read."""
-        return self._learning[name] if name in self._learning else unpack_one(self.packed, name)
+        return np.asarray(self._learning[name]) if name in self._learning else unpack_one(self.packed, name)
 
     @cached_property
     def weights(self) -> Weights:
-        """All tensors in float32, for learning; those of ``adaptable`` are the same arrays, the others are read."""
+        """All tensors in float32, for learning; those of ``adaptable`` are the same arrays, the others are read.
+
+        From now on all of ``adaptable`` are arrays: whoever learned before asks for it again.
+        """
+        self._learning = {name: np.asarray(array) for name, array in self.adaptable.items()}
         adaptable, packed, frozen = self.adaptable, self.packed, {}
         for name in shapes(self.config):
             if name not in adaptable:
@@ -210,10 +220,14 @@ class Model:
 
     def release(self) -> None:
         """Gives the memory of ``packed`` back, to the system too; a mapped file stays mapped."""
+        if not isinstance(self._packed, MappedFile):
+            self._packed = None
+        self.trim()
+
+    def trim(self) -> None:
+        """Gives back to the system what it can have at once: pages of a mapped file, and what the heap holds free."""
         if isinstance(self._packed, MappedFile):
             self._packed.release()
-        else:
-            self._packed = None
         # The heap of glibc keeps what was freed in its middle: 8 MB after a session of integers was made.
         with suppress(AttributeError, TypeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgelm.cells.buffers import FORWARD_ALONE
 from edgelm.cells.passes import Pass
 from edgelm.cells.table import passes_of
 from edgelm.kernels.loss import cross_entropy
@@ -36,6 +37,8 @@ class Network:
         Names of the matrices whose gradients are wanted; those of gains and of biases always are.
     max_steps : int
         Longest segment.
+    forward_alone : bool
+        ``backward`` is never called: all layers share the buffers.
 
     Attributes
     ----------
@@ -45,7 +48,10 @@ class Network:
         Those of gains and of biases, one after another: the same memory as in ``grads``.
     """
 
-    def __init__(self, config: ModelConfig, weights: Operands, wanted: Iterable[str], max_steps: int) -> None:
+    def __init__(
+        self, config: ModelConfig, weights: Operands, wanted: Iterable[str], max_steps: int, *,
+        forward_alone: bool = False,
+    ) -> None:  # fmt: skip
         self.config, self.weights, self.max_steps = config, weights, max_steps
         always = {prefix + name for prefix, cell in config.parts() for name in passes_of(cell).SMALL}
         always |= {"final_norm", "final_norm_bias"}
@@ -63,6 +69,8 @@ class Network:
         matrices = [spec.shape for spec in tensors(config).values() if len(spec.shape) == 2 and spec.sums is not None]
         shared_buffers: Weights = {"workspace": np.zeros(max(workspace_size(max_steps, s) for s in matrices), dtype)}
         self._workspace = shared_buffers["workspace"]
+        if forward_alone:
+            shared_buffers[FORWARD_ALONE] = np.ones(1, dtype)
         self.passes: list[tuple[str, Pass]] = []
         """The layer parts in the order of use, each with the beginning of its tensors' names."""
         for prefix, cell in config.parts():

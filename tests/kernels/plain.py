@@ -41,6 +41,11 @@ def int8(*shape: int) -> tuple[Array, Array]:
     return RNG.integers(1, 256, shape).astype(np.uint8), scale
 
 
+def _halves(*shape: int) -> Array:
+    """Bits of numbers of 16 bits, a few of them subnormal."""
+    return (0.01 * RNG.standard_normal(shape)).astype(np.float16).view(np.uint16)
+
+
 def _norm(name: str) -> list[Any]:
     f, (gain, head_gain) = floats(*[(T, D)] * 5), floats((D,), (F // H,))
     inverse, wide, heads = floats((T,), (T, F), (T, H))
@@ -175,6 +180,15 @@ def _neurons(name: str) -> list[Any]:
         "rows_squares": [*of_rows, row, RNG.random(F)],
         "rows_step": [*of_rows, base, *step],
         "rows_step_int8": [*of_rows, *int8(F, WIDE), *step],
+        "rows_step_halves": [*of_rows, *step[:3], row.view(np.int32), _halves(F, WIDE)],
+        "changed_rows": [
+            *int8(F, WIDE),
+            _halves(F, WIDE),
+            RNG.permutation(F)[:6],
+            row[:WIDE],
+            row[:WIDE].view(np.int32),
+            out[:6],
+        ],
         "awake_product": [a, *int8(F, WIDE), row, out],
     }[name]
 

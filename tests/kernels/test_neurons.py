@@ -106,6 +106,65 @@ def test_rows_step_of_integers(rng: np.random.Generator, steps: int, width: int)
     np.testing.assert_array_equal(w, of_numbers)
 
 
+def halves(numbers: Array) -> Array:
+    """The bits of numbers, rounded to 16."""
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float16).view(np.uint16)
+
+
+def floats(bits: Array) -> Array:
+    """The numbers of such bits, as float64."""
+    return bits.view(np.float16).astype(np.float64)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize("width", [1, 5, 48, 64])
+def test_rows_step_halves(rng: np.random.Generator, steps: int, width: int) -> None:
+    a, awake = activations(rng, steps, np.float32)
+    (dy,) = many(rng, (steps, width), dtype=np.float32)
+    rates = (RATE * rng.uniform(0.5, 1, 7)).astype(np.float32)
+    before = halves(rng.standard_normal((7, width)))
+    change, row = before.copy(), blank(2 * width, dtype=np.float32)
+    neurons.rows_step_halves(dy, a, awake, rates, np.float32(PULL), row, row.view(np.int32), change)
+    grad = of_rows(dy, a, width)
+    expected = naive.pulled_step(grad, np.zeros((7, width)), rates[:, None], PULL, floats(before))
+    np.testing.assert_allclose(floats(change)[awake], expected[awake], rtol=2**-11 + 1e-6, atol=1e-5)
+    np.testing.assert_array_equal(change[~awake], before[~awake])
+
+
+def narrowed(numbers: Array) -> Array:
+    """What the kernel rounds float32 [N] to: a step of 1 from nothing."""
+    change, row = np.zeros((1, len(numbers)), np.uint16), blank(2 * len(numbers), dtype=np.float32)
+    one, rest = np.ones(1, np.float32), (np.float32(0), row, row.view(np.int32))
+    neurons.rows_step_halves(numbers[None], one[None], np.ones(1, bool), -one, *rest, change)
+    return change[0]
+
+
+def test_numbers_become_the_nearest_of_16_bits(rng: np.random.Generator) -> None:
+    numbers = rng.standard_normal(4000) * 10.0 ** rng.uniform(-9, 5.5, 4000)
+    edges = [0, 1, 65504, 65519, 65520, 1e9, np.inf, 2.0**-14, 2.0**-14 - 2.0**-26, 2.0**-24, 2.9e-8]
+    given = np.concatenate([numbers, edges, np.negative(edges[1:])]).astype(np.float32)
+    np.testing.assert_array_equal(narrowed(given), halves(given))
+    assert np.isnan(narrowed(np.array([np.nan], np.float32)).view(np.float16)).all()
+
+
+def test_every_number_of_16_bits_is_read(rng: np.random.Generator) -> None:
+    bits = np.arange(1 << 16).astype(np.uint16).reshape(64, 1024)
+    q, scale = np.full(bits.shape, 128, np.uint8), np.ones((64, 32), np.float32)
+    row, out, ids = blank(1024, dtype=np.float32), blank(64, 1024, dtype=np.float32), rng.permutation(64)
+    neurons.changed_rows(q, scale, bits, ids, row, row.view(np.int32), out)
+    np.testing.assert_array_equal(out, bits.view(np.float16).astype(np.float32)[ids])
+
+
+@pytest.mark.parametrize("width", [32, 64, 96])
+def test_changed_rows(rng: np.random.Generator, width: int) -> None:
+    q, scale, w = int8(rng, 7, width)
+    change = halves(0.01 * rng.standard_normal((7, width)))
+    row, out, ids = blank(width, dtype=np.float32), blank(4, width, dtype=np.float32), np.array([6, 0, 3, 0])
+    neurons.changed_rows(q, scale, change, ids, row, row.view(np.int32), out)
+    same(out, naive.written(np.eye(7), w + floats(change))[ids])
+
+
 @pytest.mark.parametrize("steps", [1, 2, 9])
 @pytest.mark.parametrize("width", [32, 64, 96])
 def test_awake_product(rng: np.random.Generator, steps: int, width: int) -> None:
@@ -126,6 +185,9 @@ def test_nothing_happens_while_all_sleep(rng: np.random.Generator, steps: int) -
     neurons.rows_step(dy, a, awake, np.zeros_like(w), *rest, w)
     neurons.rows_step_int8(dy, a, awake, q, scale, *rest, w)
     np.testing.assert_array_equal(w, before)
+    change = halves(before)
+    neurons.rows_step_halves(dy, a, awake, *rest, row.view(np.int32), change)
+    np.testing.assert_array_equal(change, halves(before))
     out = blank(steps, 32, dtype=np.float32)
     neurons.awake_product(a, q, scale, row, out)
     assert (out == 0).all()

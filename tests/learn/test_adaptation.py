@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,9 @@ from tests.model_folder import contents, write_tiny_model
 
 @pytest.mark.jit_only
 @pytest.mark.parametrize("config", [LearnConfig(), LIVELY], ids=["usual", "lively"])
-def test_a_log_has_one_outcome(open_: Open, tmp_path: Path, config: LearnConfig) -> None:
+@pytest.mark.parametrize("mixer", ["mcsd_g", "rwkv7"])
+def test_a_log_has_one_outcome(open_: Open, tmp_path: Path, config: LearnConfig, mixer: str) -> None:
+    open_ = partial(open_, model=write_tiny_model(tmp_path / "m", mixer=mixer))
     at_once = open_("at-once", config)
     perform(at_once, DAY)
     expected = at_once.sha256
@@ -95,8 +98,10 @@ def test_the_number_of_threads_is_nothing_to_it(open_: Open, tiny_model: Path, t
 
 
 @pytest.mark.jit_only
-@pytest.mark.parametrize("case", range(100))
+@pytest.mark.parametrize("case", range(120))
 def test_forgetting_is_exact(open_: Open, tmp_path: Path, case: int) -> None:
+    """The last 20 logs are those of a model whose neurons each write a row."""
+    open_ = partial(open_, model=write_tiny_model(tmp_path / "m", mixer="mcsd_g" if case < 100 else "rwkv7"))
     rng = np.random.default_rng(case)
     config = LIVELY if case % 2 else LearnConfig()
     acts = random_acts(rng, int(rng.integers(4, 11)))

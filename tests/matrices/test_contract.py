@@ -9,6 +9,7 @@ import pytest
 
 from edgelm.kernels import blocks as kernels
 from edgelm.matrices.blocks import BlockStack, as_blocks
+from edgelm.matrices.changed import ChangedRows
 from edgelm.matrices.matrix import Float32, Int8, Matrix, as_matrix, workspace_size
 from edgelm.matrices.quantize import to_int8
 from edgelm.matrices.strips import Strips
@@ -44,6 +45,13 @@ def _strips(n_in: int, n_out: int) -> Made:
     return as_matrix(Strips.of(w.q, w.scale), 0), np.asarray(w).T
 
 
+def _changed(n_in: int, n_out: int) -> Made:
+    rng = np.random.default_rng(0)
+    w = ChangedRows(_int8(rng.standard_normal((n_out, n_in)).astype(np.float32)))
+    w.set_change((0.1 * rng.standard_normal((n_out, n_in))).astype(np.float16))
+    return as_matrix(w, 0), np.asarray(w).T
+
+
 def _ternary(n_in: int, n_out: int) -> Made:
     w = Ternary.of(np.random.default_rng(0).standard_normal((n_out, n_in)).astype(np.float32))
     return as_matrix(w, 0), np.asarray(w).T
@@ -51,7 +59,7 @@ def _ternary(n_in: int, n_out: int) -> Made:
 
 KINDS: dict[str, Callable[[int, int], Made]] = {
     "float32": _floats, "float32, transposed": _floats_turned, "int8": _integers, "ternary": _ternary,
-    "int8 in strips": _strips,
+    "int8 in strips": _strips, "int8 with a change": _changed,
 }  # fmt: skip
 SIZES = [(32, 5), (64, 33), (96, 64)]
 
@@ -82,7 +90,8 @@ def test_rows_and_bytes(kind: str) -> None:
     assert np.asarray(matrix).size == w.size
     held = 64 * 48 if isinstance(matrix, Strips) else w.size  # 33 rows are three strips
     numbers = held + held // 32 * 4
-    assert matrix.nbytes == {Float32: held * 4, Ternary: held // 4 + 4}.get(type(matrix), numbers)
+    sizes = {Float32: held * 4, Ternary: held // 4 + 4, ChangedRows: numbers + held * 2}
+    assert matrix.nbytes == sizes.get(type(matrix), numbers)
 
 
 def test_a_changed_number_counts_at_once() -> None:

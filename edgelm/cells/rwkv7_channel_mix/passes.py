@@ -17,8 +17,8 @@ SMALL = ("norm", "norm_bias", "x_k")
 """Tensors whose gradients are always made."""
 IN_STRIPS = True
 """Its pass answers too, with matrices that make integers of what they are given."""
-_SHARED = ("y",)
-"""Buffers that hold nothing between forward and backward, beside the gradients."""
+_SHARED = ("y", "a")
+"""Buffers that hold nothing between forward and backward, beside the gradients; a is made again of u."""
 
 
 class Pass:
@@ -34,11 +34,13 @@ class Pass:
         dtype = self.w["norm"].dtype
         self.eps, d, f = dtype.type(cell.norm_eps), cell.d_model, cell.hidden_size
         widths = {"h": d, "plain": d, "x_k": d, "u": f, "a": f, "y": d, "dh": d, "dx_": d, "du": f, "y_grad": d}
-        self.buffers = make_buffers(widths, max_steps, dtype, shared_buffers, _SHARED)
+        shared = _SHARED if "key" in grads else (*_SHARED, "x_k")
+        self.buffers = make_buffers(widths, max_steps, dtype, shared_buffers, shared)
         self.b = self.buffers
         self.inverse, self.before = np.zeros(max_steps, dtype), np.zeros(d, dtype)
         self._awake = np.zeros(f, bool)
         self.row = shared_buffers.setdefault("row of a neuron", np.zeros(2 * d, dtype))
+        self.row_bits = self.row.view(np.int32)
 
     def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
         """As of ``edgelm.cells.passes.Pass``."""
@@ -62,7 +64,7 @@ class Pass:
         b["dh"][:] = 0
         b["y_grad"][:] = dy
         if "value" in grads:
-            kernels.rows_gradient(dy, b["a"], self._awake, grads["value"])
+            kernels.rows_gradient(dy, self._a(), self._awake, grads["value"])
         self.value.product(dy, self.workspace, b["du"])
         # u is 0 where a neuron sleeps, and its gradient with it; da is used up in place.
         b["du"] *= b["u"]
@@ -77,18 +79,25 @@ class Pass:
 
     def step_blocks(self, name: str, base: Any, rates: Array, pull: np.floating) -> None:
         """As of ``edgelm.cells.passes.BlockPass``; the only tensor of blocks that learns is ``value``."""
-        b = self.b
-        if hasattr(base, "scale"):
+        y_grad, a = self.b["y_grad"], self._a()
+        if hasattr(self.rows, "change"):
+            rest = (self.row, self.row_bits, self.rows.halves)
+            kernels.rows_step_halves(y_grad, a, self._awake, rates, pull, *rest)
+        elif hasattr(base, "scale"):
             given = (base.q, base.scale)
-            kernels.rows_step_int8(b["y_grad"], b["a"], self._awake, *given, rates, pull, self.row, self.rows)
+            kernels.rows_step_int8(y_grad, a, self._awake, *given, rates, pull, self.row, self.rows)
         else:
-            kernels.rows_step(b["y_grad"], b["a"], self._awake, base, rates, pull, self.row, self.rows)
+            kernels.rows_step(y_grad, a, self._awake, base, rates, pull, self.row, self.rows)
+
+    def _a(self) -> Array:
+        """a of the last segment [T,F]: other layers have used its memory since."""
+        return np.square(self.b["u"], out=self.b["a"])
 
     def block_squares(self, name: str) -> Array:
         """The mean square of the gradient of each row of ``value``, [F] float64, after ``backward``; 0 of neurons that
         slept."""
         found = np.zeros(len(self._awake))
-        kernels.rows_squares(self.b["y_grad"], self.b["a"], self._awake, self.row, found)
+        kernels.rows_squares(self.b["y_grad"], self._a(), self._awake, self.row, found)
         return found / self.cell.d_model
 
     @property

@@ -19,6 +19,8 @@ IN_STRIPS = True
 """Its pass answers too, with matrices that make integers of what they are given."""
 _SHARED = ("h_out", "raw", "of_first")
 """Buffers that hold nothing between forward and backward, beside the gradients."""
+_OF_MATRICES = ("y", "mix", *MIXES)
+"""Those that backward reads only if gradients of matrices are wanted."""
 _GIVEN = ("r", "keep", "written", "v", "kk", "a")
 """What the recurrence takes."""
 
@@ -49,7 +51,8 @@ class Pass:
         ranks = {"w": c.decay_rank, "a": c.rate_rank, "v": c.mix_rank, "g": c.gate_rank}
         for name, rank in ranks.items():
             widths[f"low_{name}"] = widths[f"dlow_{name}"] = rank
-        self.buffers = make_buffers(widths, max_steps, dtype, shared_buffers, _SHARED)
+        shared = _SHARED if grads.keys() & c.MATRICES.keys() else (*_SHARED, *_OF_MATRICES)
+        self.buffers = make_buffers(widths, max_steps, dtype, shared_buffers, shared)
         self.b = self.buffers
         self.inverse = np.zeros(max_steps, dtype)
         self.before, self.memory_before = np.zeros(d, dtype), np.zeros((heads, c.head_dim, c.head_dim), dtype)

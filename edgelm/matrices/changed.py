@@ -1,0 +1,234 @@
+"""What neurons write, as integers that stay as they are and the change that learning made of them, in float16.
+
+A row of float32 beside integers that are kept anyway is four bytes a number; its change to them, as a checkpoint of a
+profile holds it, is two. A page of memory in which no row was ever changed is never touched, and takes none.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from edgelm.matrices.matrix import Int8, as_matrix
+from edgelm.matrices.quantize import BLOCK
+
+Array = np.ndarray
+_ROWS = 64
+"""Rows that are made float32 at a time."""
+_PAGES = 1 << 16
+"""From so many bytes on, memory of its own is worth it."""
+
+
+def untouched(shape: tuple[int, ...]) -> Array:
+    """An array of float16, 0, whose pages take no memory before something else is written to them."""
+    size = 2 * math.prod(shape)
+    if size < _PAGES:
+        return np.zeros(shape, np.float16)
+    # What the heap gives may have been used before, and is wiped then: every page of it is touched.
+    return np.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), np.float16).reshape(shape)
+
+
+class ChangedRows:
+    """A matrix W' [F,D], a row for each neuron; a ``Matrix`` whose rows may be written to.
+
+    ``np.asarray`` makes a new array of float32 of it, an index new arrays of rows; what is written to an index is kept
+    as the difference to the integers, rounded to float16.
+
+    Parameters
+    ----------
+    base : Int8
+        Read; not copied.
+
+    Attributes
+    ----------
+    change : ndarray [F,D] of float16
+        Updated in place by whoever learns.
+    """
+
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    def __init__(self, base: Int8) -> None:
+        self._base, self.shape = base, base.q.shape
+        self.change = untouched(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.change)
+
+    @property
+    def nbytes(self) -> int:
+        """As of ``Matrix``."""
+        return self._base.nbytes + self.change.nbytes
+
+    @property
+    def halves(self) -> Array:
+        """The bits of ``change``, [F,D] of uint16: the same memory."""
+        return self.change.view(np.uint16)
+
+    def product(self, x: Array, workspace: Array, out: Array) -> Array:
+        """As of ``Matrix``."""
+        n_steps, width = x.shape
+        spare, size = workspace[:width], self._rows_in(len(workspace) - width, width + n_steps)
+        rows, turned = _split(workspace[width:], (size, width), (size, n_steps))
+        for first in range(0, len(self), size):
+            ids = np.arange(first, min(first + size, len(self)))
+            made = self._widen(ids, spare, rows[: len(ids)])
+            out[:, first : first + size] = np.dot(made, x.T, out=turned[: len(ids)]).T
+        return out
+
+    def product_back(self, dy: Array, workspace: Array, out: Array) -> Array:
+        """As of ``Matrix``. Rows of neurons that sleep, for which dy is 0, are not read."""
+        n_steps, width = out.shape
+        spare, part = _split(workspace, (width,), (n_steps, width))
+        rest = workspace[spare.size + part.size :]
+        size = self._rows_in(len(rest), width + n_steps)
+        rows, given = _split(rest, (size, width), (n_steps * size,))
+        awake = np.flatnonzero(dy.any(0))
+        out[:] = 0
+        for first in range(0, len(awake), size):
+            ids = awake[first : first + size]
+            made = self._widen(ids, spare, rows[: len(ids)])
+            (own,) = _split(given, (n_steps, len(ids)))
+            np.take(dy, ids, 1, out=own, mode="clip")
+            out += np.dot(own, made, out=part)
+        return out
+
+    @staticmethod
+    def _rows_in(n_numbers: int, each: int) -> int:
+        return max(1, min(_ROWS, n_numbers // each))
+
+    def _widen(self, ids: Array, spare: Array, out: Array) -> Array:
+        """out [N,D] of float32 is overwritten with rows; so is spare [D]."""
+        from edgelm.kernels import neurons
+
+        base = self._base
+        neurons.changed_rows(base.q, base.scale, self.halves, ids, spare, spare.view(np.int32), out)
+        return out
+
+    def rows(self, ids: Array) -> Array:
+        """As of ``Matrix``."""
+        width = self.shape[1]
+        found = np.empty((len(ids), width), np.float32)
+        return self._widen(np.ascontiguousarray(ids, np.int64), np.empty(width, np.float32), found)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> Array:
+        return self.rows(np.arange(len(self))).astype(dtype or np.float32, copy=False)
+
+    def __getitem__(self, key: Any) -> Array:
+        ids = np.arange(len(self))[key]
+        found = self.rows(np.atleast_1d(ids))
+        return found if np.ndim(ids) else found[0]
+
+    def __setitem__(self, key: Any, values: Any) -> None:
+        ids = np.atleast_1d(np.arange(len(self))[key])
+        given = np.broadcast_to(np.asarray(values, np.float32), (len(ids), self.shape[1]))
+        for first in range(0, len(ids), _ROWS):
+            part = slice(first, first + _ROWS)
+            with np.errstate(over="ignore"):
+                self.set_rows(ids[part], (given[part] - self._base.rows(ids[part])).astype(np.float16))
+
+    def set_rows(self, ids: Array, change: Array) -> None:
+        """Makes the change of the rows ``ids`` [N] this one, [N,D] of float16; rows that have it are not touched."""
+        differ = (self.halves[ids] != change.view(np.uint16)).any(1)
+        self.change[ids[differ]] = change[differ]
+
+    def set_change(self, change: Array | None, ids: Array | None = None) -> None:
+        """Makes the change this one: of the rows ``ids``, and none of the others; without ``ids`` of all rows."""
+        ids = np.arange(len(self)) if ids is None and change is not None else ids
+        left = np.ones(len(self), bool)
+        if change is not None and ids is not None:
+            left[ids] = False
+        for rows in _parts(np.flatnonzero(left)):
+            self.change[rows[self.halves[rows].any(1)]] = 0
+        if change is not None and ids is not None:
+            for place in _parts(np.arange(len(ids))):
+                self.set_rows(ids[place], change[place])
+
+    def copy(self) -> ChangedRows:
+        """Another one on the same base, with the same change."""
+        other = ChangedRows(self._base)
+        other.set_change(self.change)
+        return other
+
+    def shrink(self, kept: float) -> None:
+        """Multiplies the change by ``kept``."""
+        for rows in _parts(np.arange(len(self))):
+            rows = rows[self.halves[rows].any(1)]
+            self.change[rows] = (self.change[rows].astype(np.float32) * np.float32(kept)).astype(np.float16)
+
+
+def _parts(ids: Array) -> Iterator[Array]:
+    return (ids[first : first + _ROWS] for first in range(0, len(ids), _ROWS))
+
+
+def _split(workspace: Array, *shapes: tuple[int, ...]) -> list[Array]:
+    """Arrays of these shapes, one after the other in a flat one."""
+    made, at = [], 0
+    for shape in shapes:
+        size = math.prod(shape)
+        made.append(workspace[at : at + size].reshape(shape))
+        at += size
+    return made
+
+
+def change_of(weight: Any, base: Any, ids: Array | None = None) -> Array:
+    """The difference of a tensor that learns to its base, or of the blocks ``ids`` of it: float16 where it is kept so,
+    and then maybe a view of it; else a new array of float32."""
+    if isinstance(weight, ChangedRows):
+        return weight.change if ids is None else weight.change[ids]
+    if ids is None:
+        return np.asarray(weight - base)
+    return np.asarray(weight[ids] - as_matrix(base, -1).rows(ids))
+
+
+def keep_change(weight: Any, base: Any, out: Array) -> None:
+    """out of float16 = the difference of a tensor that learns to its base."""
+    if isinstance(weight, ChangedRows):
+        out[:] = weight.change
+    else:
+        np.subtract(weight, base, out=out, casting="same_kind")
+
+
+def set_change(weight: Any, base: Any, change: Array | None, ids: Array | None = None) -> None:
+    """Makes a tensor that learns its base and a change of float16, in place: of the blocks ``ids``, or of all; None:
+    none."""
+    if isinstance(weight, ChangedRows):
+        weight.set_change(change, ids)
+        return
+    np.copyto(weight, base)
+    if change is not None:
+        weight[slice(None) if ids is None else ids] += change.astype(np.float32)
+
+
+def pull(weight: Any, base: Any, share: np.float32) -> None:
+    """Moves a tensor that learns this share of the way to its base, in place."""
+    if isinstance(weight, ChangedRows):
+        weight.shrink(float(1 - share))
+    else:
+        weight += share * (base - weight)
+
+
+def copy_from(weight: Any, other: Any) -> None:
+    """Makes a tensor that learns another one on the same base, in place."""
+    if isinstance(weight, ChangedRows):
+        weight.set_change(other.change)
+    else:
+        np.copyto(weight, other)
+
+
+def quantize_into(weight: Any, used: Array, q: Array, scale: Array) -> None:
+    """The ``used`` blocks [M] of bool of a tensor of float32 as integers q, of its shape, with scale [...,n/32]."""
+    from edgelm.kernels.integers import quantize_blocks
+
+    if isinstance(weight, ChangedRows):
+        for ids in _parts(np.flatnonzero(used)):
+            made, of_made = q[ids].reshape(len(ids), -1, BLOCK), scale[ids]
+            quantize_blocks(weight.rows(ids).reshape(made.shape), np.ones(len(ids), bool), made, of_made)
+            q[ids], scale[ids] = made.reshape(len(ids), -1), of_made
+        return
+    n = len(weight)
+    quantize_blocks(weight.reshape(n, -1, BLOCK), used, q.reshape(n, -1, BLOCK), scale.reshape(n, -1))
