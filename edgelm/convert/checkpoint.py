@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,28 @@ class Checkpoint(ABC):
             There is no such tensor, or the file is damaged or another one by now.
         """
         shape = self.shape(name)
-        return self._read(name).astype(np.float32, copy=False).reshape(shape)
+        (found,) = self._pieces(name, max(1, math.prod(shape)))
+        return found.astype(np.float32, copy=False).reshape(shape)
+
+    def read_rows(self, name: str, n_rows: int) -> Iterator[Array]:
+        """One tensor as ``read`` gives it, but so many rows [N,...] at a time, one after the other.
+
+        Whoever reads them reads all: what is damaged may show at the end.
+        """
+        shape = self.shape(name)
+        for found in self._pieces(name, max(1, n_rows * math.prod(shape[1:]))):
+            yield found.astype(np.float32, copy=False).reshape(-1, *shape[1:])
 
     @abstractmethod
-    def _read(self, name: str) -> Array:
-        """The numbers of a tensor in row-major order, in any shape and of a kind that float32 holds."""
+    def _pieces(self, name: str, n_numbers: int) -> Iterator[Array]:
+        """The numbers of a tensor in row-major order, of a kind that float32 holds, ``n_numbers`` at a time, whole rows
+        of it; the last piece may be smaller, and there is at least one."""
+
+
+def pieces(n_numbers: int, n_each: int) -> Iterator[tuple[int, int]]:
+    """Where each piece of so many numbers begins, and how many it has; there is at least one."""
+    for begin in range(0, max(1, n_numbers), n_each):
+        yield begin, min(n_each, n_numbers - begin)
 
 
 def fits(shape: tuple[int, ...]) -> bool:

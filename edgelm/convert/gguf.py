@@ -11,13 +11,14 @@ import os
 import struct
 import threading
 import weakref
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgelm.convert.checkpoint import Array, Checkpoint, Scalar, fits, numbers, read_bytes
+from edgelm.convert.checkpoint import Array, Checkpoint, Scalar, fits, numbers, pieces, read_bytes
 from edgelm.errors import ModelFileError
 from edgelm.model.tensorfile import open_file
 
@@ -37,7 +38,6 @@ class _Tensor(NamedTuple):
     shape: tuple[int, ...]
     begin: int
     """From the beginning of the file."""
-    n_bytes: int
 
 
 class GgufCheckpoint(Checkpoint):
@@ -65,12 +65,17 @@ class GgufCheckpoint(Checkpoint):
             raise ModelFileError(f"{path}: damaged or no GGUF file ({str(exc)[:300]})") from None
         super().__init__(path, {name: tensor.shape for name, tensor in self._tensors.items()}, metadata)
 
-    def _read(self, name: str) -> Array:
+    def _pieces(self, name: str, n_numbers: int) -> Iterator[Array]:
         tensor = self._tensors[name]
+        for begin, count in pieces(math.prod(tensor.shape), n_numbers):
+            yield self._piece(tensor, begin, count)
+
+    def _piece(self, tensor: _Tensor, begin: int, count: int) -> Array:
+        n_bytes, n_each = _BYTES[tensor.kind]
         try:
             with self._lock:
-                self._file.seek(tensor.begin)
-                blob = read_bytes(self._file.read, tensor.n_bytes)
+                self._file.seek(tensor.begin + begin // n_each * n_bytes)
+                blob = read_bytes(self._file.read, count // n_each * n_bytes)
         except _DAMAGES as exc:
             raise ModelFileError(f"{self.path}: cannot be read ({exc})") from None
         if tensor.kind != "Q8_0":
@@ -136,7 +141,7 @@ class _Head:
         size = math.prod(shape) // n_numbers * n_bytes
         if begin + offset + size > self._size:
             raise ValueError(f"{name[:200]!r} goes beyond the end")
-        return _Tensor(kind, shape, begin + offset, size)
+        return _Tensor(kind, shape, begin + offset)
 
     def _unpack(self, form: str) -> tuple[Any, ...]:
         return struct.unpack("<" + form, self._file.read(struct.calcsize("<" + form)))

@@ -8,10 +8,11 @@ import threading
 import weakref
 import zipfile
 import zlib
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from edgelm.convert.checkpoint import KINDS, Array, Checkpoint, fits, numbers, read_bytes
+from edgelm.convert.checkpoint import KINDS, Array, Checkpoint, fits, numbers, pieces, read_bytes
 from edgelm.convert.pickled import StoredTensor, state_dict
 from edgelm.errors import ModelFileError
 from edgelm.model.tensorfile import open_file
@@ -70,18 +71,18 @@ class PthCheckpoint(Checkpoint):
         if not 0 <= tensor.offset <= storage.n_numbers - math.prod(tensor.shape):
             raise ValueError(f"{said} goes beyond its numbers")
 
-    def _read(self, name: str) -> Array:
+    def _pieces(self, name: str, n_numbers: int) -> Iterator[Array]:
         tensor = self._tensors[name]
         size = KINDS[tensor.storage.kind].itemsize
         try:
             with self._lock, self._archive.open(self._records[f"/data/{tensor.storage.key}"]) as content:
                 content.seek(tensor.offset * size)
-                blob = read_bytes(content.read, math.prod(tensor.shape) * size)
+                for _, count in pieces(math.prod(tensor.shape), n_numbers):
+                    yield numbers(read_bytes(content.read, count * size), tensor.storage.kind)
                 # At the end of a record its checksum is looked at.
                 content.read(1)
         except _DAMAGES as exc:
             raise _damaged(self.path, exc) from None
-        return numbers(blob, tensor.storage.kind)
 
 
 def _damaged(path: Path, exc: BaseException) -> ModelFileError:

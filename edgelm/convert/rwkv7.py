@@ -22,6 +22,8 @@ EPS = 1e-5
 HEAD_DIM = 64
 """Features of a head where the file does not say."""
 MOST_LAYERS = 256
+ROWS = 2048
+"""Of a matrix with a row for each token, that are in memory at a time."""
 _MIXES = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")
 _RANKS = {"w": "decay_rank", "a": "rate_rank", "v": "mix_rank", "g": "gate_rank"}
 _SMALL = tuple(part + which for part in _RANKS for which in "12")
@@ -131,18 +133,30 @@ class Rwkv7:
         ModelFileError
             A tensor cannot be read, or holds what is no number.
         """
-        for name in self._shapes:
-            if name not in ("embed_norm", "embed_norm_bias"):
-                yield name, self._tensor(name)
+        for name in self.names():
+            parts = list(self.parts(name))
+            yield name, parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _tensor(self, name: str) -> Array:
-        found = self._read(name)
-        if name in ("embed", "head"):
-            found = found[: self.sizes["vocab_size"]]
-        if name == "embed":
-            _norm_rows(found, self._read("embed_norm"), self._read("embed_norm_bias"))
-            self._check_numbers(name, found)
-        return found
+    def names(self) -> list[str]:
+        """Of all tensors, by the names of a model here."""
+        return [name for name in self._shapes if name not in ("embed_norm", "embed_norm_bias")]
+
+    def parts(self, name: str) -> Iterator[Array]:
+        """One tensor as ``tensors`` makes it, those with a row for each token some rows at a time."""
+        if name not in ("embed", "head"):
+            yield self._read(name)
+            return
+        norm = [self._read(norm) for norm in ("embed_norm", "embed_norm_bias")] if name == "embed" else []
+        left = self.sizes["vocab_size"]
+        for rows in self._checkpoint.read_rows(self._name(name), ROWS):
+            self._check_numbers(name, rows)
+            rows = rows[:left]
+            left -= len(rows)
+            if norm:
+                _norm_rows(rows, *norm)
+                self._check_numbers(name, rows)
+            if len(rows):
+                yield rows
 
     def _read(self, name: str) -> Array:
         """A tensor of the file in the shape that it has here."""
@@ -267,9 +281,8 @@ def _last(name: str) -> str:
 
 def _norm_rows(rows: Array, gain: Array, bias: Array) -> None:
     """Norms rows [V,D] as the first layer would, which has no norm before it then. Overwrites them."""
-    for begin in range(0, len(rows), 4096):
-        part = rows[begin : begin + 4096].astype(np.float64)
-        part -= part.mean(1, keepdims=True)
-        part /= np.sqrt((part * part).mean(1, keepdims=True) + EPS)
-        with np.errstate(over="ignore"):  # whoever calls looks at what comes of it
-            rows[begin : begin + 4096] = part * gain + bias
+    exact = rows.astype(np.float64)
+    exact -= exact.mean(1, keepdims=True)
+    exact /= np.sqrt((exact * exact).mean(1, keepdims=True) + EPS)
+    with np.errstate(over="ignore"):  # whoever calls looks at what comes of it
+        rows[:] = exact * gain + bias

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
-from edgelm.convert.checkpoint import KINDS, Array, Checkpoint
+from edgelm.convert.checkpoint import KINDS, Array, Checkpoint, pieces
 from edgelm.errors import ModelFileError
 from edgelm.model.tensorfile import TensorFile
 
@@ -32,5 +34,6 @@ class SafetensorsCheckpoint(Checkpoint):
                 )
         super().__init__(path, {name: place.shape for name, place in places.items()}, self._file.metadata)
 
-    def _read(self, name: str) -> Array:
-        return self._file[name]
+    def _pieces(self, name: str, n_numbers: int) -> Iterator[Array]:
+        for begin, count in pieces(math.prod(self.shape(name)), n_numbers):
+            yield self._file.part(name, begin, count)

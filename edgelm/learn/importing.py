@@ -1,7 +1,7 @@
 """Brings a checkpoint from elsewhere here: as a model folder of int8 matrices, with what learning needs to be known.
 
-Tensors are read, made integers and written one at a time, so that memory holds no more than the largest of them twice.
-The scales of gradients are measured on the general text that comes with the package, with the model as it was written.
+Tensors are read, made integers and written one at a time, those with a row for each token some rows at a time: memory
+holds little more than the largest matrix of a layer. The scales of gradients are measured on the general text that comes with the package, with the model as it was written.
 """
 
 from __future__ import annotations
@@ -147,9 +147,10 @@ def _table(config: ModelConfig) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
 def _packed(source: Rwkv7, config: ModelConfig, on_progress: Progress) -> Iterator[tuple[str, Array]]:
     """The tensors of the file, one after the other."""
     missing, done = dict(tensors(config)), 0
-    for name, array in source.tensors():
+    for name in source.names():
         del missing[name]
-        yield from narrowed(pack({name: array})).items()
+        for part in source.parts(name):
+            yield from narrowed(pack({name: part})).items()
         done += 1
         on_progress(done)
     for name, spec in missing.items():  # what the first layer has no use for

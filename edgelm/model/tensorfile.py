@@ -144,11 +144,17 @@ class TensorFile(Mapping[str, np.ndarray]):
             at += place.size
 
     def __getitem__(self, name: str) -> np.ndarray:
-        at, place = self._begins[name], self.places[name]
+        place = self.places[name]
+        return self.part(name, 0, math.prod(place.shape)).reshape(place.shape)
+
+    def part(self, name: str, begin: int, count: int) -> np.ndarray:
+        """So many numbers [count] of a tensor from one of them on, in row-major order."""
+        at, kind = self._begins[name], self.places[name].kind
+        size = _DTYPES[kind].itemsize
         with self._lock:
-            self._file.seek(at)
-            blob = _read_bytes(self._file, self._path, place.size)
-        return place.numbers(blob)
+            self._file.seek(at + begin * size)
+            blob = _read_bytes(self._file, self._path, count * size)
+        return Place(kind, (count,), count * size).numbers(blob)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.places)
@@ -252,21 +258,23 @@ def write_streamed(
     table : dict
         dtype and shape of every tensor.
     tensors : iterable of (str, ndarray)
-        Each of them is written before the next is asked for.
+        Each of them is written before the next is asked for. One may come in several parts, rows after rows.
     """
     head, places, end = _layout(table, None, ALIGNMENT)
-    missing = dict(places)
+    missing = {name: shape[0] if shape else 1 for name, (_, shape) in table.items()}
     with path.open("xb") as file:
         file.write(head)
         file.truncate(len(head) + end)
         for name, array in tensors:
             kind, shape = table[name]
-            if array.dtype != kind or array.shape != shape:
+            n_rows, left = len(array) if array.ndim else 1, missing[name]
+            if array.dtype != kind or array.shape[1:] != shape[1:] or n_rows > left:
                 raise ValueError(f"{name} is {array.dtype} {array.shape}, not {kind} {shape}")
-            file.seek(len(head) + missing.pop(name))
+            file.seek(len(head) + places[name])
             file.write(np.ascontiguousarray(array).data)
-    if missing:
-        raise ValueError(f"{next(iter(missing))} was not given")
+            places[name], missing[name] = places[name] + array.nbytes, left - n_rows
+    if short := [name for name, n_rows in missing.items() if n_rows]:
+        raise ValueError(f"{short[0]} was not given, or not all of it")
 
 
 def _layout(
