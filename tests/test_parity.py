@@ -84,6 +84,16 @@ def test_network_is_the_reference(hard_model: tuple[ModelConfig, Weights]) -> No
     close(*map(np.concatenate, zip(*losses, strict=True)))
 
 
+def test_a_network_that_never_goes_backward(hard_model: tuple[ModelConfig, Weights]) -> None:
+    config, weights = hard_model
+    losses = []
+    for forward_alone in (False, True):
+        network, state = Network(config, weights, (), max(RUNS), forward_alone=forward_alone), empty_state(config)
+        losses.append([network.forward(ids, np.roll(ids, -1), state) for ids in runs(config)])
+    for alone, other in zip(*losses, strict=True):
+        np.testing.assert_array_equal(alone, other)
+
+
 def _arrays(state: State) -> list[Array]:
     return list(state.values())
 

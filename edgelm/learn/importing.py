@@ -1,7 +1,8 @@
 """Brings a checkpoint from elsewhere here: as a model folder of int8 matrices, with what learning needs to be known.
 
 Tensors are read, made integers and written one at a time, those with a row for each token some rows at a time: memory
-holds little more than the largest matrix of a layer. The scales of gradients are measured on the general text that comes with the package, with the model as it was written.
+holds little more than the largest matrix of a layer. The scales of gradients are measured on the general text that
+comes with the package, with the model as it was written.
 """
 
 from __future__ import annotations

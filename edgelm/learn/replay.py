@@ -220,7 +220,8 @@ class Replay:
         return None
 
     def round_to_checkpoint(self) -> Weights:
-        """Rounds the weights, in place, to what a checkpoint holds; returns its tensors, which are copies.
+        """Rounds the weights, in place, to what a checkpoint holds; returns its tensors, to be written before anything
+        else is learned.
 
         The tensors are the change in float16 (``pack_change``), the gates of the fast memory and the counters of the
         guardrail. From them another replay goes on to the same bits. If at least half of ``gate_segments`` segments
@@ -233,7 +234,7 @@ class Replay:
         """
         if self.changed_since_checkpoint and 2 * self._segments >= self.config.gate_segments:
             self._check(thorough=True)
-        changes = pack_change(self.adapted, self.base, self.model.config)
+        changes = pack_change(self.adapted, self.base, self.model.config, copy=False)
         if self.changed_since_checkpoint:
             with self._guard.writing():
                 apply_change(changes, self.base, self.adapted)

@@ -18,10 +18,15 @@ from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
 BLOCKS = ".blocks"
 GATES, WATCH = "memory.gates", "gate.watch"
 """What a checkpoint keeps besides the change: the gates of the fast memory, and the counters of the guardrail."""
+MOST = 0.9
+"""Share of the blocks of a tensor from which on all are taken for changed."""
 
 
-def pack_change(weights: Operands, base: Operands, config: ModelConfig) -> Weights:
+def pack_change(weights: Operands, base: Operands, config: ModelConfig, *, copy: bool = True) -> Weights:
     """The difference of ``weights`` to ``base``, tensors that did not change left out.
+
+    Without ``copy`` some of it may be memory of ``weights``, to be used before these are written to again, and blocks
+    that did not change may be there with those that did.
 
     Raises
     ------
@@ -35,7 +40,12 @@ def pack_change(weights: Operands, base: Operands, config: ModelConfig) -> Weigh
             blocks = np.flatnonzero(change.any(tuple(range(1, change.ndim))))
             if not blocks.size:
                 continue
-            changes[name + BLOCKS], change = blocks.astype(np.int32), change[blocks]
+            if not copy and len(blocks) > MOST * len(change):
+                # A copy would be nearly as large as all that was ever learned.
+                blocks = np.arange(len(change))
+            else:
+                change = change[blocks]
+            changes[name + BLOCKS] = blocks.astype(np.int32)
         elif not change.any():
             continue
         with np.errstate(over="ignore"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,9 @@ class ChangedRows:
     ----------
     base : Int8
         Read; not copied.
+    on_read : callable, optional
+        Called when rows of the base were read that are not needed for a while: whoever keeps them in a mapped file can
+        give their pages back.
 
     Attributes
     ----------
@@ -52,8 +55,9 @@ class ChangedRows:
     dtype = np.dtype(np.float32)
     ndim = 2
 
-    def __init__(self, base: Int8) -> None:
+    def __init__(self, base: Int8, on_read: Callable[[], None] | None = None) -> None:
         self._base, self.shape = base, base.q.shape
+        self.on_read = on_read or (lambda: None)
         self.change = untouched(self.shape)
 
     def __len__(self) -> int:
@@ -78,6 +82,7 @@ class ChangedRows:
             ids = np.arange(first, min(first + size, len(self)))
             made = self._widen(ids, spare, rows[: len(ids)])
             out[:, first : first + size] = np.dot(made, x.T, out=turned[: len(ids)]).T
+        self.on_read()
         return out
 
     def product_back(self, dy: Array, workspace: Array, out: Array) -> Array:
@@ -95,6 +100,7 @@ class ChangedRows:
             (own,) = _split(given, (n_steps, len(ids)))
             np.take(dy, ids, 1, out=own, mode="clip")
             out += np.dot(own, made, out=part)
+        self.on_read()
         return out
 
     @staticmethod
@@ -116,7 +122,9 @@ class ChangedRows:
         return self._widen(np.ascontiguousarray(ids, np.int64), np.empty(width, np.float32), found)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> Array:
-        return self.rows(np.arange(len(self))).astype(dtype or np.float32, copy=False)
+        found = self.rows(np.arange(len(self)))
+        self.on_read()
+        return found.astype(dtype or np.float32, copy=False)
 
     def __getitem__(self, key: Any) -> Array:
         ids = np.arange(len(self))[key]
@@ -150,7 +158,7 @@ class ChangedRows:
 
     def copy(self) -> ChangedRows:
         """Another one on the same base, with the same change."""
-        other = ChangedRows(self._base)
+        other = ChangedRows(self._base, self.on_read)
         other.set_change(self.change)
         return other
 
@@ -229,6 +237,7 @@ def quantize_into(weight: Any, used: Array, q: Array, scale: Array) -> None:
             made, of_made = q[ids].reshape(len(ids), -1, BLOCK), scale[ids]
             quantize_blocks(weight.rows(ids).reshape(made.shape), np.ones(len(ids), bool), made, of_made)
             q[ids], scale[ids] = made.reshape(len(ids), -1), of_made
+        weight.on_read()
         return
     n = len(weight)
     quantize_blocks(weight.reshape(n, -1, BLOCK), used, q.reshape(n, -1, BLOCK), scale.reshape(n, -1))

@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -148,7 +148,9 @@ class Model:
             found, spec = operand(self.packed, name), tensors(self.config)[name]
             in_rows = spec.blocks and len(spec.shape) == 2 and not self.answers_in_float32
             if in_rows and isinstance(found, Int8):
-                self._learning[name] = ChangedRows(found)
+                file = self._packed
+                on_read = partial(file.release_of, name + ".q") if isinstance(file, MappedFile) else None
+                self._learning[name] = ChangedRows(found, on_read)
             else:
                 self._learning[name] = np.array(unpack_one(self.packed, name))
         return self._learning[name]

@@ -92,6 +92,13 @@ class MappedFile(Mapping[str, Array]):
                 self._places[name] = (at, place)
             at += place.size
 
+    def release_of(self, name: str) -> None:
+        """As ``release``, of the pages of one tensor alone."""
+        at, place = self._places[name]
+        first, last = -(-at // mmap.PAGESIZE), (at + place.size) // mmap.PAGESIZE
+        if last > first:
+            _release(self._mapping, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
+
     def release(self) -> None:
         """Lets the system have the pages until they are read again, then from where it keeps the file."""
         _release(self._mapping, 0, len(self._mapping))

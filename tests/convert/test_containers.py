@@ -41,6 +41,9 @@ def test_the_same_tensors_come_out(tmp_path: Path, container: str, kind: str) ->
         np.testing.assert_array_equal(found, c.as_kind(array, kind))
         found[...] = 0  # it is nobody else's
         np.testing.assert_array_equal(checkpoint.read(name), c.as_kind(array, kind))
+        parts = list(checkpoint.read_rows(name, 2))
+        assert all(len(part) == 2 for part in parts[:-1])
+        np.testing.assert_array_equal(np.concatenate(parts), c.as_kind(array, kind).reshape(-1, *array.shape[1:]))
 
 
 @pytest.mark.parametrize("container", MAKERS)
@@ -192,6 +195,8 @@ def test_a_record_that_is_altered(tmp_path: Path) -> None:
     blob = c.zipped(RECORDS).replace(RECORDS["m/data/0"], bytes(384))
     with pytest.raises(ModelFileError, match="CRC"):
         open_checkpoint(_write(tmp_path, "a.pth", blob)).read("matrix")
+    with pytest.raises(ModelFileError, match="CRC"):
+        list(open_checkpoint(_write(tmp_path, "a.pth", blob)).read_rows("matrix", 1))
 
 
 def test_directories_and_programs_have_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

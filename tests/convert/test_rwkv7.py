@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgelm.convert import rwkv7
 from edgelm.convert.checkpoint import Checkpoint
 from edgelm.convert.opening import open_checkpoint
 from edgelm.convert.rwkv7 import Rwkv7
@@ -74,7 +75,11 @@ def _expected(weights: dict[str, Array], n_tokens: int) -> dict[str, Array]:
 
 @pytest.mark.parametrize("container", ["pth", "safetensors", "gguf"])
 @pytest.mark.parametrize("first", ["with", "without"])
-def test_tensors_of_every_container(tmp_path: Path, weights: dict[str, Array], container: str, first: str) -> None:
+@pytest.mark.parametrize("rows", [7, 2048])
+def test_tensors_of_every_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict[str, Array], container: str, first: str, rows: int
+) -> None:
+    monkeypatch.setattr(rwkv7, "ROWS", rows)
     held = {n: a for n, a in weights.items() if first == "with" or not n.startswith("blocks.0.att.v0")}
     makers: dict[str, Callable[[dict[str, Array]], bytes]] = {"pth": c.pth, "safetensors": c.safetensors, "gguf": _gguf}
     model = Rwkv7(_open(tmp_path / f"a.{container}", makers[container](held)), 290)

@@ -9,9 +9,12 @@ import pytest
 
 from edgelm.errors import DivergenceError
 from edgelm.log.change import apply_change, digest, misfit, pack_change
+from edgelm.matrices.changed import ChangedRows
+from edgelm.matrices.matrix import Int8
+from edgelm.matrices.quantize import to_int8
 from edgelm.model.config import ModelConfig
-from edgelm.model.weights import Weights, adaptable_names, tensors
-from tests.tiny import random_model
+from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
+from tests.tiny import random_model, tiny_config
 
 W2, GAIN = "layers.0.ffn.w2", "final_norm"
 BLOCKS = W2 + ".blocks"
@@ -49,6 +52,38 @@ def test_it_comes_back_and_is_rounded_once(scale: float) -> None:
         apply_change(again, base, weights)
         for name, array in once.items():
             np.testing.assert_array_equal(weights[name], array)
+
+
+def test_without_a_copy_it_says_the_same() -> None:
+    config, weights = random_model()
+    base = _base(config, weights)
+    _learn(config, weights, 1e-2)
+    copied, other = (pack_change(weights, base, config, copy=copy) for copy in (True, False))
+    expected = {name: array.copy() for name, array in base.items()}
+    apply_change(copied, base, expected)
+    assert misfit(other, config) == ""
+    apply_change(other, base, weights)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(weights[name], array)
+
+
+def test_changed_rows_need_no_copy_where_most_changed() -> None:
+    rng = np.random.default_rng(0)
+    q, scale = to_int8(rng.standard_normal((96, 32)).astype(np.float32))
+    base = Int8(q.view(np.uint8) ^ np.uint8(128), scale.astype(np.float32))
+    config = tiny_config("rwkv7", d_model=32)
+    name, weights = "layers.0.ffn.value", ChangedRows(base)
+    others = {other: np.zeros(shape, np.float32) for other, shape in shapes(config).items()}
+    for n_changed, is_view in ((95, True), (40, False)):
+        change = np.zeros((96, 32), np.float16)
+        change[:n_changed] = rng.standard_normal((n_changed, 32))
+        weights.set_change(change)
+        changes = pack_change(others | {name: weights}, others | {name: base}, config, copy=False)
+        assert np.shares_memory(changes[name], weights.change) == is_view
+        assert len(changes[name + ".blocks"]) == (96 if is_view else n_changed)
+        again = ChangedRows(base)
+        again.set_change(changes[name], changes[name + ".blocks"])
+        np.testing.assert_array_equal(again.change, change)
 
 
 def test_only_what_changed_is_kept() -> None:

@@ -103,6 +103,15 @@ def test_a_file_that_is_replaced_is_kept(written: tuple[Path, str], tmp_path: Pa
         assert all(np.array_equal(found[name], array) for name, array in TENSORS.items())
 
 
+def test_the_pages_of_a_tensor_are_read_again(tmp_path: Path) -> None:
+    tensors = {name: np.random.default_rng(i).random((300, 50)) for i, name in enumerate("abc")} | {"d": np.ones(3)}
+    mapped = MappedFile(*_write(tmp_path / "large", tensorfile.to_bytes(tensors)))
+    views = dict(mapped)
+    for name, array in tensors.items():
+        mapped.release_of(name)
+        np.testing.assert_array_equal(views[name], array)
+
+
 def test_what_is_written_is_ones_own(written: tuple[Path, str]) -> None:
     mapped = MappedFile(*written)
     first, second = mapped.private(), mapped.private()

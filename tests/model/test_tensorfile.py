@@ -115,6 +115,21 @@ def test_a_large_header_is_not_read(path: Path) -> None:
             tracemalloc.stop()
 
 
+def test_a_tensor_may_be_written_in_parts(path: Path) -> None:
+    a, b = np.arange(15, dtype=np.float32).reshape(5, 3), np.arange(4, dtype=np.uint8)
+    table = {"a": (a.dtype, a.shape), "b": (b.dtype, b.shape)}
+    path.unlink()
+    tensorfile.write_streamed(path, table, [("a", a[:2]), ("b", b), ("a", a[2:3]), ("a", a[3:])])
+    found, _ = tensorfile.read(path)
+    np.testing.assert_array_equal(found["a"], a)
+    np.testing.assert_array_equal(found["b"], b)
+    np.testing.assert_array_equal(tensorfile.TensorFile(path).part("a", 4, 5), a.reshape(-1)[4:9])
+    for parts, says in (([("a", a[:2]), ("b", b)], "not all of it"), ([("a", a), ("a", a[:1])], r"\(1, 3\), not")):
+        path.unlink()
+        with pytest.raises(ValueError, match=says):
+            tensorfile.write_streamed(path, table, parts)
+
+
 def test_nothing_at_all_comes_back(path: Path) -> None:
     tensorfile.write(path, {})
     assert tensorfile.read(path) == ({}, {})
