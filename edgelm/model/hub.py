@@ -66,10 +66,11 @@ __all__ = [
 Array = np.ndarray
 BUNDLED = Path(__file__).parent.parent / "models"
 DEFAULT = "small"
-FIXED_BYTES, FROZEN_BYTES, LEARNING_BYTES = 180_000_000, 1.3, 8.5
+FIXED_BYTES, FROZEN_BYTES, LEARNING_BYTES, ROW_BYTES = 180_000_000, 1.3, 8.5, 6.75
 """What a process takes without a model (Python, the compiler of kernels, the fast memory), for each number that is
-frozen (integers and scales), and for each that learns (integers, float32, and what is kept to go back to): 217 MB for
-``small``, of which ``adapt`` was seen to take 207; 632 MB for RWKV-7 0.1B, of which it was seen to take 603."""
+frozen (integers and scales), for each that learns (integers, float32, and what is kept to go back to), and for each of
+``ChangedRows``: 217 MB for ``small``, of which ``adapt`` was seen to take 207; 582 MB for RWKV-7 0.1B, of which a chat
+was seen to take 582."""
 
 
 @dataclass
@@ -362,9 +363,8 @@ def memory_needed(name: str | None = None, pulled: Path | None = None) -> int:
     """
     needed = float(FIXED_BYTES)
     for spec in tensors(read_manifest(find(name, pulled)).config).values():
-        needed += math.prod(spec.shape) * (
-            LEARNING_BYTES if spec.learns else FROZEN_BYTES if spec.sums is not None else 8
-        )
+        of_learning = ROW_BYTES if spec.blocks and len(spec.shape) == 2 else LEARNING_BYTES
+        needed += math.prod(spec.shape) * (of_learning if spec.learns else FROZEN_BYTES if spec.sums is not None else 8)
     return int(needed)
 
 
