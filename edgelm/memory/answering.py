@@ -39,9 +39,9 @@ CALIBRATION = (-2.91, 1.67, 2.57, -0.75, 0.37)
 """Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of the
 word of the question that it leaves open, and of the logit that the turn asks; a logistic regression over told and asked
 turns of the training dialogues, among others (docs/experiments.md)."""
-GIVEN, GIVEN_ALIKE, READ = 1.82, 1.7, 1.4
+GIVEN, GIVEN_ALIKE, GREETED, READ = 1.82, 1.7, 1.5, 1.4
 """Score of an exchange from which on its reply is given; the same where turn and exchange do not each have a word of
-content that the other lacks; and the score from which on the model reads it."""
+content that the other lacks, and where both greet besides; and the score from which on the model reads it."""
 SAME = 2.3
 """Score from which on a question and an exchange that does not ask mean the same ("My son asks why it is dark")."""
 OWN, PART = 0.25, -0.15
@@ -57,7 +57,7 @@ DRAWN, COOL = 3, 0.1
 SURENESS, WRITTEN = 0.5, -0.2
 """What a nat of the mean log-probability of its tokens counts as in fit, since a small model is unsure of what is
 nonsense; and the log-probability that a reply of the bank, which a person wrote, passes for."""
-UNSURE_ANSWER = -0.6
+UNSURE_ANSWER = -0.3
 """Mean log-probability below which the model's answer to a question is not given: it is made up."""
 ENOUGH, POOR = 0.4, 0.1
 """Worth from which on the model's reply is taken as it is, and below which none is."""
@@ -75,7 +75,9 @@ _ADVICE = re.compile(
     re.IGNORECASE,
 )
 _GREETS = re.compile(
-    r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b", re.IGNORECASE
+    r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b|"
+    r"\bhow['’]s it going\b",
+    re.IGNORECASE,
 )
 """To greet asks for nothing that the model would have to know."""
 _OF_YOU = re.compile(r"(?:do|are|can|could|did|have|will|would) you (?!know|remember|recall|tell|still)", re.IGNORECASE)
@@ -153,7 +155,7 @@ class Answering:
             reply = self._reply(near, part)
             if reply is None or (part != turn and self._meaning.fit(turn, reply) < FITS_ALL):
                 continue
-            if score >= (GIVEN if near.differs else GIVEN_ALIKE):
+            if score >= _needed(near, turn):
                 return Plan(reply, (), (near.exchange,))
             others.setdefault(reply, AHEAD * (score - READ))
         read = [near.exchange for score, near, _ in ranked[:2] if score >= READ]
@@ -173,13 +175,24 @@ class Answering:
     def _reply(self, near: Near, turn: str) -> str | None:
         """The reply of an exchange as one to ``turn``; an answer to a question is never changed into another one."""
         if is_question(turn):
-            if not is_question(near.exchange.said) and near.score < SAME:
+            if not is_question(near.exchange.said) and near.score < SAME and not _both_greet(near, turn):
                 return None
             fits = not near.differs and not speaks_of_another(near.exchange, turn, self._meaning)
             return near.exchange.reply if fits else None
         if is_question(near.exchange.said) or _HAS_A_LIFE.search(near.exchange.reply):
             return None
         return adapted_reply(near.exchange, turn, self._meaning)
+
+
+def _needed(near: Near, turn: str) -> float:
+    """Score from which on the reply of an exchange is given."""
+    if near.differs:
+        return GIVEN
+    return GREETED if _both_greet(near, turn) else GIVEN_ALIKE
+
+
+def _both_greet(near: Near, turn: str) -> bool:
+    return _GREETS.search(turn) is not None and _GREETS.search(near.exchange.said) is not None
 
 
 def _unsure(found: Sequence[Found]) -> str:
