@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q --no-input
 SOURCES := edgelm tools tests
-MEASURED := --cov --cov-report= --cov-fail-under=0
+MEASURED := --cov --cov-report= --cov-fail-under=0 --durations=12
 WHEEL_ROOM := build/wheel-test
 ARM_ROOM := build/arm
 

@@ -210,6 +210,20 @@ def test_who_calls_the_service_commands_their_own_profile(tiny_model: Path, home
     assert [path.name for path in (home / "profiles").glob("*.db")] == [f"{name}.db"]
 
 
+def test_the_service_of_http_is_closed_in_as_the_other_and_starts(tmp_path: Path) -> None:
+    other, service = _unit("edgelm@.service")["Service"], _unit("edgelm-serve.service")["Service"]
+    differ = {"ExecStart", "KillSignal", "IPAddressDeny", "RestrictAddressFamilies", "StandardOutput", "Nice"}
+    # It needs a network, of this device alone; a profile is named by a key, not by who calls.
+    differ |= {"StandardInput", "SuccessExitStatus", "PrivateNetwork"}
+    assert {key for key in other if service.get(key) != other[key]} <= differ
+    assert (service["IPAddressDeny"], service["IPAddressAllow"]) == ("any", "localhost")
+    command = service["ExecStart"].split()[1:]
+    assert command[0] == "serve"
+    assert "--host" not in command
+    result = run_cli([*command, "--new-key", "--json"], env={"EDGELM_HOME": str(tmp_path)})
+    assert result.json["profile"] == "default"
+
+
 @pytest.mark.parametrize("uid", [65534, 0xFFFFFFFF])
 def test_a_caller_whom_the_kernel_cannot_name_is_refused(uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
