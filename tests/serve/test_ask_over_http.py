@@ -37,9 +37,12 @@ def _served(home: Path, tiny_model: Path, friend: Friend, use: Callable[[Post], 
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         problems: list[BaseException] = []
         listening = Listening("127.0.0.1", 0, home / "serve.keys")
-        serving = asyncio.create_task(serve(options, listening, lambda: 0.0, ready.set_result, problems.append))
+        serving = asyncio.create_task(
+            serve(options, listening, lambda: 0.0, lambda url, _: ready.set_result(url), problems.append)
+        )
         try:
-            url = await ready
+            await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+            url = ready.result()
 
             def post(path: str, **body: Any) -> Any:
                 request = Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})

@@ -22,6 +22,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
 
 from edgelm.config import LearnConfig
 from edgelm.learn.adaptation import Adaptation
@@ -175,12 +177,11 @@ def preload(model: hub.Model) -> None:
     import edgelm.cli.chat
     import edgelm.cli.learning
     import edgelm.cli.profile
-    import edgelm.conversation
-    import edgelm.runtime
+    import edgelm.learn.long_text
     from edgelm.text.files import pieces
 
-    edgelm.runtime.pieces = partial(pieces, size=PIECE)
-    edgelm.runtime.SAVE_TOKENS = 150
+    _replace(edgelm.learn.long_text, "pieces", partial(pieces, size=PIECE))
+    _replace(edgelm.learn.long_text, "SAVE_TOKENS", 150)
     # Scoring general text shows what was learned; it changes nothing and takes longer than all else.
     edgelm.cli.learning.general_text = lambda: "The ferry waits.\n"
     adaptation = Adaptation(_copy(model), None, LearnConfig(), time.time)
@@ -199,11 +200,17 @@ def preload(model: hub.Model) -> None:
 def set_least_tokens(n_tokens: int) -> None:
     """So little is replayed rather than written to a checkpoint."""
     import edgelm.cli.profile
-    import edgelm.conversation
+    import edgelm.learn.long_text
     import edgelm.runtime
 
-    for module in (edgelm.conversation, edgelm.cli.profile, edgelm.runtime):
-        module.LEAST_TOKENS = n_tokens
+    for module in (edgelm.learn.long_text, edgelm.cli.profile, edgelm.runtime):
+        _replace(module, "LEAST_TOKENS", n_tokens)
+
+
+def _replace(module: ModuleType, name: str, value: Any) -> None:
+    """Another value for what a module uses; it must be there, or nothing would change."""
+    assert hasattr(module, name), f"{module.__name__} has no {name} any more"
+    setattr(module, name, value)
 
 
 def _copy(model: hub.Model) -> hub.Model:
