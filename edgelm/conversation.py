@@ -333,7 +333,10 @@ class Conversation:
         return removed
 
     def drop(self, entry_ids: Sequence[int], words: Sequence[str]) -> None:
-        """Leaves out turns that put ``entry_ids`` into the log or hold one of ``words``, and the answers after them."""
+        """Leaves out turns that put ``entry_ids`` into the log or hold one of ``words``, and the answers after them.
+
+        Answers that hold one, or rest on an entry that is gone, are left out wherever they stand.
+        """
         gone, wanted = set(entry_ids), [text.casefold() for text in words]
 
         def holds(text: str) -> bool:
@@ -342,11 +345,12 @@ class Conversation:
         known = [holds(turn.text) or bool(set(turn.entry_ids) & gone) for turn in self._said]
         if any(known):
             for turn in self._said[known.index(True) :]:
-                turn.reply = ""
+                turn.reply, turn.plan = "", MODEL_ALONE
             self._said = [turn for turn, is_gone in zip(self._said, known, strict=True) if not is_gone]
         self.turns = [turn for turn in self.turns if not holds(turn.text)]
-        for turn in self.turns:
-            turn.reply = "" if holds(turn.reply) else turn.reply
+        for turn in [*self.turns, *self._said]:
+            if holds(turn.reply) or turn.plan.entry_ids & gone:
+                turn.reply, turn.plan = "", MODEL_ALONE
         self._read_again()
 
     def sources(self) -> list[str]:

@@ -105,6 +105,12 @@ class Plan(NamedTuple):
     exchanges: tuple[Exchange, ...] = ()
     others: tuple[tuple[str, float], ...] = ()
 
+    @property
+    def entry_ids(self) -> set[int]:
+        """Entries of the log that the answer rests on."""
+        used = (*(statement for statement, *_ in self.told), *self.exchanges)
+        return {one.entry_id for one in used if one.entry_id is not None}
+
 
 MODEL_ALONE = Plan(None)
 """The model answers, with nothing before the turn but the conversation."""

@@ -274,7 +274,9 @@ async def undo(call: Call) -> Response:
 
     def act() -> list[int]:
         talk.conversation.learn = True
-        return talk.conversation.undo()
+        removed = talk.conversation.undo()
+        served.drop(removed, [])
+        return removed
 
     async with served.changing():
         removed = await call.service.run(served, act)
