@@ -131,7 +131,7 @@ class Access:
         if not self._is_ours(_name(host)):
             raise RequestError(403, f"this device is not called {_name(host)[:80]!r}; --allow-host allows a name")
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host and origin not in self.origins:
+        if origin is not None and _place(origin) != host and origin not in self.origins:
             raise RequestError(403, f"pages of {origin[:80]!r} may not ask; allow them with --allow-origin")
         follows_link = request.method == "GET" and request.headers.get("sec-fetch-mode") == "navigate"
         if request.headers.get("sec-fetch-site") == "cross-site" and origin not in self.origins and not follows_link:
@@ -167,6 +167,14 @@ def _name(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return host.lower()
+
+
+def _place(origin: str) -> str:
+    """Name and port of an Origin header; empty where it has none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _key(headers: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ open cannot keep others out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Limits:
         That a connection is kept open for a next request.
     write_seconds : float
         After which a client that takes nothing of a response is cut off.
+    drop_seconds : float
+        That the rest of a refused request is read, and dropped, so that its client can read the answer.
     """
 
     connections: int = 640
@@ -52,6 +55,7 @@ class Limits:
     body_seconds: float = 20.0
     idle_seconds: float = 60.0
     write_seconds: float = 20.0
+    drop_seconds: float = 2.0
 
 
 class _GoneError(Exception):
@@ -71,6 +75,8 @@ class _Connection:
     """Whether no whole request was read that is not answered yet."""
     leftover: list[bytes] = field(default_factory=list)
     body_bytes: int = 0
+    is_head: bool = False
+    """Whether the last request wants the head of the answer alone."""
 
     @property
     def peer(self) -> str:
@@ -196,7 +202,7 @@ class Server:
             try:
                 request = await self._read(connection, seconds)
             except RequestError as exc:
-                await self._send(connection, as_json({"error": {"message": str(exc)}}, exc.status), closes=True)
+                await self._refuse(connection, exc)
                 return
             if request is None:
                 return
@@ -214,8 +220,23 @@ class Server:
             connection.http.start_next_cycle()
             seconds = self._limits.idle_seconds
 
+    async def _refuse(self, connection: _Connection, exc: RequestError) -> None:
+        """Answers a request that was not read to its end, and closes; what still comes of it is dropped.
+
+        While something unread lies here, closing would have the client's system throw the answer away.
+        """
+        response = as_json({"error": {"message": str(exc)}}, exc.status)
+        await self._send(connection, response, closes=True, head_only=connection.is_head)
+        self._let_go(connection)
+        with contextlib.suppress(TimeoutError, OSError):
+            connection.writer.write_eof()
+            async with asyncio.timeout(self._limits.drop_seconds):
+                while await connection.reader.read(READ_BYTES):
+                    pass
+
     async def _read(self, connection: _Connection, seconds: float) -> Request | None:
         """The next request; None where the client has closed, or sent nothing for ``seconds``."""
+        connection.is_head = False
         try:
             async with asyncio.timeout(seconds):
                 head = await self._next(connection)
@@ -225,6 +246,7 @@ class Server:
             return None
         if not isinstance(head, h11.Request):
             return None
+        connection.is_head = head.method == b"HEAD"
         headers: dict[str, str] = {}
         for name, value in head.headers:
             key, text = name.decode("ascii").lower(), value.decode("latin-1")
@@ -329,7 +351,7 @@ class Server:
         if isinstance(response.body, bytes):
             for start in range(0, 0 if head_only else len(response.body), WRITE_BYTES):
                 await self._write(connection, h11.Data(data=response.body[start : start + WRITE_BYTES]))
-        else:
+        elif not head_only:
             await self._stream(connection, response.body)
         await self._write(connection, h11.EndOfMessage())
 

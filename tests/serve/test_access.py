@@ -83,7 +83,7 @@ def test_a_name_that_a_page_can_have_made_point_here_is_refused(keys: Keys, host
     ("origin", "status"),
     [
         ("http://localhost:8420", 200), ("https://my.page", 200), ("http://localhost:3000", 403), ("null", 403),
-        ("http://evil.example", 403), ("http://localhost", 403), ("", 403),
+        ("http://evil.example", 403), ("http://localhost", 403), ("", 403), ("http://[", 403),
     ],
 )  # fmt: skip
 def test_other_pages_may_not_ask(keys: Keys, origin: str, status: int) -> None:

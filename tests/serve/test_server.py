@@ -69,6 +69,27 @@ def test_a_head_alone(running: Running) -> None:
     assert b"content-length: " in answer.lower()
 
 
+@pytest.mark.parametrize("fields", ["Content-Length: 999999\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nzz\r\n"])
+def test_a_head_alone_of_what_is_refused(running: Running, fields: str, caplog: pytest.LogCaptureFixture) -> None:
+    answer = _said(running, (GET.replace("GET", "HEAD") + fields).encode())
+    assert _status(answer) in (400, 413)
+    assert answer.endswith(b"\r\n\r\n")
+    time.sleep(0.3)
+    assert not caplog.records, "asyncio tells of exceptions that nobody caught"
+
+
+def test_a_head_alone_of_a_stream(running: Running) -> None:
+    request = GET.replace("GET", "HEAD").replace("/api/version", "/edgelm/v1/events")
+    answer = _said(running, (request + "Connection: close\r\n\r\n").encode())
+    assert _status(answer) == 200
+    assert answer.endswith(b"\r\n\r\n")
+
+
+def test_whoever_sends_too_much_is_told_so(running: Running) -> None:
+    """Not only cut off: a client that still sends would never see why."""
+    assert running.ask("POST", "/api/show", b" " * 3_000_000)[0] == 413
+
+
 @pytest.mark.parametrize(
     ("parts", "status"),
     [
