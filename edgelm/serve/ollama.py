@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -212,9 +213,10 @@ class _Lines:
         begun = False
         try:
             async with self._call.service.answer(self._call.served, self._asked) as answer:
-                async for piece in answer.pieces():
-                    begun = True
-                    yield _as_line(self._line(piece, done=False))
+                async with aclosing(answer.pieces()) as pieces:
+                    async for piece in pieces:
+                        begun = True
+                        yield _as_line(self._line(piece, done=False))
                 yield _as_line(self._last(answer, ""))
         except EdgelmError as exc:
             if not begun:

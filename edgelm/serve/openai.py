@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -183,13 +184,14 @@ class _Chat:
             begun = False
             try:
                 texts = []
-                async for piece in answer.pieces():
-                    if not begun:
-                        yield chunk({"role": "assistant", "content": ""})
-                    begun = True
-                    texts.append(piece)
-                    if not self._body.logprobs:
-                        yield chunk({"content": piece})
+                async with aclosing(answer.pieces()) as pieces:
+                    async for piece in pieces:
+                        if not begun:
+                            yield chunk({"role": "assistant", "content": ""})
+                        begun = True
+                        texts.append(piece)
+                        if not self._body.logprobs:
+                            yield chunk({"content": piece})
                 if not begun:
                     yield chunk({"role": "assistant", "content": ""})
                 for score in await self._scores(answer, "".join(texts)) or []:

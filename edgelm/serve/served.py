@@ -91,7 +91,8 @@ class Served:
             self.engine.close()
             raise
         self.in_use, self._n_answering, self._n_changing = 0, 0, 0
-        self._turnstile = asyncio.Condition()
+        self._changing, self._moved = asyncio.Lock(), asyncio.Event()
+        """``_moved`` is set, and then another takes its place, when one of the two counts has become less."""
         self.listeners: set[asyncio.Queue[Event]] = set()
         self.last_check: GuardrailChecked | None = None
         self.gains: deque[float] = deque(maxlen=MOST_GAINS)
@@ -112,28 +113,33 @@ class Served:
     @asynccontextmanager
     async def answering(self) -> AsyncGenerator[None, None]:
         """While conversations are used; what is forgotten meanwhile waits."""
-        async with self._turnstile:
-            await self._turnstile.wait_for(lambda: not self._n_changing)
-            self._n_answering += 1
+        while self._n_changing:
+            await self._moved.wait()
+        self._n_answering += 1
         try:
             yield
         finally:
-            async with self._turnstile:
-                self._n_answering -= 1
-                self._turnstile.notify_all()
+            # Nothing is waited for here: whoever is cancelled while it waits would never be counted out.
+            self._n_answering -= 1
+            self._move()
 
     @asynccontextmanager
     async def changing(self) -> AsyncGenerator[None, None]:
         """While no conversation is used; new answers wait."""
         self._n_changing += 1
         try:
-            async with self._turnstile:
-                await self._turnstile.wait_for(lambda: not self._n_answering)
+            async with self._changing:
+                while self._n_answering:
+                    await self._moved.wait()
                 yield
         finally:
             self._n_changing -= 1
-            async with self._turnstile:
-                self._turnstile.notify_all()
+            self._move()
+
+    def _move(self) -> None:
+        """Lets those who wait look again."""
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     def talk_for(self, asked: Asked) -> Talk:
         """The conversation that a turn belongs to: a kept one, or a new one that has still to read its history.
@@ -181,9 +187,16 @@ class Served:
         """
         removed = self.engine.remove([entry.id for entry in entries], wait=False) if entries else []
         gone = [*words, *(entry.text for entry in entries if entry.id in set(removed) and entry.text)]
-        for talk in self.talks:
-            talk.conversation.drop(removed, gone)
+        self.drop(removed, gone)
         return removed
+
+    def drop(self, entry_ids: list[int], words: list[str]) -> None:
+        """Leaves out of all kept conversations what rests on entries that are gone, or holds one of ``words``."""
+        for talk in self.talks:
+            if any(text.casefold() in talk.conversation.system.casefold() for text in words):
+                self.talks.discard(talk)
+            else:
+                talk.conversation.drop(entry_ids, words)
 
     def close(self) -> None:
         """Keeps what was learned, and lets others use the profile; a consolidation is left to the next time."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -87,6 +87,8 @@ class Service:
         self._heat = Heat(ports.detect())
         self._pool = ThreadPoolExecutor(THREADS, "edgelm-answering")
         self._served: dict[str, Served] = {}
+        self._tasks: dict[str, asyncio.Future[None]] = {}
+        """Those that are being opened."""
         self._opening, self._long = asyncio.Lock(), asyncio.Semaphore(MOST_LONG)
         self._threads = asyncio.Semaphore(THREADS)
         """Whoever has gone before its turn waits no more, as it would for the pool."""
@@ -124,19 +126,30 @@ class Service:
         RequestError
             Too many are in use.
         """
+        while profile not in self._served:
+            if profile not in self._tasks:
+                self._tasks[profile] = task = asyncio.ensure_future(self._open(profile))
+                task.add_done_callback(lambda done: self._opened(profile, done))
+            # Whoever asked first may be gone before it is open: others wait for it too.
+            await asyncio.shield(self._tasks[profile])
+        self._served[profile] = self._served.pop(profile)  # the one used last is the last
+        return self._served[profile]
+
+    def _opened(self, profile: str, done: asyncio.Future[None]) -> None:
+        del self._tasks[profile]
+        if not done.cancelled():
+            done.exception()  # those who wait, if there are any, have it
+
+    async def _open(self, profile: str) -> None:
         async with self._opening:
-            if profile in self._served:
-                self._served[profile] = self._served.pop(profile)  # the one used last is the last
-            else:
-                if len(self._served) >= MOST_PROFILES:
-                    idle = next((one for one in self._served.values() if not (one.in_use or one.listeners)), None)
-                    if idle is None:
-                        raise busy()
-                    del self._served[idle.profile]
-                    await self._in_thread(idle.close)
-                loop = asyncio.get_running_loop()
-                self._served[profile] = await self._in_thread(lambda: Served(self.options, profile, loop))
-            return self._served[profile]
+            if len(self._served) >= MOST_PROFILES:
+                idle = next((one for one in self._served.values() if not (one.in_use or one.listeners)), None)
+                if idle is None:
+                    raise busy()
+                del self._served[idle.profile]
+                await self._in_thread(idle.close)
+            loop = asyncio.get_running_loop()
+            self._served[profile] = await self._in_thread(lambda: Served(self.options, profile, loop))
 
     async def _in_thread(self, action: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, action)
@@ -151,7 +164,12 @@ class Service:
         """
         with _Use(self, served):
             async with self._threads:
-                return await self._in_thread(action)
+                running = asyncio.ensure_future(self._in_thread(action))
+                try:
+                    return await asyncio.shield(running)
+                finally:
+                    # A thread cannot be ended: until it has, nobody else is given what it uses, nor its place.
+                    await _over(running)
 
     @asynccontextmanager
     async def answer(self, served: Served, asked: Asked) -> AsyncGenerator[Answer, None]:
@@ -201,9 +219,8 @@ class Service:
                 await running
             finally:
                 gone.set()
-                if not running.done():
-                    # Whoever is told that nobody listens any more ends with the present token.
-                    await asyncio.shield(asyncio.gather(running, return_exceptions=True))
+                # Whoever is told that nobody listens any more ends with the present token.
+                await _over(running)
 
     async def stream(self, served: Served, make: Callable[[], Iterator[str]]) -> AsyncGenerator[str, None]:
         """What a generator yields in a thread, as it comes.
@@ -220,6 +237,7 @@ class Service:
 
     async def close(self) -> None:
         """Closes all profiles."""
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for served in self._served.values():
             await self._in_thread(served.close)
         self._served.clear()
@@ -273,6 +291,20 @@ class _Use:
     def __exit__(self, *_: object) -> None:
         self._served.in_use -= 1
         self._service.end()
+
+
+async def _over(running: asyncio.Future[Any]) -> None:
+    """Waits until it is over, however often that is to be cancelled; its error, if any, is not raised."""
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if not running.cancelled():
+        running.exception()  # somebody has seen it
+    if cancelled is not None:
+        raise cancelled
 
 
 def busy() -> RequestError:

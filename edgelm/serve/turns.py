@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -71,9 +72,10 @@ class _Told:
                 call.served.talks.keep(answer.talk)
                 yield event({"conversation": answer.talk.id, "words": before}, "words")
             try:
-                async for piece in answer.pieces():
-                    begun = True
-                    yield event({"text": piece}, "piece")
+                async with aclosing(answer.pieces()) as pieces:
+                    async for piece in pieces:
+                        begun = True
+                        yield event({"text": piece}, "piece")
             except EdgelmError as exc:
                 if not begun and not self._details:
                     raise
