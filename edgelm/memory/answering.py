@@ -108,8 +108,8 @@ class Plan(NamedTuple):
     @property
     def entry_ids(self) -> set[int]:
         """Entries of the log that the answer rests on."""
-        used = (*(statement for statement, *_ in self.told), *self.exchanges)
-        return {one.entry_id for one in used if one.entry_id is not None}
+        ids = [*(found.statement.entry_id for found in self.told), *(one.entry_id for one in self.exchanges)]
+        return {entry_id for entry_id in ids if entry_id is not None}
 
 
 MODEL_ALONE = Plan(None)
