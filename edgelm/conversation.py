@@ -11,6 +11,7 @@ from dataclasses import replace
 from edgelm.asking import UNSURE, Friend, may_be_asked, request_for
 from edgelm.config import SampleConfig
 from edgelm.engine.generate import Ended, Reply, best_reply
+from edgelm.engine.sharing import StoppedError
 from edgelm.errors import InputError
 from edgelm.interrupt import held_back
 from edgelm.learn.worker import Job
@@ -58,6 +59,7 @@ class Conversation:
         self.friend: Friend | None = None
         self.turns: list[Turn] = []
         self.cancelled = threading.Event()
+        self.session.stopped = lambda: self.cancelled.is_set()
         engine.bank_being_made  # noqa: B018  while the person writes the first turn
         self.reset()
 
@@ -122,7 +124,10 @@ class Conversation:
             turn.tokens, turn.seconds = len(said), time.perf_counter() - begun
             yield turn.reply
             return
-        yield from self._generate(turn, asked, corrected=corrected)
+        try:
+            yield from self._generate(turn, asked, corrected=corrected)
+        except StoppedError:
+            self._read_again()  # it was cancelled while it read
 
     def _give(self, turn: Turn, text: str) -> None:
         """Makes ``text`` the answer, as far as the sampling allows one to go."""

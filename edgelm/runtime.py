@@ -24,7 +24,7 @@ from edgelm.engine.choice import Choice, choose
 from edgelm.engine.generate import Mix
 from edgelm.engine.opening import open_session, precision_of
 from edgelm.engine.session import Session
-from edgelm.engine.sharing import SharedSession
+from edgelm.engine.sharing import DialogueSession, SharedSession
 from edgelm.errors import InputError
 from edgelm.heat import Heat
 from edgelm.learn.adaptation import Adaptation
@@ -176,7 +176,7 @@ class Engine:
         self.model.release()
         return SharedSession(session)
 
-    def new_session(self) -> Session:
+    def new_session(self) -> DialogueSession:
         """A session for one dialogue: it has its own state, and shares the matrices with all others."""
         return self._shared.dialogue()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +12,12 @@ import numpy as np
 from edgelm.engine.session import Session, Snapshot
 
 Array = np.ndarray
+PART = 256
+"""Tokens that a dialogue reads at a time; a multiple of what the sessions take at a time, so nothing else changes."""
+
+
+class StoppedError(Exception):
+    """A dialogue was told to stop before it had read everything: its state is that of what it read."""
 
 
 class SharedSession:
@@ -73,11 +79,14 @@ class DialogueSession(Session):
     ----------
     state : Snapshot or None
         The state while another dialogue runs; None where it is empty, or in the session.
+    stopped : callable
+        Asked between two parts of a long text whether it is wanted no more.
     """
 
     def __init__(self, shared: SharedSession) -> None:
         self._shared = shared
         self.state: Snapshot | None = None
+        self.stopped: Callable[[], bool] = lambda: False
 
     @property
     def vocab_size(self) -> int:
@@ -90,11 +99,30 @@ class DialogueSession(Session):
         return self._shared._session.state_bytes
 
     def run(self, ids: Array, first_logit: int | None = None) -> Array:
-        """Feeds ids [T]; returns logits [N,V] of the positions from ``first_logit`` (default: the last)."""
-        with self._shared.held_by(self) as session:
-            logits = session.run(ids, first_logit)
-            # Those of a single token would be overwritten by the next run, of whatever dialogue.
-            return logits.copy() if len(ids) == 1 else logits
+        """Feeds ids [T]; returns logits [N,V] of the positions from ``first_logit`` (default: the last).
+
+        Between two parts of a long text other dialogues may run.
+
+        Raises
+        ------
+        StoppedError
+            ``stopped`` said so between two parts.
+        """
+        first = len(ids) - 1 if first_logit is None else first_logit
+        found = []
+        for start in range(0, len(ids), PART):
+            if start and self.stopped():
+                raise StoppedError
+            part = ids[start : start + PART]
+            with self._shared.held_by(self) as session:
+                if len(part) == 1 and first <= start:
+                    # Those of a single token would be overwritten by the next run, of whatever dialogue.
+                    found.append(session.run(part).copy())
+                    continue
+                logits = session.run(part, min(max(first - start, 0), len(part) - 1))
+            if first < start + len(part):
+                found.append(logits)
+        return found[0] if len(found) == 1 else np.concatenate(found)
 
     def observe(self, ids: Array) -> tuple[Array, Array]:
         """Feeds ids [T]; returns all logits [T,V] and the router's activations [L,T,M], before the cap."""

@@ -61,6 +61,8 @@ UNSURE_ANSWER = -0.3
 """Mean log-probability below which the model's answer to a question is not given: it is made up."""
 ENOUGH, POOR = 0.4, 0.1
 """Worth from which on the model's reply is taken as it is, and below which none is."""
+PLANNED_CHARS = 1000
+"""Characters of a turn that are looked at: time and memory grow with its words times those of the bank."""
 CONTEXT_WORDS = 3
 """A turn of fewer words leans on what was said before; the bank, which knows single exchanges, does not answer it."""
 BY_CHANCE = 1.0
@@ -130,7 +132,11 @@ class Answering:
         self._meaning, self._banks = meaning, list(banks)
 
     def plan(self, turn: str, statements: Statements, n_before: int = 0, *, learns: bool = True) -> Plan:
-        """The plan for ``turn``, with ``n_before`` turns before it in this conversation; ``learns``: it is learned."""
+        """The plan for ``turn``, with ``n_before`` turns before it in this conversation; ``learns``: it is learned.
+
+        Of a long turn the end is looked at, where its question is.
+        """
+        turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
         asks = self._meaning.asks(turn)
         may_ask = (asks > MAY_ASK or is_question(turn)) and not (_OF_YOU.match(turn) and not _OF_ME.search(turn))
         found = statements.find(turn) if may_ask else []

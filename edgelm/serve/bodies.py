@@ -9,8 +9,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from edgelm.config import MAX_STOP_CHARS
 
-MAX_CHARS, MAX_TOKENS, MAX_MESSAGES, MOST_TOP = 200_000, 4096, 2000, 20
-"""Characters of a turn or a prompt, tokens of an answer, messages of a request, and likely tokens that are told."""
+MAX_CHARS, MAX_TURN, MAX_TOKENS, MAX_MESSAGES, MOST_TOP = 200_000, 20_000, 4096, 2000, 20
+"""Characters of a text and of a person's turn, tokens of an answer, messages of a request, likely tokens that are told,
+at most."""
 Text = Annotated[str, Meta(max_length=MAX_CHARS)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Share = Annotated[float, Meta(gt=0, le=1)]

@@ -16,7 +16,7 @@ from edgelm.engine.generate import Ended
 from edgelm.errors import EdgelmError
 from edgelm.serve.bodies import Message, Sampled, Text
 from edgelm.serve.http import Response, as_json
-from edgelm.serve.openai import NOT_KEPT, check_model, conversation_of, sampling_of
+from edgelm.serve.openai import NOT_KEPT, check_model, conversation_of, sampling_of, turn_of
 from edgelm.serve.routes import Call, Primed, Route
 from edgelm.serve.service import Answer, as_request_error
 from edgelm.serve.talks import Asked
@@ -155,7 +155,7 @@ async def generate(call: Call) -> Response:
     talk = bytes(i for i in body.context or () if 0 <= i < 128).decode("ascii")
     kept = talk if call.served.talks.get(talk) is not None else ""
     asked = Asked(
-        body.prompt.strip(), (), body.system, *_sampling(call, body.options), body.learn, conversation=kept
+        turn_of(body.prompt.strip()), (), body.system, *_sampling(call, body.options), body.learn, conversation=kept
     )  # fmt: skip
     return await _answer(_Lines(call, name, asked, as_chat=False), stream=body.stream)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,6 +17,7 @@ from edgelm.engine.generate import Ended, Generation
 from edgelm.errors import EdgelmError
 from edgelm.measure.tokens import TokenScore, score_tokens
 from edgelm.serve.bodies import (
+    MAX_TURN,
     About,
     ChatMessage,
     ChatRequest,
@@ -85,6 +87,19 @@ def words_of(message: Message) -> str:
     return "\n".join(part.text or "" for part in message.content).strip()
 
 
+def turn_of(text: str) -> str:
+    """A turn of the person, as it is.
+
+    Raises
+    ------
+    RequestError
+        It is too long.
+    """
+    if len(text) > MAX_TURN:
+        raise RequestError(400, f"a turn has at most {MAX_TURN:,} characters, not {len(text):,}", "invalid_request")
+    return text
+
+
 def conversation_of(messages: list[Message]) -> tuple[str, Exchanges, str]:
     """The system's text, the turns before the last with their answers, and the last turn of the person.
 
@@ -107,7 +122,7 @@ def conversation_of(messages: list[Message]) -> tuple[str, Exchanges, str]:
         if message.role in ("system", "developer"):
             system.append(text)
         elif message.role == "user":
-            turns.append((text, ""))
+            turns.append((turn_of(text), ""))
         elif message.role == "assistant" and text:
             asked = turns.pop()[0] if turns and not turns[-1][1] else ""
             turns.append((asked, text))
@@ -269,16 +284,16 @@ class _Continued:
         self._ids: list[int] = []
         self._ended: Ended | None = None
 
-    def _generate(self) -> Generator[str, None, None]:
-        """The text in pieces; in a thread."""
+    def _generate(self, gone: threading.Event) -> Generator[str, None, None]:
+        """The text in pieces; in a thread, until the event says that nobody listens."""
         engine, body = self._engine, self._body
+        session = engine.new_session()
+        session.stopped = gone.is_set
         rng = engine.new_rng() if body.seed is None else np.random.default_rng(body.seed)
         # Stop strings end it; a label at the beginning of a line, which ends a turn of a conversation, does not.
         stops = Stops((), self._sampling.stops)
         decoder, mix = engine.tokenizer.stream(), engine.new_mix()
-        generation = Generation(
-            engine.new_session(), self._before, self._sampling, rng, mix, engine.template.document_id
-        )
+        generation = Generation(session, self._before, self._sampling, rng, mix, engine.template.document_id)
         if body.echo:
             yield self._prompt
         for token in generation:

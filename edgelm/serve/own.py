@@ -16,7 +16,7 @@ from edgelm.engine.fill import MAX_WORDS, Blank, fill_blank
 from edgelm.engine.suggest import split_begun, suggest_words
 from edgelm.learn.events import Event
 from edgelm.measure.choosing import choose
-from edgelm.serve.bodies import Text
+from edgelm.serve.bodies import MAX_TURN
 from edgelm.serve.http import RequestError, Response, as_json, event
 from edgelm.serve.openai import NOT_KEPT
 from edgelm.serve.routes import Call, Primed, Route
@@ -28,6 +28,8 @@ BEAT_SECONDS = 15.0
 """After so long without an event a comment is sent, so that whoever has gone is noticed."""
 MOST_ENTRIES = 500
 EVENTS = "text/event-stream"
+Short = Annotated[str, Meta(max_length=MAX_TURN)]
+"""What is read in one go."""
 Id = Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
@@ -47,7 +49,7 @@ class FixRequest(msgspec.Struct):
 class SuggestRequest(msgspec.Struct):
     """``POST /edgelm/v1/suggest``: the next words after ``text``; ``begun``: words that begin with its last letters."""
 
-    text: Text
+    text: Short
     k: Annotated[int, Meta(ge=1, le=50)] = 5
     begun: bool = False
 
@@ -55,7 +57,7 @@ class SuggestRequest(msgspec.Struct):
 class FillRequest(msgspec.Struct):
     """``POST /edgelm/v1/fill``: what the blank of ``text``, written ``[...]``, may hold."""
 
-    text: Text
+    text: Short
     k: Annotated[int, Meta(ge=1, le=50)] = 5
     words: Annotated[int, Meta(ge=1, le=MAX_WORDS)] = MAX_WORDS
 
@@ -63,8 +65,8 @@ class FillRequest(msgspec.Struct):
 class ChooseRequest(msgspec.Struct):
     """``POST /edgelm/v1/choose``: the likeliest of the candidates."""
 
-    prompt: Text
-    candidates: Annotated[list[Text], Meta(min_length=1, max_length=200)]
+    prompt: Short
+    candidates: Annotated[list[Short], Meta(min_length=1, max_length=200)]
     as_reply: bool = False
 
 

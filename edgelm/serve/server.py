@@ -41,8 +41,8 @@ class Limits:
         In which a request's head, and its body, must have arrived.
     idle_seconds : float
         That a connection is kept open for a next request.
-    write_seconds : float
-        After which a client that takes nothing of a response is cut off.
+    write_seconds, behind_seconds : float
+        After which a client is cut off that takes nothing of a response, or never all of what is there for it.
     drop_seconds : float
         That the rest of a refused request is read, and dropped, so that its client can read the answer.
     """
@@ -55,6 +55,7 @@ class Limits:
     body_seconds: float = 20.0
     idle_seconds: float = 60.0
     write_seconds: float = 20.0
+    behind_seconds: float = 60.0
     drop_seconds: float = 2.0
 
 
@@ -75,6 +76,8 @@ class _Connection:
     """Whether no whole request was read that is not answered yet."""
     leftover: list[bytes] = field(default_factory=list)
     body_bytes: int = 0
+    kept_up: float = 0.0
+    """When it had last taken all that was there for it."""
     is_head: bool = False
     """Whether the last request wants the head of the answer alone."""
 
@@ -209,7 +212,7 @@ class Server:
             if self._connections.pop(connection, connection) is not None:
                 raise _GoneError  # it made place for another
             self._connections[connection] = None  # the newest of all
-            connection.silent = False
+            connection.silent, connection.kept_up = False, asyncio.get_running_loop().time()
             try:
                 await self._answer(connection, request)
             finally:
@@ -381,3 +384,8 @@ class Server:
                 await connection.writer.drain()
         except TimeoutError:
             raise _GoneError from None
+        now = asyncio.get_running_loop().time()
+        if connection.writer.transport.get_write_buffer_size() == 0:
+            connection.kept_up = now
+        elif now - connection.kept_up > self._limits.behind_seconds:
+            raise _GoneError

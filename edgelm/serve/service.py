@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edgelm import ports
+from edgelm.engine.sharing import StoppedError
 from edgelm.errors import ConfigError, EdgelmError, InputError
 from edgelm.heat import Heat
 from edgelm.learn.events import Event
@@ -184,6 +185,8 @@ class Service:
         with _Use(self, served):
             async with served.answering():
                 talk = served.talk_for(asked)
+                if asked.user:
+                    served.talks.keep(talk)  # a second turn of theirs waits for this one
                 async with talk.lock:
                     try:
                         yield Answer(talk, asked, self._in_pieces, learn=learn)
@@ -205,24 +208,28 @@ class Service:
                         loop.call_soon_threadsafe(pieces.put_nowait, piece)
                         if gone.is_set():
                             return
+                except StoppedError:
+                    return
                 finally:
                     if isinstance(made, Generator):
                         made.close()
             finally:
                 loop.call_soon_threadsafe(pieces.put_nowait, None)
 
-        async with self._threads:
-            running = loop.run_in_executor(self._pool, run)
-            try:
-                while (piece := await pieces.get()) is not None:
-                    yield piece
-                await running
-            finally:
-                gone.set()
-                # Whoever is told that nobody listens any more ends with the present token.
-                await _over(running)
+        await self._threads.acquire()
+        running = loop.run_in_executor(self._pool, run)
+        # The thread is another's once it has ended, however slowly the client takes what it made.
+        running.add_done_callback(lambda _: self._threads.release())
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await running
+        finally:
+            gone.set()
+            # Whoever is told that nobody listens any more ends with the present token.
+            await _over(running)
 
-    async def stream(self, served: Served, make: Callable[[], Iterator[str]]) -> AsyncGenerator[str, None]:
+    async def stream(self, served: Served, make: Make) -> AsyncGenerator[str, None]:
         """What a generator yields in a thread, as it comes.
 
         Raises
@@ -231,7 +238,7 @@ class Service:
             Too many wait already.
         """
         with _Use(self, served):
-            async with self._long, aclosing(self._in_pieces(lambda _: make())) as pieces:
+            async with self._long, aclosing(self._in_pieces(make)) as pieces:
                 async for piece in pieces:
                     yield piece
 

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from edgelm.errors import EdgelmError
 from edgelm.measure.tokens import awake_blocks, score_tokens
-from edgelm.serve.bodies import MAX_CHARS, Count, Seed, Share, Temperature
+from edgelm.serve.bodies import MAX_TURN, Count, Seed, Share, Temperature
 from edgelm.serve.http import RequestError, Response, event
 from edgelm.serve.openai import NOT_KEPT
 from edgelm.serve.routes import Call, Primed, Route, error_object
@@ -32,7 +32,7 @@ class TurnRequest(msgspec.Struct, kw_only=True):
     ``details``: which blocks woke, and what each word of the turn cost before and after it was learned.
     """
 
-    text: Annotated[str, Meta(min_length=1, max_length=MAX_CHARS)]
+    text: Annotated[str, Meta(min_length=1, max_length=MAX_TURN)]
     conversation: Annotated[str, Meta(max_length=64)] = ""
     learn: bool | None = None
     details: bool = False
@@ -63,6 +63,16 @@ class _Told:
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """All events, in their order."""
+        # The profile stays open until it is known what the turn taught.
+        self._call.served.in_use += 1
+        try:
+            async with aclosing(self._all()) as parts:
+                async for part in parts:
+                    yield part
+        finally:
+            self._call.served.in_use -= 1
+
+    async def _all(self) -> AsyncGenerator[bytes, None]:
         call, service, begun = self._call, self._call.service, False
         async with service.answer(call.served, self._asked) as answer:
             before: list[dict[str, Any]] = []

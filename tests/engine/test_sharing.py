@@ -10,7 +10,7 @@ import pytest
 
 from edgelm.engine.ort_session import OrtSession
 from edgelm.engine.session import ReferenceSession, Session
-from edgelm.engine.sharing import SharedSession
+from edgelm.engine.sharing import PART, SharedSession, StoppedError
 from edgelm.export.step import build_graph
 from tests.tiny import random_ids, random_model
 
@@ -68,3 +68,30 @@ def test_a_dialogue_that_is_gone_leaves_nothing() -> None:
     shared.dialogue().run(TEXTS[0])
     gc.collect()
     np.testing.assert_array_equal(shared.dialogue().run(TEXTS[1]), session("reference").run(TEXTS[1]))
+
+
+@pytest.mark.parametrize("first_logit", [None, 0, PART - 1, PART, PART + 1, 2 * PART + 7])
+def test_a_long_text_is_read_in_parts_and_says_the_same(first_logit: int | None) -> None:
+    ids = random_ids(CONFIG, 2 * PART + 8)
+    whole = session("reference").run(ids, first_logit)
+    found = SharedSession(session("reference")).dialogue().run(ids, first_logit)
+    assert found.shape == whole.shape
+    np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5)
+
+
+def test_a_dialogue_can_be_stopped_while_it_reads_and_others_run_in_between() -> None:
+    shared, ids = SharedSession(session("reference")), random_ids(CONFIG, 3 * PART)
+    dialogue, other = shared.dialogue(), shared.dialogue()
+    asked: list[np.ndarray] = []
+
+    def stopped() -> bool:
+        asked.append(other.run(ids[:3]))
+        return len(asked) == 2
+
+    dialogue.stopped = stopped
+    with pytest.raises(StoppedError):
+        dialogue.run(ids)
+    assert len(asked) == 2
+    dialogue.stopped = lambda: False
+    dialogue.reset()
+    np.testing.assert_allclose(dialogue.run(ids), alone(session("reference"), ids)[-1:], rtol=0, atol=1e-5)

@@ -210,6 +210,7 @@ def test_a_text_goes_on(client: Any) -> None:
         ({"messages": [{"role": "assistant", "content": "Hello"}]}, 400, "messages"),
         ({"messages": [{"role": "wizard", "content": "Hello"}]}, 400, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": "a " * 10_001}]}, 400, None),
         ({"n": 2}, 400, "n"),
         ({"temperature": 3}, 400, "temperature"),
         ({"max_tokens": 0}, 400, "max_tokens"),
@@ -219,7 +220,7 @@ def test_a_text_goes_on(client: Any) -> None:
         ({"model": "gpt-4"}, 404, "model"),
     ],
 )
-def test_what_cannot_be_answered(start: Start, change: dict[str, Any], status: int, param: str) -> None:
+def test_what_cannot_be_answered(start: Start, change: dict[str, Any], status: int, param: str | None) -> None:
     found = start().ask("POST", "/v1/chat/completions", {"messages": ASKED} | change)
     assert found[0] == status
     error = found[1]["error"]

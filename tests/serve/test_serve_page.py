@@ -7,7 +7,7 @@ import re
 import pytest
 
 from edgelm.serve.app import routes
-from edgelm.serve.bodies import MAX_CHARS, MAX_MESSAGES, MAX_TOKENS
+from edgelm.serve.bodies import MAX_CHARS, MAX_MESSAGES, MAX_TOKENS, MAX_TURN
 from edgelm.serve.server import Limits
 from edgelm.serve.service import MOST_PROFILES, MOST_WAITING, THREADS
 from tests.command import ROOT
@@ -47,6 +47,6 @@ def test_its_limits_are_those_of_the_code() -> None:
         f"| {limits.header_seconds:g}, {limits.body_seconds:g}; {limits.idle_seconds:g}; {limits.write_seconds:g} |",
         f"| {MOST_WAITING} (then 503 with `Retry-After`); {THREADS} |",
         f"| {MOST_PROFILES} |",
-        f"| {MAX_TOKENS:,}, {MAX_CHARS:,}, {MAX_MESSAGES:,} |",
+        f"| {MAX_TOKENS:,}, {MAX_TURN:,} and {MAX_CHARS:,}, {MAX_MESSAGES:,} |",
     ):
         assert row in table, row
