@@ -289,7 +289,7 @@ async def good(call: Call) -> Response:
     """``POST /edgelm/v1/conversations/{conversation}/good``."""
 
     def act(talk: Talk) -> dict[str, Any]:
-        talk.conversation.approve()
+        talk.conversation.approve().result()
         return {"learned": talk.conversation.exchanges[-1][1]}
 
     return as_json(await _with_talk(call, act))
@@ -299,7 +299,7 @@ async def fix(call: Call) -> Response:
     """``POST /edgelm/v1/conversations/{conversation}/fix``."""
 
     def act(talk: Talk) -> dict[str, Any]:
-        talk.conversation.correct(call.body.text)
+        talk.conversation.correct(call.body.text).result()
         return {"learned": talk.conversation.exchanges[-1][1]}
 
     return as_json(await _with_talk(call, act))
