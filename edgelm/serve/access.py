@@ -26,7 +26,7 @@ from edgelm.serve.http import Request, RequestError
 KEYS = "serve.keys"
 """The file of keys, in the data folder: a line a key, the profile's name before it."""
 PREFIX = "edgelm-"
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 """What a proxy on this device says of somebody who is elsewhere."""
 
 

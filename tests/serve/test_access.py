@@ -61,7 +61,7 @@ def test_a_key_may_be_given_as_clients_give_it(keys: Keys) -> None:
     assert _status(access, _request(authorization=f"Bearer {key[:-1]}")) == 401
 
 
-@pytest.mark.parametrize("name", ["forwarded", "x_forwarded_for", "x_real_ip"])
+@pytest.mark.parametrize("name", ["forwarded", "via", "x_forwarded_for", "x_forwarded_host", "x_real_ip"])
 def test_whoever_comes_through_a_proxy_is_elsewhere(keys: Keys, name: str) -> None:
     assert _status(Access(keys, "mine"), _request(**{name: "8.8.8.8"})) == 401
 
