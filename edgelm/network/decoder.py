@@ -10,7 +10,7 @@ from edgelm.cells.buffers import FORWARD_ALONE, integer_buffers, integers_of
 from edgelm.cells.cell import Cell, Parts
 from edgelm.cells.table import passes_of
 from edgelm.kernels import fused
-from edgelm.matrices.answering import AwakeRows, IntegerProducts
+from edgelm.matrices.answering import IntegerProducts
 from edgelm.matrices.matrix import Int8, Operands, as_matrix, workspace_size
 from edgelm.matrices.spec import TensorSpec
 from edgelm.matrices.strips import Strips
@@ -28,8 +28,7 @@ def integer_matrices(config: ModelConfig) -> set[str]:
     found = {config.head}
     for prefix, cell in config.parts():
         specs, passes = cell.tensors(), passes_of(cell)
-        has_kernel = hasattr(passes, "Answer") or hasattr(passes, "IN_STRIPS")
-        if has_kernel and all(specs[name].divides for name in cell.MATRICES):
+        if hasattr(passes, "Answer") and all(specs[name].divides for name in cell.MATRICES):
             found.update(prefix + name for name in cell.MATRICES if not _is_of_rows(specs[name]))
     return {name for name in found if tensors(config)[name].divides}
 
@@ -39,11 +38,17 @@ def _is_of_rows(spec: TensorSpec) -> bool:
     return spec.blocks and len(spec.shape) == 2
 
 
+def _are_integers(cell: Cell, weights: Operands) -> bool:
+    """Whether all matrices of a part are such integers as its kernel takes."""
+    specs = cell.tensors()
+    return all(isinstance(weights[name], Int8 if _is_of_rows(specs[name]) else Strips) for name in cell.MATRICES)
+
+
 class Decoder:
     """The model over tokens, one or some at a time.
 
-    A layer part whose matrices are all in strips is computed by its kernel, with activations that are integers too; any
-    other by its pass for learning, with float32 activations.
+    A layer part whose matrices are all integers, in strips but for those that are read row by row, is computed by its
+    kernel, with activations that are integers too; any other by its pass for learning, with float32 activations.
 
     Parameters
     ----------
@@ -78,7 +83,7 @@ class Decoder:
     def _part(self, cell: Cell, weights: Operands, state: Parts) -> Any:
         """What computes a layer part."""
         passes = passes_of(cell)
-        if hasattr(passes, "Answer") and all(isinstance(weights[name], Strips) for name in cell.MATRICES):
+        if hasattr(passes, "Answer") and _are_integers(cell, weights):
             self._begins[cell.KIND] = (passes.begin, cell)
             return passes.Answer(cell, weights, state, self.max_steps, self._buffers)
         self._advances[cell.KIND] = cell
@@ -138,8 +143,7 @@ class _AnswerOfPass:
         # Passes of one kind share all of theirs.
         own = cast(Any, buffers).setdefault(f"of {cell.KIND}", {FORWARD_ALONE: True})
         own.setdefault("workspace", np.zeros(size, np.float32))
-        made = {name: _for_answers(weight, cell.tensors()[name], max_steps, own) for name, weight in weights.items()}
-        self._pass = passes_of(cell).Pass(cell, made, {}, max_steps, own)
+        self._pass = passes_of(cell).Pass(cell, weights, {}, max_steps, own)
         self._state, self._shared = state, shared
 
     def forward(self, x: Array) -> None:
@@ -156,13 +160,6 @@ class _ObservedPass(_AnswerOfPass):
         """As of ``edgelm.cells.passes.BlockAnswer``."""
         found: Array = self._pass.activations
         return found
-
-
-def _for_answers(weight: Any, spec: TensorSpec, max_steps: int, buffers: Any) -> Any:
-    """A tensor as answering alone is best done with it."""
-    if isinstance(weight, Strips):
-        return IntegerProducts(weight, max_steps, buffers)
-    return AwakeRows(weight) if _is_of_rows(spec) and isinstance(weight, Int8) else weight
 
 
 class _AnswerOfBlockPass(_AnswerOfPass):

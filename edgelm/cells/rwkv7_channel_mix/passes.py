@@ -1,4 +1,5 @@
-"""``rwkv7_channel_mix`` by kernels, with all memory taken beforehand: forward and backward over a segment."""
+"""``rwkv7_channel_mix`` by kernels, with all memory taken beforehand: forward and backward over a segment, and
+answering."""
 
 from __future__ import annotations
 
@@ -6,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.cells.buffers import make_buffers, matrix_of
+from edgelm.cells.buffers import integer_buffers, integers_of, make_buffers, matrix_of
 from edgelm.cells.cell import Array, Parts
 from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
 from edgelm.kernels import neurons as kernels
+from edgelm.kernels import rwkv7
 from edgelm.kernels import shift as shift_kernels
 from edgelm.matrices.matrix import Operands
 
 SMALL = ("norm", "norm_bias", "x_k")
 """Tensors whose gradients are always made."""
-IN_STRIPS = True
-"""Its pass answers too, with matrices that make integers of what they are given."""
 _SHARED = ("y", "a")
 """Buffers that hold nothing between forward and backward, beside the gradients; a is made again of u."""
 
@@ -114,3 +114,35 @@ class Pass:
     def n_pairs(self) -> int:
         """As of ``edgelm.cells.passes.BlockPass``."""
         return int(np.count_nonzero(self.b["u"]))
+
+
+def begin(cell: Rwkv7ChannelMix, shared: Parts, n_steps: int, buffers: Parts) -> None:
+    """Layers share nothing."""
+
+
+class Answer:
+    """One layer's neurons. Parameters and methods: ``edgelm.cells.passes.BlockAnswer``; what they write is given as
+    ``Int8``."""
+
+    def __init__(self, cell: Rwkv7ChannelMix, weights: Operands, state: Parts, max_steps: int, buffers: Parts) -> None:
+        d, f = cell.d_model, cell.hidden_size
+        self.matrices = integers_of(weights, "key", "value")
+        self.gains = tuple(np.asarray(weights[name]) for name in SMALL)
+        self.before, self.eps = state["channel_shift"][0], np.float32(cell.norm_eps)
+        self.shared = integer_buffers(d, d, max_steps, buffers)
+        sizes = {"h of tokens": d, "a": f}
+        self.own = [buffers.setdefault(f"{name}.{n}", np.zeros((max_steps, n), np.float32)) for name, n in sizes.items()]
+        self.awake = buffers.setdefault(f"awake.{f}", np.zeros(f, np.int64))
+        self.of: tuple[Array, ...] = (np.zeros((0, d), np.float32), np.zeros((0, f), np.float32))
+
+    def forward(self, x: Array) -> None:
+        """As of ``edgelm.cells.passes.Answer``."""
+        if len(self.of[0]) != len(x):
+            h, a = self.own
+            self.of = (h[: len(x)], a[: len(x)], self.awake)
+        rwkv7.channel_mix(x, self.matrices, self.gains, self.before, self.eps, self.shared, self.of)
+
+    @property
+    def activations(self) -> Array:
+        """As of ``edgelm.cells.passes.BlockAnswer``; nothing puts neurons to sleep."""
+        return self.of[1]

@@ -1,12 +1,13 @@
-"""``rwkv7_time_mix`` by kernels, with all memory taken beforehand: forward and backward over a segment."""
+"""``rwkv7_time_mix`` by kernels, with all memory taken beforehand: forward and backward over a segment, and answering."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgelm.cells.buffers import make_buffers, matrix_of
+from edgelm.cells.buffers import integer_buffers, integers_of, make_buffers, matrix_of
 from edgelm.cells.cell import Array, Parts
 from edgelm.cells.rwkv7_time_mix.paper import DECAY_SCALE, HEAD_EPS, LEAST_LENGTH, MIXES, Rwkv7TimeMix
+from edgelm.kernels import rwkv7
 from edgelm.kernels import shift as shift_kernels
 from edgelm.kernels import wkv as kernels
 from edgelm.matrices.matrix import Operands
@@ -15,8 +16,6 @@ SMALL = (
     "norm", "norm_bias", *MIXES, "w0", "a0", "v0", "k_k", "k_a", "r_k", "head_norm", "head_norm_bias",
 )  # fmt: skip
 """Tensors whose gradients are always made."""
-IN_STRIPS = True
-"""Its pass answers too, with matrices that make integers of what they are given."""
 _SHARED = ("h_out", "raw", "of_first")
 """Buffers that hold nothing between forward and backward, beside the gradients."""
 _OF_MATRICES = ("y", "mix", *MIXES)
@@ -206,3 +205,38 @@ class Pass:
         elif name == "g":
             dlow *= low * (1 - low)
         self._through(name + "1", dlow, "x_" + name)
+
+
+def begin(cell: Rwkv7TimeMix, shared: Parts, n_steps: int, buffers: Parts) -> None:
+    """The next layer is the first, which makes v_first. See ``edgelm.cells.passes.Answer``."""
+    buffers["is first"][0] = 1
+
+
+class Answer:
+    """One layer's memories. Parameters and methods: ``edgelm.cells.passes.Answer``."""
+
+    def __init__(self, cell: Rwkv7TimeMix, weights: Operands, state: Parts, max_steps: int, buffers: Parts) -> None:
+        c, w = cell, {name: np.asarray(weights[name]) for name in SMALL}
+        low = [name + number for name in "wavg" for number in "12"]
+        self.matrices = integers_of(weights, "receptance", "key", "value", "output", *low)
+        self.mixes = (w["norm"], w["norm_bias"], *(w[name] for name in MIXES))
+        self.gains = tuple(w[name] for name in ("w0", "a0", "v0", "k_k", "k_a", "r_k", "head_norm", "head_norm_bias"))
+        self.state = (state["time_shift"][0], state["memory"][0])
+        self.numbers = tuple(np.float32(x) for x in (c.norm_eps, HEAD_EPS, DECAY_SCALE, LEAST_LENGTH))
+        ranks = (c.decay_rank, c.rate_rank, c.mix_rank, c.gate_rank)
+        self.shared = integer_buffers(max(c.d_model, *ranks), c.d_model, max_steps, buffers)
+        self.is_first = buffers.setdefault("is first", np.zeros(1, np.int64))
+        sizes = {"v_first": c.d_model, "h of tokens": c.d_model, "parts of time mix": 7 * c.d_model}
+        sizes |= {f"low {i}": rank for i, rank in enumerate(ranks)}
+        self.own = [buffers.setdefault(f"{name}.{n}", np.zeros((max_steps, n), np.float32)) for name, n in sizes.items()]
+        self.token = buffers.setdefault("token of time mix", np.zeros((5, c.d_model), np.float32))
+        self.of: tuple[int, tuple[Array, ...], tuple[Array, ...]] = (0, (), ())
+
+    def forward(self, x: Array) -> None:
+        """As of ``edgelm.cells.passes.Answer``."""
+        if self.of[0] != len(x):
+            first, h, parts, *low = (array[: len(x)] for array in self.own)
+            own = (h, parts.reshape(7, *h.shape), *low, self.token)
+            self.of = (len(x), (first, self.is_first), own)
+        _, first, own = self.of
+        rwkv7.time_mix(x, self.matrices, self.mixes, self.gains, first, self.state, self.numbers, self.shared, own)
