@@ -332,3 +332,35 @@ def written(a: Array, w: Array) -> Array:
         for i in np.flatnonzero(a[t]):
             out[t] += a[t, i] * w[i]
     return out
+
+
+def time_mix(
+    x: Array, matrices: Sequence[Array], mixes: Sequence[Array], gains: Sequence[Array], first: Array | None,
+    state: Sequence[Array], numbers: Sequence[float],
+) -> tuple[Array, Array, list[Array]]:  # fmt: skip
+    """The residual stream after a layer's memories, v_first, and the state; ``first`` is None for the first layer."""
+    (receptance, key, value, output, *small), (gain, bias, *shares), (before, memory) = matrices, mixes, state
+    w0, a0, v0, k_k, k_a, r_k, head_gain, head_bias = gains
+    h = layer_norm(x, gain, bias, numbers[0])
+    h_r, h_w, h_k, h_v, h_a, h_g = (mix(h, before, share) for share in shares)
+    r, k, v = (integer_product(*pair) for pair in ((h_r, receptance), (h_k, key), (h_v, value)))
+    keep = kept(integer_product(tanh(integer_product(h_w, small[0])), small[1]), w0, numbers[2])
+    a = sigmoid(a0 + integer_product(integer_product(h_a, small[2]), small[3]))
+    share = sigmoid(v0 + integer_product(integer_product(h_v, small[4]), small[5]))
+    g = integer_product(sigmoid(integer_product(h_g, small[6])), small[7])
+    first = v if first is None else first
+    v = v + (first - v) * share
+    kk, k = keys(k, a, k_k, k_a, len(r_k), numbers[3])
+    y, memory = wkv((r, keep, k, v, kk, a), memory)
+    y = read(y, (r, k, v, g), head_gain, head_bias, r_k, numbers[1])
+    return x + integer_product(y, output), first, [h[-1], memory]
+
+
+def channel_mix(
+    x: Array, matrices: Sequence[Array], gains: Sequence[Array], before: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """The residual stream after a layer's neurons, their activations, and h of the last token."""
+    gain, bias, share = gains
+    h = layer_norm(x, gain, bias, eps)
+    a = squared_relu(integer_product(mix(h, before, share), matrices[0]))[1]
+    return x + written(a, matrices[1]), a, h[-1]

@@ -48,9 +48,11 @@ def tiny_config(mixer: str = "mcsd_g", **changes: Any) -> ModelConfig:
 
 
 def _rwkv7(sizes: dict[str, int]) -> ModelConfig:
-    """Of as many tokens, layers and heads, and as wide."""
+    """Of as many tokens, layers and heads, and as wide; if that is even, its ranks are twice the width of a value."""
     width, heads = sizes["d_model"], sizes["n_heads"]
     ranks = {"decay_rank": 4, "rate_rank": 3, "mix_rank": 2, "gate_rank": 5}
+    if width % 32 == 0:
+        ranks = dict.fromkeys(ranks, 2 * sizes["value_dim"])
     mixer = Rwkv7TimeMix(width, 1e-5, heads, width // heads, **ranks)
     ffn = Rwkv7ChannelMix(width, 1e-5, 3 * width)
     return ModelConfig(sizes["vocab_size"], width, sizes["n_layers"], mixer, ffn, norm="layer", tied=False)

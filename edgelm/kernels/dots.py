@@ -32,6 +32,8 @@ _STEPS, _MIDDLE, _TINY = np.float32(127), np.float32(128.5), np.float32(1e-30)
 _SMALLEST = np.float32(6e-8)
 STRIPS, TOKENS = 4, 4
 """Strips that one token passes together, and tokens that pass one strip together."""
+LONG = 16
+"""Runs of a strip from which on a token passes strips one by one: then a processor that reads ahead does it better."""
 
 
 @lowered(emit_dot_strips, literals=2)
@@ -120,7 +122,7 @@ def add_product(q, scale, n_rows, codes, scales, run0, n_steps, out, o0):
     n_runs, whole = q.shape[1], n_rows // LANES
     strip, many = 0, n_steps - n_steps % TOKENS
     while strip < whole:
-        n = 1 if whole - strip < STRIPS else STRIPS
+        n = 1 if whole - strip < STRIPS or n_runs >= LONG else STRIPS
         for t in range(0, many, TOKENS):
             run, place = run0 + t * n_runs, o0 + t * n_rows + strip * LANES
             for s in range(n):

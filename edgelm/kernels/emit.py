@@ -41,6 +41,13 @@ class Vectors:
     def store(self, value: Any, pointer: Any) -> None:
         self.builder.store(value, self.builder.bitcast(pointer, value.type.as_pointer()), align=4)
 
+    def ahead(self, pointer: Any) -> None:
+        """Asks for a line of memory, for the second cache, before it is used; it may lie beyond what is there."""
+        word, address = self.ir.IntType(32), self.ir.IntType(8).as_pointer()
+        kind = self.ir.FunctionType(self.ir.VoidType(), [address, word, word, word])
+        prefetch = self.builder.module.declare_intrinsic("llvm.prefetch", [address], kind)
+        self.builder.call(prefetch, [self.builder.bitcast(pointer, address), word(0), word(2), word(1)])
+
     def shuffle(self, x: Any, y: Any, order: list[int]) -> Any:
         """Lanes of two vectors in that order."""
         indices = self.ir.Constant(self.ir.VectorType(self.ir.IntType(32), len(order)), order)
@@ -169,19 +176,6 @@ def emit_widen_group(context: Any, builder: Any, literals: Any, types: Any, valu
         numbers = builder.fmul(builder.fsub(builder.uitofp(found, made.vector(LANES)), middle), spread)
         for lane in range(4):
             made.store(made.shuffle(numbers, numbers, [*range(4 * lane, 4 * lane + 4)]), rows[first + lane])
-
-
-def emit_add_run(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
-    """32 uint8 around 128, times one number, added to 32 numbers."""
-    (q, q0, factor, out, out0), made = values, Vectors(context, builder, types, 3)
-    bytes_ = made.ir.VectorType(made.ir.IntType(8), LANES)
-    middle = made.ir.Constant(made.vector(LANES), [128.0] * LANES)
-    for first in (0, LANES):
-        place = builder.gep(made.place(0, q, q0), [made.word(first)])
-        found = builder.load(builder.bitcast(place, bytes_.as_pointer()), align=1)
-        numbers = builder.fsub(builder.uitofp(found, made.vector(LANES)), middle)
-        target = builder.gep(made.place(3, out, out0), [made.word(first)])
-        made.store(made.multiply_add(numbers, made.everywhere(factor, LANES), made.load(target, LANES)), target)
 
 
 def emit_turn(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:

@@ -16,6 +16,8 @@ from edgelm.kernels.emit import LANES, Vectors
 
 QUADS = 8
 """Groups of four numbers in a run."""
+PAGE = 4096
+"""Bytes."""
 
 
 def kind_of(triple: str, features: str) -> tuple[str, int]:
@@ -87,6 +89,8 @@ class Strip(Vectors):
         strips = [builder.add(run, builder.mul(self.n_runs, word(s))) for s in range(self.n_strips)]
         q = [self.at(self.q, builder.mul(strip, word(self.BYTES))) for strip in strips]
         codes = [self.at(self.codes, builder.mul(step, word(4 * QUADS))) for step in steps]
+        if len(strips) == len(steps) == 1:
+            self.ask(q[0], strips[0])
         sums = getattr(self, "_" + self.kind)(q, codes)
         scales = [self.at(self.scale, builder.mul(strip, word(LANES))) for strip in strips]
         own = [self.load(self.at(scale, p * self.lanes), self.lanes) for scale in scales for p in range(self.parts)]
@@ -100,6 +104,13 @@ class Strip(Vectors):
                     exact = builder.fadd(exact, offset)
                 found.append(self.multiply_add(exact, builder.fmul(weights, scale), totals[number]))
         return found
+
+    def ask(self, q: Any, strip: Any) -> None:
+        """Asks for the run that stands a page further: a processor that reads ahead by itself stops where a page
+        ends."""
+        for line in range(0, self.BYTES, 64):
+            self.ahead(self.at(q, PAGE + line))
+        self.ahead(self.at(self.scale, self.builder.mul(strip, self.word(LANES)), PAGE // self.BYTES * LANES))
 
     def intrinsic(self, name: str, result: Any, *takes: Any) -> Any:
         """A function of LLVM."""

@@ -266,8 +266,4 @@ def emit_along(context: Any, builder: Any, literals: Any, types: Any, values: An
 def emit_ahead(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """Asks for a line of memory, for the second cache."""
     made = Vectors(context, builder, types, 0)
-    word, address = made.ir.IntType(32), made.ir.IntType(8).as_pointer()
-    kind = made.ir.FunctionType(made.ir.VoidType(), [address, word, word, word])
-    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [address], kind)
-    pointer = builder.bitcast(made.place(0, *values), address)
-    builder.call(prefetch, [pointer, word(0), word(2), word(1)])
+    made.ahead(made.place(0, *values))

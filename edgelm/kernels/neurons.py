@@ -10,7 +10,7 @@ from edgelm.kernels.jit import entry, kernel
 from edgelm.kernels.norm import ZERO
 from edgelm.kernels.optim import step
 from edgelm.kernels.signature import B1, D1, F1, F2, I1, J1, U2, W2, F
-from edgelm.kernels.tile import RUN, add_run, widen
+from edgelm.kernels.tile import RUN, widen
 
 
 @entry(F2, F2, B1)
@@ -122,32 +122,3 @@ def changed_rows(q, scale, change, ids, row, bits, out):
         widen_halves(change[i], bits, row)
         for j in range(len(given)):
             given[j] += row[j]
-
-
-@entry(F2, U2, F2, F1, F2)
-def awake_product(a, q, scale, row, out):
-    """out [T,D] = a [T,F] w; w [F,D] is q [F,D] around 128 times scale [F,D/32]; row [D] is overwritten.
-
-    Rows of neurons that sleep for all tokens are not read.
-    """
-    n_steps, width = out.shape
-    out[:] = 0
-    if n_steps == 1:
-        for i in range(len(q)):
-            x = a[0, i]
-            if x != 0:
-                for j in range(0, width, RUN):
-                    add_run(q, i * width + j, x * scale[i, j // RUN], out, j)
-        return
-    given = row[:width]
-    for i in range(len(q)):
-        is_read = False
-        for t in range(n_steps):
-            x, y = a[t, i], out[t]
-            if x != 0:
-                if not is_read:
-                    for j in range(0, width, LANES):
-                        widen(q, i * width + j, scale[i, j // RUN], given, j)
-                    is_read = True
-                for j in range(len(given)):
-                    y[j] += x * given[j]

@@ -2,8 +2,8 @@
 learning.
 
 Equations and letters: ``edgelm.cells.rwkv7_time_mix.paper`` and ``edgelm.cells.rwkv7_channel_mix.paper``. Matrices are
-integers in strips, and what they are multiplied by is made integers too (``edgelm/kernels/dots.py``); what neurons write
-stands row by row, and is multiplied by numbers. A token's sums do not depend on how many tokens a call gets.
+integers in strips, and what they are multiplied by is made integers too (``edgelm/kernels/dots.py``); but what neurons
+write stands row by row, and is multiplied by numbers. A token's sums do not depend on how many tokens a call gets.
 
 Buffers hold nothing between two calls: ``h`` [D], ``codes`` of uint8 and ``scales`` for the activations as integers.
 """
@@ -16,14 +16,17 @@ from edgelm.kernels.dots import add_products, quantize
 from edgelm.kernels.emit_rwkv7 import emit_add_rows, emit_remember
 from edgelm.kernels.jit import entry, kernel, lowered
 from edgelm.kernels.norm import ONE, ZERO, exps, sigmoids
+from edgelm.kernels.panel import fetch
 from edgelm.kernels.signature import F1, F2, F3, I1, U1, U2, U4, F
 from edgelm.kernels.tile import RUN
 
 _TWO = np.float32(2)
 _PLAIN, _TANH, _SIGMOID = 0, 1, 2
 """What stands between two small matrices."""
-ROWS = 4
-"""Rows of neurons that are added together."""
+ROWS, ASKED = 4, 16
+"""Rows of neurons that are added together, and that are asked for before they are added."""
+_LINE = 64
+"""Bytes that come from memory together."""
 
 
 @kernel
@@ -117,34 +120,40 @@ def time_mix(x, matrices, mixes, gains, shared, state, numbers, buffers, own_buf
         h [T,D]; r, w, k, v, a, g and the share of v_first [7,T,D]; what is between the small matrices of w, a, v and g
         [T,R]; of a token kk, kk a, r w, y, and, in two numbers, r . (kk a) and r . k [5,D].
     """
-    h, parts = own_buffers[:2]
-    before, memory = state
+    parts, memory, own, y = own_buffers[1], state[1], own_buffers[6], own_buffers[6][3]
+    _products(x, matrices, mixes, state[0], numbers[0], buffers, own_buffers)
+    _values(parts, gains[2], shared)
     for t in range(len(x)):
-        _layer_norm(x[t], mixes[0], mixes[1], numbers[0], h[t])
+        _gates(parts, t, gains, numbers, memory.shape[1], own)
+        _remember(parts, t, memory, own)
+        _read(parts, t, gains[5:], numbers[1], y)
+        quantize(y, 0, len(y) // RUN, buffers[1], t * (len(y) // RUN), buffers[2])
+    add_products(matrices[6], matrices[7], buffers[1], buffers[2], x, buffers[0])
+
+
+@kernel
+def _products(x, matrices, mixes, before, eps, buffers, own_buffers):
+    """All that is made of h by matrices; ``before`` [D] becomes h of the last token."""
+    h, parts, low_w, low_a, low_v, low_g = own_buffers[:6]
+    for t in range(len(x)):
+        _layer_norm(x[t], mixes[0], mixes[1], eps, h[t])
     _mixed(h, before, mixes[2], buffers)
     _product(matrices[:2], buffers, parts[0])
     _mixed(h, before, mixes[3], buffers)
-    _low_rank(matrices[8:12], _TANH, buffers, own_buffers[2], parts[1])
+    _low_rank(matrices[8:12], _TANH, buffers, low_w, parts[1])
     _mixed(h, before, mixes[4], buffers)
     _product(matrices[2:4], buffers, parts[2])
     _mixed(h, before, mixes[5], buffers)
     _product(matrices[4:6], buffers, parts[3])
-    _low_rank(matrices[16:20], _PLAIN, buffers, own_buffers[4], parts[6])
+    # The same activations, before others take their place.
+    _low_rank(matrices[16:20], _PLAIN, buffers, low_v, parts[6])
     _mixed(h, before, mixes[6], buffers)
-    _low_rank(matrices[12:16], _PLAIN, buffers, own_buffers[3], parts[4])
+    _low_rank(matrices[12:16], _PLAIN, buffers, low_a, parts[4])
     _mixed(h, before, mixes[7], buffers)
-    _low_rank(matrices[20:24], _SIGMOID, buffers, own_buffers[5], parts[5])
+    _low_rank(matrices[20:24], _SIGMOID, buffers, low_g, parts[5])
     last = h[len(h) - 1]
     for j in range(len(before)):
         before[j] = last[j]
-    _values(parts, gains[2], shared)
-    codes, scales, y, n_runs = buffers[1], buffers[2], own_buffers[6][3], len(before) // RUN
-    for t in range(len(x)):
-        _gates(parts, t, gains, numbers, memory.shape[1], own_buffers[6])
-        _remember(parts, t, memory, own_buffers[6])
-        _read(parts, t, gains[5:], numbers[1], y)
-        quantize(y, 0, n_runs, codes, t * n_runs, scales)
-    add_products(matrices[6], matrices[7], codes, scales, x, buffers[0])
 
 
 @kernel
@@ -281,14 +290,12 @@ def channel_mix(x, matrices, gains, before, eps, buffers, own_buffers):
     for j in range(len(before)):
         before[j] = last[j]
     _product(matrices[:2], buffers, a)
-    n_runs, n_neurons, width = q.shape[1] // RUN, a.shape[1], x.shape[1]
     for t in range(len(x)):
         n = _wake(a[t], awake)
-        whole = n - n % ROWS
-        for i in range(0, whole, ROWS):
-            add_rows(4, q, scale, awake, i, a, t * n_neurons, n_runs, x, t * width)
-        for i in range(whole, n):
-            add_rows(1, q, scale, awake, i, a, t * n_neurons, n_runs, x, t * width)
+        _ask(q, scale, awake, 0, min(n, ASKED))
+        for i in range(0, n, ASKED):
+            _ask(q, scale, awake, i + ASKED, min(n, i + 2 * ASKED))
+            _add_awake(q, scale, awake, i, min(n, i + ASKED), a, t, x)
 
 
 @kernel
@@ -304,11 +311,31 @@ def _wake(a, awake):
     return n
 
 
+@kernel
+def _ask(q, scale, awake, start, end):
+    """Asks for some rows before they are added."""
+    n_runs = scale.shape[1]
+    for i in range(start, end):
+        row = awake[i]
+        fetch(q, row * q.shape[1], q.shape[1], _LINE)
+        fetch(scale, row * n_runs, n_runs, _LINE // 4)
+
+
+@kernel
+def _add_awake(q, scale, awake, start, end, a, t, x):
+    """x[t] += the rows of some neurons that are awake, times a[t]."""
+    n_runs, whole = q.shape[1] // RUN, end - (end - start) % ROWS
+    for i in range(start, whole, ROWS):
+        add_rows(4, q, scale, awake, i, a, t * a.shape[1], n_runs, x, t * x.shape[1])
+    for i in range(whole, end):
+        add_rows(1, q, scale, awake, i, a, t * a.shape[1], n_runs, x, t * x.shape[1])
+
+
 @lowered(emit_add_rows, literals=1)
 def add_rows(n_rows, q, scale, rows, first, a, a0, n_runs, out, out0):
-    """out [C], from number out0 on, += a w of ``n_rows`` rows of w [F,C], which is uint8 around 128 times scale [F,C/32].
+    """out [C], from number out0 on, += a w of some rows of w [F,C], which is uint8 around 128 times scale [F,C/32].
 
-    rows: which, from number ``first`` on; a [F] begins at number a0.
+    rows: ``n_rows`` of them, from number ``first`` on; a [F] begins at number a0.
     """
     which = rows[first : first + n_rows]
     factors = a.reshape(-1)[a0 + which][:, None] * scale.reshape(-1, n_runs)[which]

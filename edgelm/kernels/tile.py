@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.kernels.emit import LANES, emit_add_run, emit_tile, emit_turn, emit_widen, emit_widen_group
+from edgelm.kernels.emit import LANES, emit_tile, emit_turn, emit_widen, emit_widen_group
 from edgelm.kernels.emit_ternary import emit_widen_bits
 from edgelm.kernels.jit import kernel, lowered
 
@@ -46,13 +46,6 @@ def widen_group(q, q0, scale, s0, out, out0, out_row):
     numbers = q.reshape(-1)[q0 : q0 + 4 * LANES].astype(out.dtype).reshape(LANES, 4)
     place = out0 + out_row * np.arange(LANES)[:, None] + np.arange(4)
     out.reshape(-1)[place] = (numbers - np.float32(128)) * scale.reshape(-1)[s0 : s0 + LANES, None]
-
-
-@lowered(emit_add_run, literals=0)
-def add_run(q, q0, factor, out, out0):
-    """32 numbers of out += uint8 around 128 times a factor."""
-    numbers = q.reshape(-1)[q0 : q0 + RUN].astype(out.dtype)
-    out.reshape(-1)[out0 : out0 + RUN] += (numbers - np.float32(128)) * factor
 
 
 @lowered(emit_widen_bits, literals=0)

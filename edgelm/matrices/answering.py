@@ -1,12 +1,11 @@
-"""Matrices for answering alone: products in one direction, with what can be left out left out."""
+"""Matrices for answering alone: products in one direction."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgelm.kernels import dots, neurons
+from edgelm.kernels import dots
 from edgelm.kernels.emit import LANES
-from edgelm.matrices.matrix import Int8
 from edgelm.matrices.quantize import BLOCK
 from edgelm.matrices.strips import Strips
 
@@ -41,23 +40,4 @@ class IntegerProducts:
     def product(self, x: Array, workspace: Array, out: Array) -> Array:
         """As of ``edgelm.matrices.matrix.Matrix``; ``workspace`` is left alone."""
         dots.integer_product(x, self._q, self._scale, self._codes, self._scales, self._spare, out)
-        return out
-
-
-class AwakeRows:
-    """What neurons write, [F,D] as integers; rows of those that sleep are not read. Changes of it count at once.
-
-    Parameters
-    ----------
-    numbers : Int8
-    """
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, numbers: Int8) -> None:
-        self._q, self._scale = numbers.q, numbers.scale
-
-    def product_back(self, a: Array, workspace: Array, out: Array) -> Array:
-        """As of ``edgelm.matrices.matrix.Matrix``, of activations a [T,F] that are 0 where a neuron sleeps."""
-        neurons.awake_product(a, self._q, self._scale, workspace, out)
         return out

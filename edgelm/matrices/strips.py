@@ -9,6 +9,7 @@ import numpy as np
 
 from edgelm.kernels import dense, dots
 from edgelm.kernels.emit import LANES
+from edgelm.matrices.pages import Pages
 from edgelm.matrices.quantize import BLOCK, pack_bits, unpack_bits
 from edgelm.matrices.ternary import Ternary
 
@@ -35,16 +36,15 @@ class Strips:
     dtype: ClassVar[np.dtype] = np.dtype(np.float32)
 
     @classmethod
-    def of(cls, q: Array, scale: Array) -> Strips:
+    def of(cls, q: Array, scale: Array, pages: Pages | None = None) -> Strips:
         """A copy, in strips, of ``Int8``'s numbers q [..., out, in] of uint8 and scale [..., out, in / 32] of
-        float32."""
+        float32; it stands in ``pages``, if some are given."""
         *stack, n_rows, width = q.shape
-        n_strips = -(-n_rows // LANES)
-        made = cls(
-            np.full((*stack, n_strips, width // BLOCK, 8, 4 * LANES), 128, np.uint8),
-            np.zeros((*stack, n_strips, width // BLOCK, LANES), np.float32),
-            n_rows,
-        )
+        shape = (*stack, -(-n_rows // LANES), width // BLOCK)
+        pages = pages or Pages()
+        made = cls(pages.array((*shape, 8, 4 * LANES), np.uint8), pages.array((*shape, LANES), np.float32), n_rows)
+        made.q.fill(128)
+        made.scale.fill(0)
         words, of_words = np.ascontiguousarray(q).view(np.int32), made.q.view(np.int32)
         for place in np.ndindex(*stack):
             dots.strips(words[place], np.ascontiguousarray(scale[place]), of_words[place], made.scale[place])

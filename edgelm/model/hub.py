@@ -27,6 +27,7 @@ import numpy as np
 from edgelm.errors import ModelFileError
 from edgelm.matrices.changed import ChangedRows
 from edgelm.matrices.matrix import Int8, Operand
+from edgelm.matrices.pages import Pages
 from edgelm.matrices.quantize import Precision
 from edgelm.matrices.ternary import Ternary
 from edgelm.model import tensorfile
@@ -107,6 +108,7 @@ class Model:
     _packed: Mapping[str, Array] | None = field(init=False, default=None)
     _learning: dict[str, Any] = field(init=False, default_factory=dict)
     _strips: dict[str, Any] = field(init=False, default_factory=dict)
+    _pages: Pages = field(init=False, default_factory=Pages)
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.config)
@@ -170,7 +172,7 @@ class Model:
             found = operand(self.packed, name)
             if isinstance(found, Ternary):
                 return Strips.of_ternary(found)  # those who learn read the file's
-            self._strips[name] = Strips.of(*integers(self.packed, name, blocks=True))
+            self._strips[name] = Strips.of(*integers(self.packed, name, blocks=True), self._pages)
             if isinstance(self._packed, MappedFile):
                 # A large model is not to be in memory twice, not even while it is opened.
                 self._packed.release()

@@ -54,6 +54,7 @@ def test_it_computes_what_the_reference_does(mixer: str, odd: str, precision: st
 
 
 FUSED = {("mcsd_g", "even", "int8"), ("top_k", "even", "int8")}
+FUSED |= {("rwkv7", odd, "int8") for odd in ("even", "odd blocks", "odd neurons")}
 """What is computed by whole kernels; all else has at least one part that is not."""
 
 
@@ -80,8 +81,9 @@ def test_a_model_of_nothing_that_divides() -> None:
         assert np.abs(session.run(ids, 0) - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_what_is_decoded_is_what_is_read_to_the_last_bit() -> None:
-    model = model_of()
+@pytest.mark.parametrize("mixer", ["mcsd_g", "rwkv7"])
+def test_what_is_decoded_is_what_is_read_to_the_last_bit(mixer: str) -> None:
+    model = model_of(mixer)
     ids, session = random_ids(model.config, 2 * STEPS + 3), KernelSession(model)
     whole, state = session.run(ids, 0), session.snapshot()
     for cuts in (range(1, len(ids)), [3, 4, STEPS + 1]):

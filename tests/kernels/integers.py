@@ -20,6 +20,8 @@ D, H, K, VD, S = 64, 2, 4, 85, 22
 """Of ``gated_delta``: columns of a memory that are 64, 16 and 5; rows of W_in' that fill no strip."""
 M, B, F = 5, 32, 96
 """Of ``block_ffn``."""
+HEADS, RANKS, NEURONS = 2, (32, 64, 32, 96), 85
+"""Of RWKV-7: memories of 32 x 32; neurons that fill no strip, nor four rows."""
 
 
 def in_strips(rng: np.random.Generator, *shape: int) -> tuple[Array, Array, Array]:
@@ -94,3 +96,36 @@ def of_top_k_ffn(rng: np.random.Generator, n_tokens: int = N, max_awake: int = 2
     arguments, matrices = of_block_ffn(rng, n_tokens, max_awake)
     arguments[4] = (EPS, np.float32(np.sqrt(max_awake * M)))
     return arguments, matrices
+
+
+def of_time_mix(rng: np.random.Generator, n_tokens: int = N, heads: int = HEADS) -> tuple[list[Any], list[Array]]:
+    """The arguments of RWKV-7's kernel of memories, and its twelve matrices as numbers; v_first is there."""
+    size = D // heads
+    shapes = [(D, D)] * 4 + [shape for rank in RANKS for shape in ((rank, D), (D, rank))]
+    made = [in_strips(rng, *shape) for shape in shapes]
+    x, first, *mixes = floats(rng, (n_tokens, D), (n_tokens, D), *[(D,)] * 8)
+    *gains, r_k, gain, bias = floats(rng, *[(D,)] * 5, (heads, size), (D,), (D,))
+    before, memory = floats(rng, (D,), (heads, size, size))
+    lows = [blank(n_tokens, rank, dtype=np.float32) for rank in RANKS]
+    own = (blank(n_tokens, D, dtype=np.float32), blank(7, n_tokens, D, dtype=np.float32), *lows)
+    arguments = [
+        x, tuple(part for q, scale, _ in made for part in (q, scale)), tuple(mixes), (*gains, r_k, gain, bias),
+        (first, np.zeros(1, np.int64)), (before, memory), (EPS, EPS, np.float32(0.6), np.float32(1e-12)),
+        room(rng, n_tokens, max(D, *RANKS)), (*own, blank(5, D, dtype=np.float32)),
+    ]  # fmt: skip
+    return arguments, [plain for _, _, plain in made]
+
+
+def of_channel_mix(
+    rng: np.random.Generator, n_tokens: int = N, neurons: int = NEURONS
+) -> tuple[list[Any], list[Array]]:
+    """The arguments of RWKV-7's kernel of neurons, and its two matrices as numbers."""
+    *key, w_key = in_strips(rng, neurons, D)
+    *value, w_value = int8(rng, neurons, D)
+    x, gain, bias, share, before = floats(rng, (n_tokens, D), (D,), (D,), (D,), (D,))
+    own = (
+        blank(n_tokens, D, dtype=np.float32),
+        blank(n_tokens, neurons, dtype=np.float32),
+        np.zeros(neurons, np.int64),
+    )
+    return [x, (*key, *value), (gain, bias, share), before, EPS, room(rng, n_tokens, D), own], [w_key, w_value]

@@ -189,7 +189,6 @@ def _neurons(name: str) -> list[Any]:
             row[:WIDE].view(np.int32),
             out[:6],
         ],
-        "awake_product": [a, *int8(F, WIDE), row, out],
     }[name]
 
 
@@ -282,6 +281,10 @@ def _fused(name: str) -> list[Any]:
     return [x, 3, gain, EPS, q, scale, integers.room(RNG, T, WIDE), logits]
 
 
+def _rwkv7(name: str) -> list[Any]:
+    return getattr(integers, "of_" + name)(RNG)[0]
+
+
 def _learned() -> FastMemory:
     memory = fast_memory(1 << 8, 1 << 8)
     for seed in range(3):
@@ -294,7 +297,7 @@ ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
     "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],
     "integers": _integers, "dense": _dense, "columns": _columns, "chunks": _chunks, "dots": _dots, "fused": _fused,
     "strongest": _strongest,
-    "shift": _shift, "wkv": _wkv, "neurons": _neurons,
+    "shift": _shift, "wkv": _wkv, "neurons": _neurons, "rwkv7": _rwkv7,
 }  # fmt: skip
 
 

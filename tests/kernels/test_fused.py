@@ -20,7 +20,7 @@ MADE: dict[str, Any] = {"gated_delta": of_gated_delta, "block_ffn": of_block_ffn
 
 def copied(arguments: Arguments) -> Arguments:
     """Arguments of their own, tuples opened and closed again."""
-    return [tuple(map(np.copy, a)) if isinstance(a, tuple) else np.copy(a) if np.ndim(a) else a for a in arguments]
+    return [tuple(copied([*a])) if isinstance(a, tuple) else np.copy(a) if np.ndim(a) else a for a in arguments]
 
 
 def parts(arguments: Arguments, kernel: str, cuts: list[int]) -> Array:

@@ -166,17 +166,6 @@ def test_changed_rows(rng: np.random.Generator, width: int) -> None:
     same(out, naive.written(np.eye(7), w + floats(change))[ids])
 
 
-@pytest.mark.parametrize("steps", [1, 2, 9])
-@pytest.mark.parametrize("width", [32, 64, 96])
-def test_awake_product(rng: np.random.Generator, steps: int, width: int) -> None:
-    a, awake = activations(rng, steps, np.float32)
-    q, scale, w = int8(rng, 7, width)
-    scale[~awake] = np.nan
-    out = blank(steps, width, dtype=np.float32)
-    neurons.awake_product(a, q, scale, blank(width, dtype=np.float32), out)
-    same(out, naive.written(a, w))
-
-
 @pytest.mark.parametrize("steps", [1, 2])
 def test_nothing_happens_while_all_sleep(rng: np.random.Generator, steps: int) -> None:
     a, awake, row = np.zeros((steps, 7), np.float32), np.zeros(7, bool), blank(64, dtype=np.float32)
@@ -189,6 +178,3 @@ def test_nothing_happens_while_all_sleep(rng: np.random.Generator, steps: int) -
     change = halves(before)
     neurons.rows_step_halves(dy, a, awake, *rest, row.view(np.int32), change)
     np.testing.assert_array_equal(change, halves(before))
-    out = blank(steps, 32, dtype=np.float32)
-    neurons.awake_product(a, q, scale, row, out)
-    assert (out == 0).all()

@@ -131,7 +131,9 @@ class Answer:
         self.before, self.eps = state["channel_shift"][0], np.float32(cell.norm_eps)
         self.shared = integer_buffers(d, d, max_steps, buffers)
         sizes = {"h of tokens": d, "a": f}
-        self.own = [buffers.setdefault(f"{name}.{n}", np.zeros((max_steps, n), np.float32)) for name, n in sizes.items()]
+        self.own = [
+            buffers.setdefault(f"{name}.{n}", np.zeros((max_steps, n), np.float32)) for name, n in sizes.items()
+        ]
         self.awake = buffers.setdefault(f"awake.{f}", np.zeros(f, np.int64))
         self.of: tuple[Array, ...] = (np.zeros((0, d), np.float32), np.zeros((0, f), np.float32))
 

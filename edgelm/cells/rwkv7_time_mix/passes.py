@@ -1,4 +1,5 @@
-"""``rwkv7_time_mix`` by kernels, with all memory taken beforehand: forward and backward over a segment, and answering."""
+"""``rwkv7_time_mix`` by kernels, with all memory taken beforehand: forward and backward over a segment, and
+answering."""
 
 from __future__ import annotations
 
@@ -228,7 +229,9 @@ class Answer:
         self.is_first = buffers.setdefault("is first", np.zeros(1, np.int64))
         sizes = {"v_first": c.d_model, "h of tokens": c.d_model, "parts of time mix": 7 * c.d_model}
         sizes |= {f"low {i}": rank for i, rank in enumerate(ranks)}
-        self.own = [buffers.setdefault(f"{name}.{n}", np.zeros((max_steps, n), np.float32)) for name, n in sizes.items()]
+        self.own = [
+            buffers.setdefault(f"{name}.{n}", np.zeros((max_steps, n), np.float32)) for name, n in sizes.items()
+        ]
         self.token = buffers.setdefault("token of time mix", np.zeros((5, c.d_model), np.float32))
         self.of: tuple[int, tuple[Array, ...], tuple[Array, ...]] = (0, (), ())
 
