@@ -12,44 +12,46 @@ _RUN = 32
 
 def emit_remember(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:
     """Some columns of a memory in registers while its rows pass, twice."""
-    (columns,), (s, s0, n_rows, pitch, r_keep, keep, k, kk, removed, k0, v, v0, dots, y) = literals, values
+    (columns,), (s, s0, size, by_row, k0, v, v0, dots, y) = literals, values
     made, lanes = Vectors(context, builder, types, 0), min(columns, LANES)
     word, n = made.word, columns // lanes
-    memory, out = made.place(0, s, s0), made.place(13, y, v0)
+    memory, out = made.place(0, s, s0), made.place(8, y, v0)
     starts = [word(i * lanes) for i in range(n)]
-    by_row = {5: r_keep, 6: keep, 7: k, 8: kk, 9: removed}
-    places = {number - 1: made.place(number - 1, array, k0) for number, array in by_row.items()}
+    arrays = [
+        context.make_array(kind)(context, builder, builder.extract_value(by_row, i)) for i, kind in enumerate(types[3])
+    ]
+    r_keep, keep, keys, kk, removed = (builder.gep(array.data, [k0]) for array in arrays)
 
-    def each(number: int, i: Any) -> Any:
+    def each(place: Any, i: Any) -> Any:
         """Number i of one of the arrays by rows, in all lanes."""
-        return made.everywhere(builder.load(builder.gep(places[number], [i])), lanes)
+        return made.everywhere(builder.load(builder.gep(place, [i])), lanes)
 
     def row(i: Any) -> list[Any]:
-        start = builder.gep(memory, [builder.mul(i, pitch)])
+        start = builder.gep(memory, [builder.mul(i, size)])
         return [builder.gep(start, [at]) for at in starts]
 
     def read(i: Any, sums: list[Any]) -> list[Any]:
-        by_key, by_query, strip = each(7, i), each(4, i), [made.load(place, lanes) for place in row(i)]
+        by_key, by_query, strip = each(kk, i), each(r_keep, i), [made.load(place, lanes) for place in row(i)]
         return [made.multiply_add(by_key, x, y) for x, y in zip(strip, sums, strict=False)] + [
             made.multiply_add(by_query, x, y) for x, y in zip(strip, sums[n:], strict=True)
         ]
 
     none = made.ir.Constant(made.vector(lanes), None)
-    sums = made.loop(word(0), n_rows, word(1), [none] * (2 * n), read)
-    of_removed, of_written = (made.everywhere(builder.load(made.place(12, dots, word(i))), lanes) for i in (0, 1))
+    sums = made.loop(word(0), size, word(1), [none] * (2 * n), read)
+    of_removed, of_written = (made.everywhere(builder.load(made.place(7, dots, word(i))), lanes) for i in (0, 1))
     gone, new = [builder.fneg(x) for x in sums[:n]], []
     for at, u, found in zip(starts, gone, sums[n:], strict=True):
-        new.append(made.load(builder.gep(made.place(10, v, v0), [at]), lanes))
+        new.append(made.load(builder.gep(made.place(5, v, v0), [at]), lanes))
         found = made.multiply_add(of_removed, u, made.multiply_add(of_written, new[-1], found))
         made.store(found, builder.gep(out, [at]))
 
     def write(i: Any, nothing: list[Any]) -> None:
-        kept, taken, given = each(5, i), each(8, i), each(6, i)
+        kept, taken, given = each(keep, i), each(removed, i), each(keys, i)
         for place, u, x in zip(row(i), gone, new, strict=True):
             now = builder.fmul(kept, made.load(place, lanes))
             made.store(made.multiply_add(given, x, made.multiply_add(taken, u, now)), place)
 
-    made.loop(word(0), n_rows, word(1), [], write)
+    made.loop(word(0), size, word(1), [], write)
 
 
 def emit_add_rows(context: Any, builder: Any, literals: Any, types: Any, values: Any) -> None:

@@ -202,25 +202,25 @@ def _gates(parts, t, gains, numbers, size, own):
 
 
 @lowered(emit_remember, literals=1)
-def remember(columns, s, s0, n_rows, pitch, r_keep, keep, k, kk, removed, k0, v, v0, dots, y):
-    """A token on 64, 16 or 1 columns of a memory, from number s0 on, whose rows are ``pitch`` numbers apart.
+def remember(columns, s, s0, size, by_row, k0, v, v0, dots, y):
+    """A token on 64, 16 or 1 columns of a memory S, from number s0 on, which has ``size`` rows of as many numbers.
 
-    S <- diag(keep) S - removed' (kk S) + k' v, and y = r S, all from number k0 or, of v and y, v0 on. r_keep is
-    r keep; dots are r . removed and r . k.
+    by_row: r w, w, k, kk and kk a, of this head from number k0 on; v and y from number v0 on; dots: r . (kk a), r . k.
     """
-    each, rows = np.arange(columns), np.arange(k0, k0 + n_rows)
-    place = s0 + pitch * np.arange(n_rows)[:, None] + each
-    memory = s.reshape(-1)
-    old, u, new = memory[place], kk[rows] @ memory[place], v[v0 + each]
-    y[v0 + each] = r_keep[rows] @ old - dots[0] * u + dots[1] * new
-    memory[place] = keep[rows][:, None] * old - removed[rows][:, None] * u + k[rows][:, None] * new
+    each, rows = np.arange(columns), np.arange(k0, k0 + size)
+    place = s0 + size * np.arange(size)[:, None] + each
+    memory, (r_keep, keep, k, kk, removed) = s.reshape(-1), (x[rows] for x in by_row)
+    old, u, new = memory[place], kk @ memory[place], v[v0 + each]
+    y[v0 + each] = r_keep @ old - dots[0] * u + dots[1] * new
+    memory[place] = keep[:, None] * old - removed[:, None] * u + k[:, None] * new
 
 
 @kernel
 def _remember(parts, t, memory, own):
     """All memories after a token, and y [D], in ``own``, what is read of them."""
     r, keep, k, v = parts[0, t], parts[1, t], parts[2, t], parts[3, t]
-    kk, removed, r_keep, y, dots = own[0], own[1], own[2], own[3], own[4]
+    removed, y, dots = own[1], own[3], own[4]
+    by_row = (own[2], keep, k, own[0], removed)
     n_heads, size = memory.shape[:2]
     for i in range(n_heads):
         k0, s0, done = i * size, i * size * size, 0
@@ -230,13 +230,13 @@ def _remember(parts, t, memory, own):
             of_written += r[j] * k[j]
         dots[0], dots[1] = of_removed, of_written
         while size - done >= 64:
-            remember(64, memory, s0 + done, size, size, r_keep, keep, k, kk, removed, k0, v, k0 + done, dots, y)
+            remember(64, memory, s0 + done, size, by_row, k0, v, k0 + done, dots, y)
             done += 64
         while size - done >= 16:
-            remember(16, memory, s0 + done, size, size, r_keep, keep, k, kk, removed, k0, v, k0 + done, dots, y)
+            remember(16, memory, s0 + done, size, by_row, k0, v, k0 + done, dots, y)
             done += 16
         while size > done:
-            remember(1, memory, s0 + done, size, size, r_keep, keep, k, kk, removed, k0, v, k0 + done, dots, y)
+            remember(1, memory, s0 + done, size, by_row, k0, v, k0 + done, dots, y)
             done += 1
 
 
