@@ -17,9 +17,9 @@ from edgelm.kernels.emit import LANES
 from edgelm.kernels.emit_delta import emit_delta
 from edgelm.kernels.jit import entry, kernel, lowered
 from edgelm.kernels.norm import ONE, ZERO, exp, sigmoid
-from edgelm.kernels.signature import F1, F2, F3, F4, I1, U1, U4, U5, F, I
+from edgelm.kernels.signature import F1, F2, F3, F4, I1, U1, U2, U4, U5, F, I
 from edgelm.kernels.strongest import wake
-from edgelm.kernels.tile import RUN
+from edgelm.kernels.tile import RUN, widen
 
 _TINY = np.float32(1e-6)
 
@@ -46,6 +46,15 @@ def embed(ids, q, scale, x):
                 for j in range(4):
                     number = np.float32(q[strip, run, group, 4 * lane + j]) - np.float32(128)
                     x[t, run * RUN + 4 * group + j] = number * s
+
+
+@entry(I1, U2, F2, F2)
+def embed_rows(ids, q, scale, x):
+    """x [T,D] = rows ``ids`` [T] of a matrix of integers [V,D] around 128 times scale [V,D/32]."""
+    width = q.shape[1]
+    for t in range(len(ids)):
+        for j in range(0, width, LANES):
+            widen(q, ids[t] * width + j, scale[ids[t], j // RUN], x, t * width + j)
 
 
 @entry(F2, I, F1, F, U4, F3, (F1, U1, F1), F2)

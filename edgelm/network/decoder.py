@@ -208,7 +208,10 @@ class _FloatEnds:
 
     def read(self, ids: Array, x: Array) -> None:
         """As of ``_IntegerEnds``."""
-        x[:] = self._embed.rows(ids)
+        if isinstance(self._embed, Int8):
+            fused.embed_rows(ids, self._embed.q, self._embed.scale, x)
+        else:
+            x[:] = self._embed.rows(ids)
 
     def write(self, x: Array, logits: Array) -> None:
         """As of ``_IntegerEnds``."""

@@ -278,6 +278,8 @@ def _fused(name: str) -> list[Any]:
     x, gain, logits = floats((T, WIDE), (WIDE,), (T - 3, 37))
     if name == "embed":
         return [RNG.integers(0, 37, T), q, scale, x]
+    if name == "embed_rows":
+        return [RNG.integers(0, 37, T), *int8(37, WIDE), x]
     return [x, 3, gain, EPS, q, scale, integers.room(RNG, T, WIDE), logits]
 
 

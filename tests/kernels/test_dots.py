@@ -133,6 +133,13 @@ def test_embed(rng: np.random.Generator) -> None:
     same(x, w[ids])
 
 
+def test_embed_rows(rng: np.random.Generator) -> None:
+    q, scale, w = int8(rng, 37, D)
+    ids, x = rng.integers(0, 37, 9), blank(9, D, dtype=np.float32)
+    fused.embed_rows(ids, q, scale, x)
+    same(x, w[ids])
+
+
 @pytest.mark.parametrize("first", [0, 2, 8])
 def test_head(rng: np.random.Generator, first: int) -> None:
     q, scale, w = in_strips(rng, 37, D)

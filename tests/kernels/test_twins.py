@@ -18,6 +18,7 @@ TWIN_IN_ITS_TEST = {
     "dense_product_over_rows": "y @ w",
     "dense_product_over_strips": "y @ w",
     "fused_embed": "w[ids]",
+    "fused_embed_rows": "w[ids]",
     "integers_quantize_blocks": "np.abs(weight[used]).max(-1) / np.float32(127)",
     "integers_widen_blocks": "np.where(used[:, None, None], w, 0)",
 }
