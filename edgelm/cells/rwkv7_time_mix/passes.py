@@ -241,5 +241,5 @@ class Answer:
             first, h, parts, *low = (array[: len(x)] for array in self.own)
             own = (h, parts.reshape(7, *h.shape), *low, self.token)
             self.of = (len(x), (first, self.is_first), own)
-        _, first, own = self.of
-        rwkv7.time_mix(x, self.matrices, self.mixes, self.gains, first, self.state, self.numbers, self.shared, own)
+        rest = (self.state, self.numbers, self.shared, self.of[2])
+        rwkv7.time_mix(x, self.matrices, self.mixes, self.gains, self.of[1], *rest)
