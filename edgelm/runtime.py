@@ -29,10 +29,12 @@ from edgelm.errors import InputError
 from edgelm.heat import Heat
 from edgelm.learn.adaptation import Adaptation
 from edgelm.learn.events import OnEvent, Reporter
+from edgelm.learn.layering import check_layers, set_layers
 from edgelm.learn.long_text import LEAST_TOKENS, learn_text, learn_unlogged
 from edgelm.learn.transfer import export_change
 from edgelm.learn.worker import Worker
 from edgelm.log.entry import CHAT, PAIRED
+from edgelm.log.packs import load_layers
 from edgelm.log.profile import Profile
 from edgelm.memory.answering import Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
@@ -41,6 +43,8 @@ from edgelm.memory.reading import Reading
 from edgelm.memory.reminder import reminder_text
 from edgelm.memory.statements import Statement, Statements, told_in
 from edgelm.model import hub
+from edgelm.model.layers import Layer
+from edgelm.model.needs import memory_needed
 from edgelm.model.weights import Weights
 
 
@@ -52,6 +56,11 @@ def profiles_dir() -> Path:
 def models_dir() -> Path:
     """Where pulled models are kept."""
     return data_dir() / "models"
+
+
+def packs_dir() -> Path:
+    """Where the packs are kept that lie beneath the logs of profiles."""
+    return data_dir() / "packs"
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class Engine:
     ) -> None:  # fmt: skip
         self.options = options
         self._reporter = Reporter()
-        needed = hub.memory_needed(options.model, models_dir())
+        needed = memory_needed(options.model, models_dir())
         ports.check_memory(needed, options.model or hub.DEFAULT, ports.detect())
         self.model = hub.load(options.model, models_dir())
         self.config = self.model.config
@@ -128,22 +137,28 @@ class Engine:
         self.tokenizer, self.guard = self.model.tokenizer, self.model.guard
         self.template = self.model.template
         self._threads, self._fixed = options.threads, fixed
-        if not fixed:
-            self._shared  # noqa: B018  before what learning takes
         self._idle_seconds = idle_seconds
         self.telling = threading.Lock()
         """Held while a turn is put into the log and given to the worker, so that turns are learned in their order."""
         self._told: tuple[list[tuple[int, int, str]], Statements | None] = ([], None)
-        # The profile comes last: whatever fails, nothing is left held.
         self.profile: Profile | None = None
-        if use_profile:
-            folder = options.profiles or profiles_dir()
-            self.profile = Profile(folder, options.profile, self.model, writable=writable, any_base=any_base)
         try:
+            if use_profile:
+                self._open_profile(writable, any_base)
+            if not fixed:
+                self._shared  # noqa: B018  before what learning takes
             self.adaptation = Adaptation(self.model, self.profile, learn or LearnConfig(), time.time, self._reporter)
         except BaseException:
+            # Whatever fails, nothing is left held.
             self.close()
             raise
+
+    def _open_profile(self, writable: bool, any_base: bool) -> None:
+        """Opens the profile, and puts its layers into the model before anything is made of that."""
+        folder = self.options.profiles or profiles_dir()
+        self.profile = Profile(folder, self.options.profile, self.model, writable=writable, any_base=any_base)
+        if self.profile.layers and self.profile.base == self.model.sha256:
+            self.model.set_layers(load_layers(packs_dir(), self.profile.layers, self.model))
 
     @property
     def on_event(self) -> OnEvent:
@@ -302,6 +317,23 @@ class Engine:
             if wait:
                 replay.result()
         return removed
+
+    def set_layers(self, layers: Sequence[Layer], *, wait: bool = True) -> None:
+        """Puts these layers, lowest first, beneath what was learned, if general text may cost what it does with them.
+
+        They are in force when it returns. The log is replayed on them aside: with ``wait`` until that is done. Answers
+        go on meanwhile. Packs of them must be in ``packs_dir()`` (``edgelm.log.packs``).
+        """
+
+        def change(_: object) -> None:
+            if layers:
+                check_layers(self.adaptation, layers)
+            set_layers(self.adaptation, layers)
+
+        self.worker.call(change).result()
+        replay = self.worker.call(lambda _: self.adaptation.catch_up(aside=True))
+        if wait:
+            replay.result()
 
     def finish(self) -> None:
         """Consolidates what was told, keeps the weights, and ends the learning thread."""

@@ -20,6 +20,7 @@ from edgelm.errors import DeviceError, InputError, ModelFileError
 from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.model.config import PRESETS
+from edgelm.model.needs import memory_needed
 from edgelm.runtime import Engine, EngineOptions
 from tests.command import run_cli
 
@@ -157,7 +158,7 @@ def test_a_port_of_no_budget_asks_only_what_is_free(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["rpi-zero-2w", "rpi-4", "rpi-5", "generic-aarch64", "x86-64"])
 def test_the_preset_of_a_port_is_within_its_budget(name: str) -> None:
     port = ports.load(name)
-    ports.check_memory(hub.memory_needed(port.preset), port.preset, port, Path("/nowhere"))
+    ports.check_memory(memory_needed(port.preset), port.preset, port, Path("/nowhere"))
 
 
 def test_memory_is_asked_for_before_weights_are_read(
@@ -171,7 +172,7 @@ def test_memory_is_asked_for_before_weights_are_read(
     with pytest.raises(DeviceError, match="MB of memory, 1 MB are free"):
         Engine(EngineOptions(str(tiny_model)))
     with pytest.raises(ModelFileError):
-        hub.memory_needed(str(tmp_path))
+        memory_needed(str(tmp_path))
 
 
 def test_info_names_the_port(tiny_model: Path, home: Path) -> None:

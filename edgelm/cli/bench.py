@@ -20,6 +20,7 @@ from edgelm.engine.opening import has_onnxruntime
 from edgelm.errors import EdgelmError
 from edgelm.kernels import aot
 from edgelm.model import hub
+from edgelm.model.needs import memory_needed
 from edgelm.runtime import Engine, EngineOptions, models_dir
 
 _LINES = (
@@ -112,7 +113,7 @@ def bench(blocks: int | None, compare: list[str], gguf: str | None, seconds: flo
 
 def _choices(options: EngineOptions) -> tuple[Choice, Choice]:
     """Which engine answers here where something is learned, and where nothing is."""
-    ports.check_memory(hub.memory_needed(options.model, models_dir()), options.model or hub.DEFAULT, ports.detect())
+    ports.check_memory(memory_needed(options.model, models_dir()), options.model or hub.DEFAULT, ports.detect())
     model, asked, threads = hub.load(options.model, models_dir()), options.engine, options.threads
     learning = choose(model, asked, threads, learns=True, measures=True)
     return learning, choose(model, asked, threads, learns=False, measures=False)

@@ -16,6 +16,7 @@ from edgelm.errors import DeviceError, ModelFileError
 from edgelm.log.folder import files_of
 from edgelm.model import hub, store
 from edgelm.model.archive import check_sizes
+from edgelm.model.needs import memory_needed
 from edgelm.runtime import models_dir
 
 
@@ -155,7 +156,7 @@ def import_(path: Path, name: str | None, vocabulary: Path | None, common: Commo
 def _problems(folder: Path, what: str) -> list[str]:
     """What is wrong with a model folder; it is not read unless it has the size of one, and there is room for it."""
     check_sizes(folder)
-    ports.check_memory(hub.memory_needed(str(folder.absolute())), what, ports.detect())
+    ports.check_memory(memory_needed(str(folder.absolute())), what, ports.detect())
     return verification.problems(folder)
 
 

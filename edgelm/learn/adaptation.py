@@ -9,8 +9,8 @@ Everything that is learned goes through ``Adaptation``, in this order:
    fast memory. ``consolidate`` repeats what was told lately, and appends an entry that says so.
 4. ``write_checkpoint`` rounds the weights to what a file holds, appends an entry that says so, and writes that file.
 
-``remove``, ``rebase`` and an import (``edgelm.learn.transfer``) change the log. Each of them loads the checkpoint that
-is left, and ``catch_up`` must be called afterwards.
+``remove``, ``rebase``, an import (``edgelm.learn.transfer``) and other layers (``edgelm.learn.layering``) change the
+log or what lies beneath it. Each of them loads the checkpoint that is left, and ``catch_up`` must be called afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edgelm.config import LearnConfig
 from edgelm.errors import ProfileError
 from edgelm.interrupt import held_back
 from edgelm.learn.events import Forgotten, OnEvent, ignore
-from edgelm.log.change import GATES, WATCH, apply_change, digest, misfit
+from edgelm.log.change import GATES, WATCH, apply_change, digest, is_watch, misfit
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, PAIRED, UNLOGGED, Entry
 from edgelm.log.profile import Profile
 from edgelm.matrices.matrix import Operand
@@ -84,7 +84,7 @@ class Adaptation:
 
     @cached_property
     def base(self) -> dict[str, Operand]:
-        """The adaptable weights before any learning. They are read when first asked for, before any are overwritten."""
+        """The adaptable weights before any learning, with the layers of the model; read when first asked for."""
         return self.model.base()
 
     def load_checkpoint(self) -> None:
@@ -100,13 +100,13 @@ class Adaptation:
             The checkpoint is damaged, or does not fit the model.
         """
         # The checkpoint of another model is of no use: until the profile is rebased there is the log alone.
-        ours = self.profile is not None and self.profile.base == self.model.sha256
+        ours = self.profile is not None and self.profile.identity == self.model.identity
         found = self.profile.checkpoint() if self.profile and ours else None
         self._since, tensors, _ = found or (0, {}, {})
         self._gates, self._watch = tensors.pop(GATES, None), tensors.pop(WATCH, None)
         if (name := misfit(tensors, self.model.config)) or (found and self._gates is None):
             raise ProfileError(f"{self.profile.path}: its weights are damaged at {name or GATES!r}")  # type: ignore[union-attr]
-        if self._watch is not None and not _is_watch(self._watch):
+        if self._watch is not None and not is_watch(self._watch):
             raise ProfileError(f"{self.profile.path}: its weights are damaged at {WATCH!r}")  # type: ignore[union-attr]
         if tensors or "base" in self.__dict__:
             base = self.base
@@ -385,13 +385,10 @@ class Adaptation:
                 self._on_event(Forgotten(tuple(i for i in known if i not in left)))
 
     def rebase(self) -> None:
-        """Makes the profile one of this model, whatever model it was learned on; ``catch_up`` must follow."""
+        """Makes the profile one of this model, whatever model it was learned on; ``catch_up`` must follow.
+
+        The layers of its old model do not come along.
+        """
         assert self.profile is not None
         self.profile.rebase(self.model)
         self.load_checkpoint()
-
-
-def _is_watch(watch: np.ndarray) -> bool:
-    """Whether an array can be the counters of a guardrail, as ``Replay`` keeps them in a checkpoint."""
-    fits = watch.dtype == np.float64 and watch.shape == (3,) and bool(np.isfinite(watch).all())
-    return fits and bool((watch[:2] >= 0).all() and (watch[:2] < 2**53).all() and (watch[:2] == watch[:2] // 1).all())

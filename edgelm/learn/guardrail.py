@@ -9,6 +9,7 @@ last good point.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -38,17 +39,34 @@ class Guardrail:
         The adaptable weights before any learning; read. An excerpt is scored with them when it is first needed, and the
         score is kept.
     config : LearnConfig
+    bare : dict of ndarray, optional
+        As ``base``, without the layers that lie beneath what is learned; default: there are none.
     """
 
     def __init__(
-        self, model: ModelConfig, tokenizer: Tokenizer, weights: Operands, base: Operands, config: LearnConfig
-    ) -> None:
+        self, model: ModelConfig, tokenizer: Tokenizer, weights: Operands, base: Operands, config: LearnConfig,
+        bare: Operands | None = None,
+    ) -> None:  # fmt: skip
+        self._bare = bare
         self._model, self._weights, self._base, self._config = model, weights, base, config
         ids = tokenizer.encode(general_text())
         length = min(EXCERPT_TOKENS, max(1, len(ids) // EXCERPTS))
         starts = np.linspace(0, max(0, len(ids) - length), EXCERPTS).astype(int)
         self._excerpts = [np.array([tokenizer.document_id, *ids[start : start + length]], np.int64) for start in starts]
         self._base_nats: dict[int, float] = {}
+
+    @cached_property
+    def limit(self) -> float:
+        """What ``excess_of_all`` must be below: ``gate_limit``, or less where layers cost some of it already.
+
+        Layers and learning together then cost general text less than ``gate_limit`` beside the bare model.
+        """
+        limit = self._config.gate_limit
+        if self._bare is None:
+            return limit
+        bare = Network(self._model, {**self._weights, **self._bare}, (), 8, forward_alone=True)
+        nats = sum(self._nats(bare, i) for i in range(EXCERPTS))
+        return min(limit, (1 + limit) * nats / self._nats_of_base(range(EXCERPTS)) - 1)
 
     def excess(self, network: Network, check: int) -> float:
         """Share by which general text costs more nats than with the base model: 0.02 is 2 % worse, below 0 better.
@@ -74,12 +92,15 @@ class Guardrail:
 
     def _compare(self, network: Network, chosen: Sequence[int]) -> float:
         """As ``excess``, over the excerpts with the numbers ``chosen``."""
+        return sum(self._nats(network, i) for i in chosen) / self._nats_of_base(chosen) - 1
+
+    def _nats_of_base(self, chosen: Sequence[int]) -> float:
         if unknown := [i for i in chosen if i not in self._base_nats]:
             # Of its own, over the base model's arrays: they are read, never copied or changed. Of short segments: what
             # it needs for itself grows with them.
             network_of_base = Network(self._model, {**self._weights, **self._base}, (), 8, forward_alone=True)
             self._base_nats |= {i: self._nats(network_of_base, i) for i in unknown}
-        return sum(self._nats(network, i) for i in chosen) / sum(self._base_nats[i] for i in chosen) - 1
+        return sum(self._base_nats[i] for i in chosen)
 
     def _nats(self, network: Network, excerpt: int) -> float:
         """The summed nats of an excerpt from an empty state; the network's buffers are overwritten."""

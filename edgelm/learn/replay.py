@@ -122,7 +122,8 @@ class Replay:
         self._guard = guard
         self.on_event: OnEvent = ignore
         self.learner = Learner(model.config, weights, base, model.grad_rms, config, guard)
-        self.guardrail = Guardrail(model.config, model.tokenizer, weights, base, config)
+        bare = model.bare() if model.layers else None
+        self.guardrail = Guardrail(model.config, model.tokenizer, weights, base, config, bare)
         self._rehearsal = document_ids(model.tokenizer.encode_document_lines(rehearsal_text()))
         self.changed_since_checkpoint = False
         self.recent = list(recent)
@@ -349,7 +350,7 @@ class Replay:
         excess = np.inf if thorough else self.guardrail.excess(self.learner.network, self._checks)
         self._segments = 0
         self._checks += 1
-        limit, draw = self.config.gate_limit, self.config.gate_draw
+        limit, draw = self.guardrail.limit, self.config.gate_draw
         if not excess < limit / 2:
             # A few excerpts are off by a percent or so; a point that counts as good must be one.
             excess = self.guardrail.excess_of_all(self.learner.network)

@@ -52,7 +52,7 @@ def export_change(adaptation: Adaptation, epsilon: float | None = None) -> Weigh
 def write_change(adaptation: Adaptation, path: Path, changes: Weights) -> int:
     """Writes what ``export_change`` returned; returns the bytes of the file."""
     model = adaptation.model
-    metadata = {"base": model.sha256, "base_name": model.name, "kind": "edgelm learned change"}
+    metadata = {"base": model.identity, "base_name": model.name, "kind": "edgelm learned change"}
     tensorfile.write(path, changes, metadata)
     return path.stat().st_size
 
@@ -95,8 +95,9 @@ def import_change(adaptation: Adaptation, path: Path) -> None:
 
     assert adaptation.profile is not None
     changes, metadata = tensorfile.read(path)
-    if metadata.get("base") != adaptation.model.sha256:
-        raise ProfileError(f"{path} was learned on another model ({metadata.get('base_name')!r})")
+    if metadata.get("base") != adaptation.model.identity:
+        beside = " or on other layers" if adaptation.model.layers else ""
+        raise ProfileError(f"{path} was learned on another model ({metadata.get('base_name')!r}){beside}")
     _refuse_harm(adaptation, changes, str(path), "it is not imported")
     changes[GATES] = FastMemory(adaptation.model.tokenizer).gates
     adaptation.profile.append(IMPORT, time=adaptation.clock(), note=f"from {path.name}", tensors=changes)

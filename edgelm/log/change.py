@@ -13,9 +13,9 @@ from edgelm.errors import DivergenceError
 from edgelm.matrices.changed import change_of, set_change
 from edgelm.matrices.matrix import Operands
 from edgelm.model.config import ModelConfig
+from edgelm.model.layers import BLOCKS
 from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
 
-BLOCKS = ".blocks"
 GATES, WATCH = "memory.gates", "gate.watch"
 """What a checkpoint keeps besides the change: the gates of the fast memory, and the counters of the guardrail."""
 MOST = 0.9
@@ -79,6 +79,12 @@ def _fits(name: str, changes: Weights, config: ModelConfig) -> bool:
         shape = (len(blocks), *shape[1:])
     change = changes[tensor]
     return bool(change.dtype == np.float16 and change.shape == shape and np.isfinite(change).all())
+
+
+def is_watch(watch: np.ndarray) -> bool:
+    """Whether an array can be the counters of a guardrail, as ``WATCH`` holds them."""
+    fits = watch.dtype == np.float64 and watch.shape == (3,) and bool(np.isfinite(watch).all())
+    return fits and bool((watch[:2] >= 0).all() and (watch[:2] < 2**53).all() and (watch[:2] == watch[:2] // 1).all())
 
 
 def digest(arrays: Operands) -> str:

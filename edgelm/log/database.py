@@ -11,13 +11,14 @@ import errno
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from edgelm.errors import ProfileError
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, IMPORT, TEXT, UNLOGGED, Entry
 from edgelm.model import tensorfile
+from edgelm.model.layers import Layer
 
 FORMAT = 2
 APPLICATION_ID = 0x65646765  # "edge"
@@ -28,7 +29,12 @@ LARGEST = 10**15 - 1
 _LAST_SECOND = 253_402_300_799.0  # the end of the year 9999
 _KINDS = (CHAT, TEXT, GOOD, FIX, CONSOLIDATION, CHECKPOINT, IMPORT, UNLOGGED)
 _NUMBER = "[0-9]{1,15}"
-_META = {"base": ".*", "base_name": ".*", "progress": f"[^:]*:{_NUMBER}:{_NUMBER}", "removed": _NUMBER}
+MOST_LAYERS = 16
+_LAYER = "[0-9a-f]{64} [A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_META = {
+    "base": ".*", "base_name": ".*", "progress": f"[^:]*:{_NUMBER}:{_NUMBER}", "removed": _NUMBER,
+    "layers": f"{_LAYER}(\n{_LAYER}){{0,{MOST_LAYERS - 1}}}",
+}  # fmt: skip
 _META_TABLE = "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 _LOG_TABLE = """CREATE TABLE log(
     id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL,
@@ -143,6 +149,23 @@ def read_meta(database: sqlite3.Connection, path: Path) -> dict[str, str]:
         if not fits:
             raise ProfileError(f"{path}: damaged at {key!r}; move the file away or use a copy")
     return meta
+
+
+def layers_of(meta: dict[str, str]) -> tuple[Layer, ...]:
+    """The layers that ``write_layers`` wrote, lowest first."""
+    rows = (line.split(" ") for line in meta.get("layers", "").splitlines())
+    return tuple(Layer(name, sha256) for sha256, name in rows)
+
+
+def write_layers(database: sqlite3.Connection, layers: Sequence[Layer]) -> None:
+    """Keeps which layers lie beneath the log; a profile without any is as it always was."""
+    value = "\n".join(f"{layer.sha256} {layer.name}" for layer in layers)
+    if not value:
+        database.execute("DELETE FROM meta WHERE key = 'layers'")
+    elif re.fullmatch(_META["layers"], value):
+        database.execute("REPLACE INTO meta VALUES ('layers', ?)", (value,))
+    else:
+        raise ProfileError(f"at most {MOST_LAYERS} layers can lie beneath a log, each with the name of a file")
 
 
 def read_log(database: sqlite3.Connection, path: Path) -> list[Entry]:

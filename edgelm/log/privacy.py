@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from edgelm.log.change import BLOCKS
 from edgelm.model.config import ModelConfig
+from edgelm.model.layers import BLOCKS
 from edgelm.model.weights import Weights, adaptable_names, shapes, tensors
 
 CLIP = 1.0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -24,17 +24,20 @@ from edgelm.log.database import (
     connect,
     create,
     empty_journal,
+    layers_of,
     misfit,
     prepare,
     read_log,
     read_meta,
     reason,
     reporting,
+    write_layers,
 )
 from edgelm.log.entry import GOOD, PAIRED, WORDLESS, Entry
 from edgelm.log.folder import check_name, files_of, hold, keep_private, remove_files
 from edgelm.model import tensorfile
 from edgelm.model.hub import Model
+from edgelm.model.layers import Layer, identity
 from edgelm.model.weights import Weights
 
 
@@ -57,6 +60,8 @@ class Profile:
     ----------
     entries : list of Entry
         The log, oldest first.
+    layers : tuple of Layer
+        Names and digests of what lies beneath the log, lowest first.
     problem : str
         What a person should know: the checkpoint was damaged and not used, or others could write the files.
     is_new : bool
@@ -75,6 +80,7 @@ class Profile:
         self.folder, self.name, self.path = folder, name, folder / f"{name}.db"
         self.entries: list[Entry] = []
         self.base, self.base_name, self.problem = model.sha256, model.name, ""
+        self.layers: tuple[Layer, ...] = ()
         self.is_new = self.lingers = False
         self._mutex = threading.RLock()
         self._database: sqlite3.Connection | None = None
@@ -126,6 +132,7 @@ class Profile:
             self._database = connect(self.path, writable=writable)
             meta = read_meta(self._database, self.path)
             self.base, self.base_name = meta.get("base", ""), meta.get("base_name", "")
+            self.layers = layers_of(meta)
             self.entries = read_log(self._database, self.path)
             if writable:
                 prepare(self._database)
@@ -216,7 +223,7 @@ class Profile:
 
     def _write_weights(self, entry_id: int, tensors: Weights) -> str:
         path = self._weights_path(entry_id)
-        tensorfile.write(path, tensors, {"base": self.base, "base_name": self.base_name, "entry": str(entry_id)})
+        tensorfile.write(path, tensors, {"base": self.identity, "base_name": self.base_name, "entry": str(entry_id)})
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -252,8 +259,7 @@ class Profile:
             database.execute("DELETE FROM meta WHERE key = 'progress'")
 
     def dependents(self, ids: Iterable[int]) -> set[int]:
-        """``ids`` and the entries that go with them: answers to them, and approved answers given later in
-        the same conversation, which may repeat them."""
+        """``ids``, answers to them, and approved answers given later in their conversations, which may repeat them."""
         gone = set(ids)
         first: dict[int, int] = {}
         for entry in self.entries:
@@ -278,8 +284,7 @@ class Profile:
         wanted = set(ids)
         if missing := wanted - {entry.id for entry in self.entries}:
             raise ProfileError(f"the log of {self.name!r} has no entry {min(missing)}; see `edgelm profile log`")
-        gone = self.dependents(wanted)
-        if not gone:
+        if not (gone := self.dependents(wanted)):
             return []
         last = max((entry.id for entry in self.entries if entry.kind in WORDLESS and entry.id not in gone), default=0)
         if last > min(gone):
@@ -311,21 +316,36 @@ class Profile:
         return "" if self.is_wiped() else f"{self.path}-wal"
 
     def rebase(self, model: Model) -> None:
-        """Makes this the profile of another model; the log has to be replayed on it."""
-        if wordless := next((entry for entry in self.entries if entry.kind in WORDLESS), None):
-            raise ProfileError(f"entry {wordless.id} was learned without keeping its words: it cannot be moved")
+        """Makes this the profile of another model, without layers; the log has to be replayed on it."""
+        self._refuse_wordless("moved")
 
         def update(database: sqlite3.Connection) -> None:
             database.execute("UPDATE meta SET value = ? WHERE key = 'base'", (model.sha256,))
             database.execute("UPDATE meta SET value = ? WHERE key = 'base_name'", (model.name,))
+            write_layers(database, ())
 
         self._reset(update, {0})
-        self.base, self.base_name = model.sha256, model.name
+        self.base, self.base_name, self.layers = model.sha256, model.name, ()
         self._tidy()
 
+    @property
+    def identity(self) -> str:
+        """Of the model and the layers beneath the log, as ``Model.identity``."""
+        return identity(self.base, self.layers)
+
+    def set_layers(self, layers: Sequence[Layer]) -> None:
+        """Makes these the layers beneath the log, which has to be replayed. It is one transaction."""
+        self._refuse_wordless("replayed on other layers")
+        self._reset(lambda database: write_layers(database, layers), {0})
+        self.layers = tuple(Layer(layer.name, layer.sha256) for layer in layers)
+        self._tidy()
+
+    def _refuse_wordless(self, what: str) -> None:
+        for wordless in (entry for entry in self.entries if entry.kind in WORDLESS):
+            raise ProfileError(f"entry {wordless.id} was learned without keeping its words: it cannot be {what}")
+
     def _reset(self, update, gone: set[int]) -> None:  # type: ignore[no-untyped-def]
-        """``_tidy`` is to follow: it writes out the pages that ``secure_delete`` zeroed, and empties the
-        write-ahead log."""
+        """``_tidy`` is to follow: it writes pages out that ``secure_delete`` zeroed, and empties the journal."""
         with self._writing() as database:
             update(database)
             database.execute("DELETE FROM checkpoint WHERE entry >= ?", (min(gone),))

@@ -12,7 +12,6 @@ are read into memory and made what those of format 2 are.
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +32,7 @@ from edgelm.matrices.ternary import Ternary
 from edgelm.model import tensorfile
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
+from edgelm.model.layers import Layer, identity, with_layers
 from edgelm.model.manifest import (
     CARD,
     FILES,
@@ -61,17 +61,12 @@ from edgelm.text.tokenizer import Tokenizer
 __all__ = [
     "BUNDLED", "CARD", "DEFAULT", "FILES", "FORMAT", "FORMATS", "GRAPHS", "MANIFEST", "MAX_MANIFEST", "SCALES",
     "TOKENIZER", "WEIGHTS", "Manifest", "Model", "Origin", "available", "damaged", "find", "in_memory", "load",
-    "memory_needed", "read_manifest", "write_model",
+    "read_manifest", "write_model",
 ]  # fmt: skip
 
 Array = np.ndarray
 BUNDLED = Path(__file__).parent.parent / "models"
 DEFAULT = "small"
-FIXED_BYTES, FROZEN_BYTES, LEARNING_BYTES, ROW_BYTES = 180_000_000, 1.3, 8.5, 6.75
-"""What a process takes without a model (Python, the compiler of kernels, the fast memory), for each number that is
-frozen (integers and scales), for each that learns (integers, float32, and what is kept to go back to), and for each of
-``ChangedRows``: 217 MB for ``small``, of which ``adapt`` was seen to take 207; 582 MB for RWKV-7 0.1B, of which a chat
-was seen to take 582."""
 
 
 @dataclass
@@ -93,6 +88,8 @@ class Model:
         Whether a session holds all weights in float32 anyway; set when it is opened.
     template : Template
         How conversations are written.
+    layers : tuple of Layer
+        What lies between the file's weights and what is learned, the lowest first (``set_layers``).
     """
 
     name: str
@@ -105,6 +102,7 @@ class Model:
     template: Template = USUAL
     guard: Guard = field(init=False)
     answers_in_float32: bool = field(init=False, default=False)
+    layers: tuple[Layer, ...] = field(init=False, default=())
     _packed: Mapping[str, Array] | None = field(init=False, default=None)
     _learning: dict[str, Any] = field(init=False, default_factory=dict)
     _strips: dict[str, Any] = field(init=False, default_factory=dict)
@@ -112,6 +110,21 @@ class Model:
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.config)
+
+    @property
+    def identity(self) -> str:
+        """``sha256``, or with layers one that stands for the model and them: of what is learned it is the base."""
+        return identity(self.sha256, self.layers)
+
+    def set_layers(self, layers: Sequence[Layer]) -> None:
+        """Puts these layers beneath what is learned, in place of others; what is in use stays as it is until whoever
+        calls makes it ``base``. Raises ``ModelFileError`` where what is in use cannot have layers: start again then."""
+        specs = (tensors(self.config)[name] for name in self._learning)
+        if not self.answers_in_float32 and any(spec.blocks and len(spec.shape) == 2 for spec in specs):
+            raise ModelFileError(f"{self.name}: its layers cannot change while it is in use; start again")
+        self.layers = tuple(layers)
+        with self.guard.writing():
+            self.adaptable  # noqa: B018  sessions take from it what was written, and from the file what was not
 
     @property
     def packed(self) -> Mapping[str, Array]:
@@ -149,13 +162,13 @@ class Model:
         """
         if name not in self._learning:
             found, spec = operand(self.packed, name), tensors(self.config)[name]
-            in_rows = spec.blocks and len(spec.shape) == 2 and not self.answers_in_float32
+            in_rows = spec.blocks and len(spec.shape) == 2 and not self.answers_in_float32 and not self.layers
             if in_rows and isinstance(found, Int8):
                 file = self._packed
                 on_read = partial(file.release_of, name + ".q") if isinstance(file, MappedFile) else None
                 self._learning[name] = ChangedRows(found, on_read)
             else:
-                self._learning[name] = np.array(unpack_one(self.packed, name))
+                self._learning[name] = np.array(with_layers(unpack_one(self.packed, name), name, self.layers))
         return self._learning[name]
 
     @property
@@ -219,7 +232,11 @@ class Model:
         return table
 
     def base(self) -> dict[str, Operand]:
-        """What learning changes as it is in the file, whatever was learned; to be read."""
+        """What learning changes as it is in the file and with the layers, whatever was learned; to be read."""
+        return {name: with_layers(array, name, self.layers) for name, array in self.bare().items()}
+
+    def bare(self) -> dict[str, Operand]:
+        """What learning changes as it is in the file, without layers and whatever was learned; to be read."""
         packed = self.packed
         return {name: operand(packed, name) for name in adaptable_names(self.config)}
 
@@ -353,21 +370,6 @@ def of_blocks(model: Model, blocks: Sequence[Array]) -> Model:
     # Not to be taken apart when its float32 form is asked for: it is that already.
     found._packed = MappingProxyType(weights)
     return found
-
-
-def memory_needed(name: str | None = None, pulled: Path | None = None) -> int:
-    """Bytes, about, that answering and learning will take with a model; its weights are not read for it.
-
-    Raises
-    ------
-    ModelFileError
-        There is no such model, or its configuration cannot be read.
-    """
-    needed = float(FIXED_BYTES)
-    for spec in tensors(read_manifest(find(name, pulled)).config).values():
-        of_learning = ROW_BYTES if spec.blocks and len(spec.shape) == 2 else LEARNING_BYTES
-        needed += math.prod(spec.shape) * (of_learning if spec.learns else FROZEN_BYTES if spec.sums is not None else 8)
-    return int(needed)
 
 
 def _read_weights(path: Path, manifest: Manifest) -> Mapping[str, Array]:

@@ -237,7 +237,7 @@ def write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] |
         The folder cannot be written or the disk is full; the old file is untouched.
     """
     # The library would make two copies of all of it first, on a device where that is a tenth of what is free.
-    _write(path, _blobs(tensors, metadata, 8))
+    replace(path, _blobs(tensors, metadata, 8))
 
 
 def to_bytes(
@@ -314,7 +314,7 @@ def _blobs(
         end = place + tensors[name].nbytes
 
 
-def _write(path: Path, blobs: Iterable[bytes | memoryview]) -> None:
+def replace(path: Path, blobs: Iterable[bytes | memoryview]) -> None:
     """Replaces ``path`` by ``blobs`` atomically and durably; mode 0600."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
