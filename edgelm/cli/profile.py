@@ -43,7 +43,7 @@ def show(common: Common) -> None:
     with Engine(common.options) as engine:
         catch_up(engine, common)
         entries = engine.adaptation.entries
-        fields = {
+        fields: dict[str, Any] = {
             "name": common.options.profile,
             "model": engine.model.name,
             "entries": len(entries),
@@ -54,8 +54,10 @@ def show(common: Common) -> None:
             "bytes": engine.profile.n_bytes if engine.profile else 0,
             "path": str(engine.profile.path) if engine.profile else "",
             "weights_sha256": engine.adaptation.sha256,
+            "layers": [{"name": layer.name, "sha256": layer.sha256} for layer in engine.model.layers],
         }
-    common.emit(fields, "\n".join(f"{name:15s} {value}" for name, value in fields.items()))
+    shown = fields | {"layers": ", ".join(f"{layer['name']} ({layer['sha256'][:12]})" for layer in fields["layers"])}
+    common.emit(fields, "\n".join(f"{name:15s} {value}" for name, value in shown.items()))
 
 
 @profile.command()
@@ -66,6 +68,8 @@ def log(count: int | None, common: Common) -> None:
     store = _open(common)
     if store.problem:
         common.note(store.problem, always=True)
+    if store.layers:
+        common.note("beneath the log: " + ", ".join(f"{layer.name} ({layer.sha256[:12]})" for layer in store.layers))
     for entry in store.entries[-count:] if count else store.entries:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
         fields = {"id": entry.id, "time": when, "kind": entry.kind, "text": entry.text}
@@ -171,7 +175,7 @@ def _export(engine: Engine, file: Path, epsilon: float | None) -> dict[str, Any]
     from edgelm.measure import exposure
 
     changes = engine.learned_change(epsilon)
-    exposed = exposure.compare(engine.model.folder, changes, engine.adaptation.entries)
+    exposed = exposure.compare(engine.model.folder, changes, engine.adaptation.entries, engine.model.layers)
     n_bytes = write_change(engine.adaptation, file, changes)
     privacy = {} if epsilon is None else {"epsilon": epsilon, "delta": DELTA, "clip": CLIP}
     return {"path": str(file), "bytes": n_bytes, **exposed, **privacy}

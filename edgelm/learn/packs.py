@@ -22,6 +22,9 @@ Array = np.ndarray
 KEPT = 0.5
 """Share of the numbers of a change that TIES keeps, the largest ones."""
 
+WEIGHTS = {"sum": 0.8, "ties": 1.3}
+"""What the merged change is multiplied by where nobody says otherwise."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -87,10 +90,11 @@ def _limit(change: Weights) -> float:
 
 
 def _sum(dense: Sequence[Array], limits: Sequence[float]) -> Array:
-    return np.sum(dense, axis=0, dtype=np.float32)
+    return np.asarray(np.sum(dense, axis=0, dtype=np.float32))
 
 
 def _ties(dense: Sequence[Array], limits: Sequence[float]) -> Array:
     kept = np.stack([np.where(np.abs(array) >= limit, array, 0) for array, limit in zip(dense, limits, strict=True)])
     agrees = (np.sign(kept) == np.sign(kept.sum(0))) & (kept != 0)
-    return (kept * agrees).sum(0, dtype=np.float32) / np.maximum(agrees.sum(0), 1).astype(np.float32)
+    mean = (kept * agrees).sum(0, dtype=np.float32) / np.maximum(agrees.sum(0), 1).astype(np.float32)
+    return np.asarray(mean)

@@ -268,8 +268,8 @@ def path_of(folder: Path, sha256: str) -> Path:
     return folder / f"{sha256}.safetensors"
 
 
-def keep(folder: Path, path: Path, model: Model) -> Pack:
-    """Copies a pack into the folder of packs, after it was found to be one of this model; returns it.
+def keep(folder: Path, path: Path, model: Model, sha256: str | None = None) -> Pack:
+    """Copies a pack of this model, and of this digest if one is given, into the folder of packs; returns it.
 
     Raises
     ------
@@ -277,7 +277,7 @@ def keep(folder: Path, path: Path, model: Model) -> Pack:
         As ``read_pack``, or the folder cannot be written.
     """
     blob = _bytes_of(path, model)
-    pack = _parse(blob, path, model, None)
+    pack = _parse(blob, path, model, sha256)
     kept = path_of(folder, pack.sha256)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -6,7 +6,7 @@ its second half. Measured is what a plain reader of the change could do with it,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from edgelm.engine.session import Session
 from edgelm.log.change import apply_change
 from edgelm.log.entry import CHAT, Entry
 from edgelm.model import hub
+from edgelm.model.layers import Layer
 from edgelm.model.weights import Weights
 from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
@@ -48,22 +49,26 @@ def sentences(entries: Iterable[Entry], template: Template = USUAL) -> list[str]
     return [unique[i] for i in chosen]
 
 
-def compare(folder: Path, changes: Weights, entries: Iterable[Entry]) -> dict[str, float]:
+def compare(folder: Path, changes: Weights, entries: Iterable[Entry], layers: Sequence[Layer] = ()) -> dict[str, float]:
     """What a learned change completes of the log's sentences, beside what the model of ``folder`` completes without it.
+
+    Both lie on ``layers``.
 
     Returns the fields of ``profile export --json`` that say so.
     """
     lines = sentences(entries, hub.read_manifest(folder).template)
-    found, base = (of_change(folder, part, lines) for part in (changes, {}))
+    found, base = (of_change(folder, part, lines, layers) for part in (changes, {}))
     return {
         "sentences": found.sentences, "completed": found.completed, "completed_by_base": base.completed,
         "bits_a_sentence": round(found.bits, 2), "bits_a_sentence_of_base": round(base.bits, 2),
     }  # fmt: skip
 
 
-def of_change(folder: Path, changes: Weights, lines: Iterable[str]) -> Exposure:
+def of_change(folder: Path, changes: Weights, lines: Iterable[str], layers: Sequence[Layer] = ()) -> Exposure:
     """What the model of a folder completes with a learned change (``edgelm.log.change``), or with none."""
     model = hub.load(str(folder))
+    if layers:
+        model.set_layers(layers)
     if changes:
         base = model.base()
         with model.guard.writing():
