@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgelm.config import LearnConfig
 from edgelm.errors import InputError, ModelFileError, ProfileError
 from edgelm.learn.adaptation import Adaptation
@@ -17,11 +19,13 @@ from edgelm.log.change import apply_change, misfit
 from edgelm.log.database import misfit as misfit_of_entry
 from edgelm.log.entry import CHAT, GOOD, Entry
 from edgelm.log.folder import files_of
+from edgelm.log.packs import read_card, read_pack
 from edgelm.log.profile import Profile
 from edgelm.measure.point import CHOICES, LONGEST, read_pairs
 from edgelm.measure.recall import read_told
 from edgelm.memory.bank import PackedExchanges
 from edgelm.model import tensorfile
+from edgelm.model.layers import with_layers
 from edgelm.model.weights import Weights
 from edgelm.text.files import MAX_BYTES, pieces, read_file
 from edgelm.text.secrets import without_secrets
@@ -29,6 +33,7 @@ from tests.convert import checkpoints as containers
 from tests.fuzz import foreign, readers, serving
 from tests.fuzz import mutations as m
 from tests.fuzz.readers import Reader, Room
+from tests.learn.packed import make_pack
 
 TEXTS = Path(__file__).parents[1] / "text"
 
@@ -90,7 +95,7 @@ class _Shelf:
     name, path = "me", Path("me.db")
 
     def __init__(self, base: str) -> None:
-        self.base = base
+        self.base = self.identity = base
         self.entries: list[Entry] = []
         self.tensors: Weights = {}
 
@@ -119,6 +124,22 @@ def imported_changes(room: Room) -> Reader:
         assert not adaptation.pending
 
     return Reader(room.changes, m.mutate_tensors, read, (ModelFileError, ProfileError), 2)
+
+
+def packs(room: Room) -> Reader:
+    """A pack: its card and its changes, as they are read before anything is computed with them."""
+    seeds = []
+    for seed in (1, 2):
+        make_pack(room.folder / "pack.safetensors", room.model, seed)
+        seeds.append((room.folder / "pack.safetensors").read_bytes())
+
+    def read(blob: bytes) -> None:
+        pack = read_pack(room.write("pack.safetensors", blob), room.model)
+        assert pack == read_card(room.folder / "pack.safetensors")
+        for name, array in room.model.bare().items():
+            assert np.isfinite(np.asarray(with_layers(array, name, [pack.layer]))).all()
+
+    return Reader(seeds, m.mutate_tensors, read, ModelFileError, 40)
 
 
 def imported_logs(room: Room) -> Reader:
@@ -263,6 +284,7 @@ READERS: dict[str, Callable[[Room], Reader]] = {
     "change": changes,
     "import-change": imported_changes,
     "import-log": imported_logs,
+    "pack": packs,
     "bank": banks,
     "chat-export": chat_exports,
     "text": texts,

@@ -21,6 +21,7 @@ from edgelm.log.entry import CHAT, GOOD, Entry
 from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.model.hub import Model
+from edgelm.model.layers import Layer
 from tests.command import ROOT
 from tests.model_folder import contents
 
@@ -119,6 +120,10 @@ def test_rows_that_nobody_writes_are_damage(folder: Path, model: Model, field: s
         f"INSERT INTO meta VALUES ('removed', '{'9' * 5000}')",
         "INSERT INTO meta VALUES ('forgotten', 'words')",
         "UPDATE meta SET value = x'41' WHERE key = 'base_name'",
+        "INSERT INTO meta VALUES ('layers', '')",
+        "INSERT INTO meta VALUES ('layers', 'sea')",
+        f"INSERT INTO meta VALUES ('layers', '{'0' * 64} ../sea')",
+        "INSERT INTO meta VALUES ('layers', '" + "\n".join(["0" * 64 + " sea"] * 17) + "')",
         "INSERT INTO checkpoint VALUES (9, 'ab')",
         "INSERT INTO checkpoint VALUES (1, x'ab')",
     ],
@@ -126,6 +131,22 @@ def test_rows_that_nobody_writes_are_damage(folder: Path, model: Model, field: s
 def test_other_rows_that_nobody_writes(folder: Path, model: Model, statement: str) -> None:
     _change(folder, statement)
     _assert_refused(folder, model, "damaged")
+
+
+def test_layers_are_a_row_of_their_own(folder: Path, model: Model) -> None:
+    """Without them a profile is as it always was."""
+    layers = [Layer(name, f"{number:064x}") for number, name in enumerate(("sea", "hill"))]
+    for wanted in (layers, layers[::-1], []):
+        with closing(Profile(folder, "me", model, writable=True)) as profile:
+            profile.set_layers(wanted)
+            with pytest.raises(ProfileError, match="at most 16 layers can lie beneath a log"):
+                profile.set_layers([layers[0]] * 17)
+        found = Profile(folder, "me", model, writable=False)
+        assert list(found.layers) == wanted
+        assert (found.identity == model.sha256) == (not wanted)
+        with closing(sqlite3.connect(folder / "me.db")) as connection:
+            keys = {key for (key,) in connection.execute("SELECT key FROM meta")}
+        assert keys == {"base", "base_name", *(["layers"] if wanted else [])}
 
 
 def test_no_row_is_written_that_could_not_be_read(folder: Path, model: Model) -> None:
