@@ -265,22 +265,26 @@ def diff(pack: str, paths: tuple[str, ...], common: Common) -> None:
 @pack.command()
 @click.argument("name")
 @click.argument("packs", nargs=-1, required=True, metavar="PACK PACK...")
-@click.option("--method", type=click.Choice(["sum", "ties"]), default="ties", show_default=True, help="How.")
-@click.option("--weight", type=click.FloatRange(0, 4), help="What the merged change is multiplied by.")
+@click.option("--method", type=click.Choice(["sum", "ties"]), default="sum", show_default=True, help="How.")
+@click.option(
+    "--weight",
+    type=click.FloatRange(0, 4),
+    help="What the merged change is multiplied by (default: sum: 1 by the root of how many; ties: 1).",
+)
 @_CARD
 @_OUTPUT
 @common
 def merge(
     name: str, packs: tuple[str, ...], method: str, weight: float | None, card: str, output: Path | None, common: Common
 ) -> None:
-    """Make one pack of several: by TIES, or of the sum of their changes."""
-    from edgelm.learn.packs import WEIGHTS, merged
+    """Make one pack of several: of the sum of their changes, or by TIES."""
+    from edgelm.learn.packs import merged, usual_weight
 
     if len(packs) < 2:
         raise click.UsageError("give two packs or more")
     model = _model(common)
     found = [read_pack(_find(pack), model) for pack in packs]
-    weight = WEIGHTS[method] if weight is None else weight
+    weight = usual_weight(method, len(found)) if weight is None else weight
     changes = clipped(merged([pack.changes for pack in found], model, method, weight), model)
     licence = " AND ".join(sorted({pack.licence for pack in found}))
     sources = tuple(dict.fromkeys(source for pack in found for source in pack.sources))

@@ -22,9 +22,6 @@ Array = np.ndarray
 KEPT = 0.5
 """Share of the numbers of a change that TIES keeps, the largest ones."""
 
-WEIGHTS = {"sum": 0.8, "ties": 1.3}
-"""What the merged change is multiplied by where nobody says otherwise."""
-
 
 @dataclass(frozen=True)
 class Part:
@@ -63,6 +60,15 @@ def parts_of(changes: Weights, model: Model) -> list[Part]:
         n_blocks = 1 if blocks is None else len(base)
         parts.append(Part(name, len(change), n_blocks, whole, float(shares.max(initial=0))))
     return sorted(parts, key=lambda part: -part.relative_norm)
+
+
+def usual_weight(method: str, n_packs: int) -> float:
+    """What a merged change is multiplied by where nobody says otherwise.
+
+    Changes learned from different texts are nearly at right angles to each other: their sum is longer than each by the
+    square root of how many they are, and is made as long as one again. TIES takes a mean already.
+    """
+    return float(n_packs**-0.5) if method == "sum" else 1.0
 
 
 def merged(changes: Sequence[Weights], model: Model, method: str, weight: float) -> Weights:
