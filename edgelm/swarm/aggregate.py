@@ -1,0 +1,195 @@
+"""What a server makes of the updates of a round: one change, by one of Flower's strategies.
+
+The strategies are those of ``flwr.serverapp.strategy``: the mean (FedAvg), and those that a minority of liars cannot
+move far: the median of each number and its trimmed mean (Yin et al. 2018, arXiv 1803.01498), Krum and Multi-Krum
+(Blanchard et al. 2017, arXiv 1703.02757), and Bulyan (El Mhamdi et al. 2018, arXiv 1802.07927). ``liars`` is the share
+of the devices that they expect to lie.
+
+Every update weighs the same, however much its device says that it learned.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgelm.errors import ConfigError, DeviceError, InputError
+from edgelm.model.weights import Weights
+
+if TYPE_CHECKING:
+    from flwr.serverapp.strategy import FedAvg
+
+Array = np.ndarray
+STRATEGIES = ("mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan")
+BY_NUMBER = ("mean", "median", "trimmed-mean")
+"""Those of them that look at each number alone, so that updates can be aggregated part by part."""
+_WEIGHT, _ARRAYS, _METRICS = "num-examples", "arrays", "metrics"
+
+
+@dataclass(frozen=True)
+class AggregateConfig:
+    """How the updates of a round become one change.
+
+    Attributes
+    ----------
+    strategy : str
+        One of ``STRATEGIES``.
+    liars : float
+        The share of devices that may send anything; below one half.
+    rate : float
+        What the aggregate is multiplied by before it is added to the shared layer.
+
+    Raises
+    ------
+    ConfigError
+        A value is out of range.
+    """
+
+    strategy: str = "trimmed-mean"
+    liars: float = 0.2
+    rate: float = 1.7
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}")
+        if not 0 <= self.liars < 0.5:
+            raise ConfigError(f"liars must be at least 0 and below 0.5, not {self.liars}")
+        if not 0 < self.rate <= 100:
+            raise ConfigError(f"rate must be above 0 and at most 100, not {self.rate}")
+
+
+def strategy(name: str, n_devices: int, liars: float, **options: Any) -> FedAvg:
+    """One of Flower's strategies.
+
+    Parameters
+    ----------
+    name : str
+        One of ``STRATEGIES``.
+    n_devices : int
+        Whose updates are aggregated.
+    liars : float
+        The share of them that may lie, rounded down, but one at least if it is not 0.
+    **options
+        Of the strategy itself, as ``fraction_train`` and ``min_train_nodes``.
+
+    Raises
+    ------
+    ConfigError
+        There is no such strategy, or the devices are too few for it.
+    DeviceError
+        Flower is not installed.
+    """
+    flower = _flower()
+    n_liars = max(1, int(liars * n_devices + 1e-9)) if liars else 0
+    options = {"weighted_by_key": _WEIGHT, "arrayrecord_key": _ARRAYS} | options
+    if name == "bulyan" and n_devices < 4 * n_liars + 3:
+        raise ConfigError(f"bulyan needs {4 * n_liars + 3} devices where {n_liars} may lie, not {n_devices}")
+    made: dict[str, Callable[[], Any]] = {
+        "mean": lambda: flower.FedAvg(**options),
+        "median": lambda: flower.FedMedian(**options),
+        # It drops so many at each end as are a whole number of devices.
+        "trimmed-mean": lambda: flower.FedTrimmedAvg(beta=_trimmed(n_liars, n_devices), **options),
+        "krum": lambda: flower.Krum(num_malicious_nodes=n_liars, **options),
+        "multi-krum": lambda: flower.MultiKrum(
+            num_malicious_nodes=n_liars, num_nodes_to_select=max(1, n_devices - n_liars), **options
+        ),
+        "bulyan": lambda: flower.Bulyan(num_malicious_nodes=n_liars, **options),
+    }
+    if name not in made:
+        raise ConfigError(f"strategy must be one of {', '.join(STRATEGIES)}, not {name!r}")
+    return made[name]()
+
+
+def _trimmed(n_liars: int, n_devices: int) -> float:
+    """The share that drops ``n_liars`` at each end, and leaves one device at least."""
+    return (min(n_liars, (n_devices - 1) // 2) + 0.25) / n_devices if n_liars and n_devices > 2 else 0.0
+
+
+def aggregate(made: FedAvg, updates: Iterable[Mapping[str, Array]]) -> Weights:
+    """What a strategy makes of some updates.
+
+    Parameters
+    ----------
+    made : FedAvg
+        As ``strategy`` returns it.
+    updates : iterable of mapping of ndarray
+        Dense and float32, all of the same tensors; they are in memory all at once.
+
+    Returns
+    -------
+    dict of ndarray
+        Float32.
+
+    Raises
+    ------
+    InputError
+        There are none, or too few for the strategy.
+    """
+    replies = [_reply(update, i) for i, update in enumerate(updates)]
+    with _quiet():
+        arrays, _ = made.aggregate_train(0, replies)
+    if arrays is None:
+        raise InputError(f"{len(replies)} updates are too few to aggregate")
+    return {name: np.asarray(array.numpy(), np.float32) for name, array in arrays.items()}
+
+
+def aggregate_parts(made: FedAvg, parts: Iterable[tuple[str, Sequence[Array]]]) -> Iterator[tuple[str, Array]]:
+    """As ``aggregate``, part by part, for the strategies of ``BY_NUMBER``: no more than a part is in memory.
+
+    Parameters
+    ----------
+    made : FedAvg
+    parts : iterable of (str, sequence of ndarray)
+        A name, and what each update has there; all of one shape.
+
+    Yields
+    ------
+    str, ndarray
+        The name and the aggregate, float32.
+    """
+    for name, arrays in parts:
+        yield name, aggregate(made, [{name: array} for array in arrays])[name]
+
+
+def _reply(update: Mapping[str, Array], number: int) -> Any:
+    """An update as the answer of a device to a message of the server."""
+    from flwr.app import Array as FlowerArray
+    from flwr.app import ArrayRecord, Message, Metadata, MetricRecord, RecordDict
+
+    content = RecordDict(
+        {
+            _ARRAYS: ArrayRecord({name: FlowerArray(array) for name, array in update.items()}),
+            _METRICS: MetricRecord({_WEIGHT: 1}),
+        }
+    )
+    # With metadata of its own, since nothing is sent: updates are aggregated outside of a run, too.
+    metadata = Metadata(
+        run_id=0, message_id="", src_node_id=number + 1, dst_node_id=0, reply_to_message_id="", group_id="",
+        created_at=0.0, ttl=1.0, message_type="train",
+    )  # fmt: skip
+    return Message(content=content, metadata=metadata)
+
+
+def _flower() -> Any:
+    try:
+        from flwr.serverapp import strategy as found
+    except ImportError:
+        raise DeviceError("a swarm needs Flower, which is not installed: pip install 'edgelm[swarm]'") from None
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Flower says at every aggregation how many updates it has."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,102 @@
+"""What a server makes of many updates, and what liars make of that."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from edgelm.errors import ConfigError, DeviceError, InputError
+from edgelm.model.weights import Weights
+from edgelm.swarm.aggregate import BY_NUMBER, STRATEGIES, AggregateConfig, aggregate, aggregate_parts, strategy
+
+N_DEVICES, LIARS = 11, 0.2
+
+
+def _updates(n: int = N_DEVICES, seed: int = 0) -> list[Weights]:
+    """Around one truth, each with noise of its own."""
+    rng = np.random.default_rng(seed)
+    truth = {"a": rng.normal(size=(6, 5)), "b": rng.normal(size=40)}
+    return [
+        {name: (array + 0.1 * rng.normal(size=array.shape)).astype(np.float32) for name, array in truth.items()}
+        for _ in range(n)
+    ]
+
+
+def _distance(one: Weights, other: Weights) -> float:
+    return float(np.sqrt(sum(np.square(one[name] - other[name]).sum() for name in one)))
+
+
+@pytest.fixture(autouse=True)
+def _flower() -> None:
+    pytest.importorskip("flwr")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_is_near_the_mean_of_the_honest(name: str) -> None:
+    updates = _updates()
+    mean = {key: np.mean([update[key] for update in updates], 0) for key in updates[0]}
+    found = aggregate(strategy(name, N_DEVICES, LIARS), updates)
+    assert {key: (array.dtype, array.shape) for key, array in found.items()} == {
+        "a": (np.dtype(np.float32), (6, 5)), "b": (np.dtype(np.float32), (40,)),
+    }  # fmt: skip
+    assert _distance(found, mean) < 1.1 * 0.1 * 70**0.5
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_liars_move_the_mean_alone(name: str) -> None:
+    updates = _updates()
+    honest = aggregate(strategy(name, N_DEVICES, LIARS), updates)
+    for update in updates[:2]:
+        for array in update.values():
+            array *= -50
+    moved = _distance(aggregate(strategy(name, N_DEVICES, LIARS), updates), honest)
+    assert moved > 50 if name == "mean" else moved < 2
+
+
+def test_the_trimmed_mean_and_the_median_are_what_they_say() -> None:
+    updates = _updates()
+    stack = np.sort(np.stack([update["b"] for update in updates]), 0)
+    trimmed = aggregate(strategy("trimmed-mean", N_DEVICES, LIARS), updates)["b"]
+    median = aggregate(strategy("median", N_DEVICES, LIARS), updates)["b"]
+    assert np.allclose(trimmed, stack[2:-2].mean(0), atol=1e-6)
+    assert np.allclose(median, stack[5], atol=1e-6)
+
+
+@pytest.mark.parametrize("n_devices", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["mean", "median", "trimmed-mean"])
+def test_few_devices_are_enough_for_those_that_take_each_number_alone(name: str, n_devices: int) -> None:
+    updates = _updates(n_devices)
+    found = aggregate(strategy(name, n_devices, 0.2), updates)
+    assert all(np.isfinite(array).all() for array in found.values())
+
+
+@pytest.mark.parametrize("name", BY_NUMBER)
+def test_part_by_part_is_the_same(name: str) -> None:
+    updates = _updates()
+    made = strategy(name, N_DEVICES, LIARS)
+    whole = aggregate(made, updates)
+    parts = dict(aggregate_parts(made, ((key, [update[key] for update in updates]) for key in updates[0])))
+    assert all((parts[key] == whole[key]).all() for key in whole)
+
+
+def test_too_few_devices_are_said() -> None:
+    with pytest.raises(ConfigError, match="bulyan needs 7 devices where 1 may lie, not 6"):
+        strategy("bulyan", 6, 0.2)
+    with pytest.raises(InputError, match="0 updates are too few"):
+        aggregate(strategy("mean", 1, 0), [])
+
+
+@pytest.mark.parametrize("values", [{"strategy": "loudest"}, {"liars": 0.5}, {"liars": -0.1}, {"rate": 0}])
+def test_settings_out_of_range_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        AggregateConfig(**values)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="strategy must be one of"):
+        strategy("loudest", 7, 0.2)
+
+
+def test_without_flower_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flwr.serverapp", None)
+    with pytest.raises(DeviceError, match=r"pip install 'edgelm\[swarm\]'"):
+        strategy("mean", 7, 0.2)
