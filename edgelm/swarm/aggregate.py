@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelm.errors import ConfigError, DeviceError, InputError
+from edgelm.model.hub import Model
 from edgelm.model.weights import Weights
+from edgelm.swarm.update import Received, nothing
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg
@@ -52,7 +54,7 @@ class AggregateConfig:
 
     strategy: str = "trimmed-mean"
     liars: float = 0.2
-    rate: float = 1.7
+    rate: float = 4.0
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -138,22 +140,41 @@ def aggregate(made: FedAvg, updates: Iterable[Mapping[str, Array]]) -> Weights:
     return {name: np.asarray(array.numpy(), np.float32) for name, array in arrays.items()}
 
 
-def aggregate_parts(made: FedAvg, parts: Iterable[tuple[str, Sequence[Array]]]) -> Iterator[tuple[str, Array]]:
-    """As ``aggregate``, part by part, for the strategies of ``BY_NUMBER``: no more than a part is in memory.
+def aggregate_round(updates: Sequence[Received], model: Model, config: AggregateConfig) -> Weights:
+    """What the updates of a round come to, without the rate.
+
+    Strategies of ``BY_NUMBER`` see one tensor, or one neuron block, of all updates at a time: no update is decoded as a
+    whole, and memory is that of the updates as they came. The others see all updates decoded.
 
     Parameters
     ----------
-    made : FedAvg
-    parts : iterable of (str, sequence of ndarray)
-        A name, and what each update has there; all of one shape.
+    updates : sequence of Received
+    model : Model
+    config : AggregateConfig
 
-    Yields
+    Returns
+    -------
+    dict of ndarray
+        Every adaptable tensor, float32.
+
+    Raises
     ------
-    str, ndarray
-        The name and the aggregate, float32.
+    InputError
+        There are none.
+    ConfigError
+        They are too few for the strategy.
     """
-    for name, arrays in parts:
-        yield name, aggregate(made, [{name: array} for array in arrays])[name]
+    made = strategy(config.strategy, len(updates), config.liars)
+    if not updates:
+        raise InputError("0 updates are too few to aggregate")
+    if config.strategy not in BY_NUMBER:
+        return aggregate(made, [update.dense() for update in updates])
+    whole = nothing(model.config)
+    # Of a block that nobody sent every strategy makes nothing.
+    for name, block in sorted({part for update in updates for part in update.parts}, key=str):
+        found = aggregate(made, [{name: update.part(name, block)} for update in updates])
+        whole[name][... if block is None else block] = found[name]
+    return whole
 
 
 def _reply(update: Mapping[str, Array], number: int) -> Any:
