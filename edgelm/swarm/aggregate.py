@@ -30,6 +30,8 @@ Array = np.ndarray
 STRATEGIES = ("mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan")
 BY_NUMBER = ("mean", "median", "trimmed-mean")
 """Those of them that look at each number alone, so that updates can be aggregated part by part."""
+MOST_COST, LEAST_SHARE = 0.005, 1 / 16
+"""General text may cost so much more with the shared layer; a step is halved for it down to this share."""
 _WEIGHT, _ARRAYS, _METRICS = "num-examples", "arrays", "metrics"
 
 
@@ -175,6 +177,37 @@ def aggregate_round(updates: Sequence[Received], model: Model, config: Aggregate
         found = aggregate(made, [{name: update.part(name, block)} for update in updates])
         whole[name][... if block is None else block] = found[name]
     return whole
+
+
+def stepped(total: Weights, found: Weights, rate: float, cost: Callable[[Weights], float]) -> tuple[Weights, float]:
+    """The shared layer one step further: as far as the rate says, or half as far, a quarter, as general text allows.
+
+    Parameters
+    ----------
+    total : dict of ndarray
+        The shared layer, every adaptable tensor, float32; read.
+    found : dict of ndarray
+        What the updates come to (``aggregate_round``); read.
+    rate : float
+        What it is multiplied by.
+    cost : callable
+        The share by which general text costs more with a shared layer (``edgelm.learn.layering.general_cost``).
+
+    Returns
+    -------
+    dict of ndarray, float
+        The new layer, or ``total`` where even a sixteenth of the step makes general text cost more than ``MOST_COST``;
+        and the share of the step that was taken, 0 for none.
+    """
+    share = 1.0
+    while share >= LEAST_SHARE:
+        step = np.float32(rate * share)
+        new = {name: array + step * found[name] for name, array in total.items()}
+        # Not finite is no less than anything.
+        if cost(new) <= MOST_COST:
+            return new, share
+        share /= 2
+    return total, 0.0
 
 
 def _reply(update: Mapping[str, Array], number: int) -> Any:

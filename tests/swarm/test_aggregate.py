@@ -11,7 +11,7 @@ import pytest
 from edgelm.errors import ConfigError, DeviceError, InputError
 from edgelm.model import hub
 from edgelm.model.weights import Weights, block_names
-from edgelm.swarm.aggregate import STRATEGIES, AggregateConfig, aggregate, aggregate_round, strategy
+from edgelm.swarm.aggregate import STRATEGIES, AggregateConfig, aggregate, aggregate_round, stepped, strategy
 from edgelm.swarm.update import Received, UpdateConfig, incoming, outgoing
 from tests.learn.packed import random_changes
 
@@ -87,6 +87,17 @@ def test_a_round_is_the_aggregate_of_its_updates(tiny_model: Path, name: str) ->
     assert found.keys() == whole.keys()
     assert all((found[key] == whole[key]).all() for key in whole)
     assert any(found[key].any() for key in block_names(model.config))
+
+
+@pytest.mark.parametrize(
+    ("limit", "share"), [(9.0, 1.0), (3.0, 0.5), (1.0, 0.25), (0.3, 0.0625), (0.1, 0.0), (-1.0, 0.0)]
+)
+def test_a_step_is_as_long_as_general_text_allows(limit: float, share: float) -> None:
+    total, found = {"a": np.zeros(3, np.float32)}, {"a": np.ones(3, np.float32)}
+    new, taken = stepped(total, found, 4.0, lambda layer: 0.0 if layer["a"][0] <= limit else float("nan"))
+    assert taken == share
+    assert (new["a"] == 4 * share).all()
+    assert not total["a"].any()
 
 
 def test_too_few_devices_are_said(tiny_model: Path) -> None:

@@ -4,7 +4,7 @@
     python -m tools.measure.swarm liars TEXT... [--left-out NAME ...] [--n-liars 2]
     python -m tools.measure.swarm epsilon TEXT... [--left-out NAME ...]
     python -m tools.measure.swarm exposure TEXT
-    python -m tools.measure.swarm scale --model MODEL TEXT... [--devices 1000]
+    python -m tools.measure.swarm scale [--preset nano] [--devices 1000]
 
 TEXT are chats, one device each; prints one JSON object. What was learned is kept in ``--cache``.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgelm.model import hub
+from edgelm.model.config import PRESETS
 from edgelm.swarm.aggregate import STRATEGIES, AggregateConfig
 from edgelm.swarm.update import UpdateConfig
 from tools.measure.swarm.devices import Swarm, without_headings
@@ -51,7 +52,7 @@ def _measure(args: argparse.Namespace, swarm: Swarm, texts: dict[str, str]) -> d
         return epsilons(swarm, texts, left_out, args.score_characters)
     if args.command == "exposure":
         return exposed(swarm, next(iter(texts.values())))
-    return scale(swarm, texts, args.devices)
+    return scale(swarm, args.preset, args.devices)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,13 +63,14 @@ def _parser() -> argparse.ArgumentParser:
         _add_settings(command)
     made["gain"].add_argument("--rounds", type=int, default=3)
     made["liars"].add_argument("--n-liars", type=int, default=2)
+    made["scale"].add_argument("--preset", choices=sorted(PRESETS), default="nano")
     made["scale"].add_argument("--devices", type=int, default=1000)
     return parser
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     update, aggregation = UpdateConfig(), AggregateConfig()
-    parser.add_argument("texts", type=Path, nargs="+", metavar="TEXT")
+    parser.add_argument("texts", type=Path, nargs="*", metavar="TEXT")
     parser.add_argument("--model")
     parser.add_argument("--left-out", nargs="+")
     parser.add_argument("--cache", type=Path, default=Path("build/swarm"))

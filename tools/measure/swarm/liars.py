@@ -94,7 +94,8 @@ def _one(
         said += heard.completed
     return {
         "gain": float(np.mean(gains)), "general_cost": float(np.mean(costs)), "most_general_cost": max(costs),
-        "bits_of_false_sentence": float(np.mean(bits)), "completes_it": said / len(left_out),
+        "share_of_step": swarm.share, "bits_of_false_sentence": float(np.mean(bits)),
+        "completes_it": said / len(left_out),
     }  # fmt: skip
 
 
