@@ -29,7 +29,8 @@ def picture(title: str, x_name: str, y_name: str, lines: Sequence[Line], *, log:
     place = _Place((min(xs), max(xs)), (low, high), log)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="12" role="img"><title>{escape(title)}</title><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
+        f'font-size="12" role="img"><title>{escape(title)}</title>',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
         _text(LEFT, 20, title, size=14),
         _text(LEFT + (WIDTH - LEFT - RIGHT) / 2, HEIGHT - 10, x_name, anchor="middle"),
         f'<g transform="translate(16 {HEIGHT / 2}) rotate(-90)">{_text(0, 0, y_name, anchor="middle")}</g>',
@@ -55,7 +56,8 @@ def picture(title: str, x_name: str, y_name: str, lines: Sequence[Line], *, log:
 
 
 def _text(x: float, y: float, words: str, *, anchor: str = "start", colour: str = "#222", size: int = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}" font-size="{size}">{escape(words)}</text>'
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} fill="{colour}" font-size="{size}">{escape(words)}</text>'
 
 
 def _step(span: float) -> float:
