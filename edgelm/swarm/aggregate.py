@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgelm.errors import ConfigError, DeviceError, InputError
+from edgelm.model.hub import Model
 from edgelm.model.weights import Weights
+from edgelm.swarm.update import Received, nothing
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg
@@ -28,6 +30,8 @@ Array = np.ndarray
 STRATEGIES = ("mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan")
 BY_NUMBER = ("mean", "median", "trimmed-mean")
 """Those of them that look at each number alone, so that updates can be aggregated part by part."""
+MOST_COST, LEAST_SHARE = 0.005, 1 / 16
+"""General text may cost so much more with the shared layer; a step is halved for it down to this share."""
 _WEIGHT, _ARRAYS, _METRICS = "num-examples", "arrays", "metrics"
 
 
@@ -52,7 +56,7 @@ class AggregateConfig:
 
     strategy: str = "trimmed-mean"
     liars: float = 0.2
-    rate: float = 1.7
+    rate: float = 4.0
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -138,22 +142,72 @@ def aggregate(made: FedAvg, updates: Iterable[Mapping[str, Array]]) -> Weights:
     return {name: np.asarray(array.numpy(), np.float32) for name, array in arrays.items()}
 
 
-def aggregate_parts(made: FedAvg, parts: Iterable[tuple[str, Sequence[Array]]]) -> Iterator[tuple[str, Array]]:
-    """As ``aggregate``, part by part, for the strategies of ``BY_NUMBER``: no more than a part is in memory.
+def aggregate_round(updates: Sequence[Received], model: Model, config: AggregateConfig) -> Weights:
+    """What the updates of a round come to, without the rate.
+
+    Strategies of ``BY_NUMBER`` see one tensor, or one neuron block, of all updates at a time: no update is decoded as a
+    whole, and memory is that of the updates as they came. The others see all updates decoded.
 
     Parameters
     ----------
-    made : FedAvg
-    parts : iterable of (str, sequence of ndarray)
-        A name, and what each update has there; all of one shape.
+    updates : sequence of Received
+    model : Model
+    config : AggregateConfig
 
-    Yields
+    Returns
+    -------
+    dict of ndarray
+        Every adaptable tensor, float32.
+
+    Raises
     ------
-    str, ndarray
-        The name and the aggregate, float32.
+    InputError
+        There are none.
+    ConfigError
+        They are too few for the strategy.
     """
-    for name, arrays in parts:
-        yield name, aggregate(made, [{name: array} for array in arrays])[name]
+    made = strategy(config.strategy, len(updates), config.liars)
+    if not updates:
+        raise InputError("0 updates are too few to aggregate")
+    if config.strategy not in BY_NUMBER:
+        return aggregate(made, [update.dense() for update in updates])
+    whole = nothing(model.config)
+    # Of a block that nobody sent every strategy makes nothing.
+    for name, block in sorted({part for update in updates for part in update.parts}, key=str):
+        found = aggregate(made, [{name: update.part(name, block)} for update in updates])
+        whole[name][... if block is None else block] = found[name]
+    return whole
+
+
+def stepped(total: Weights, found: Weights, rate: float, cost: Callable[[Weights], float]) -> tuple[Weights, float]:
+    """The shared layer one step further: as far as the rate says, or half as far, a quarter, as general text allows.
+
+    Parameters
+    ----------
+    total : dict of ndarray
+        The shared layer, every adaptable tensor, float32; read.
+    found : dict of ndarray
+        What the updates come to (``aggregate_round``); read.
+    rate : float
+        What it is multiplied by.
+    cost : callable
+        The share by which general text costs more with a shared layer (``edgelm.learn.layering.general_cost``).
+
+    Returns
+    -------
+    dict of ndarray, float
+        The new layer, or ``total`` where even a sixteenth of the step makes general text cost more than ``MOST_COST``;
+        and the share of the step that was taken, 0 for none.
+    """
+    share = 1.0
+    while share >= LEAST_SHARE:
+        step = np.float32(rate * share)
+        new = {name: array + step * found[name] for name, array in total.items()}
+        # Not finite is no less than anything.
+        if cost(new) <= MOST_COST:
+            return new, share
+        share /= 2
+    return total, 0.0
 
 
 def _reply(update: Mapping[str, Array], number: int) -> Any:

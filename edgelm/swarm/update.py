@@ -53,7 +53,7 @@ class UpdateConfig:
     """
 
     clip: float = 1.0
-    noise: float = 0.001
+    noise: float = 0.002
     budget_bytes: int = 298_000
 
     def __post_init__(self) -> None:
@@ -108,8 +108,8 @@ def outgoing(change: Weights, model: Model, config: UpdateConfig, rng: np.random
         raise InputError("the change of the weights is not finite; nothing is sent")
     layout = _Layout(model.config)
     chosen = layout.largest(whole, config.budget_bytes)
-    vectors, kept = layout.parts(whole, chosen)
-    parts = [part.astype(np.float64) for part in (*vectors, *kept)]
+    names = layout.names(chosen)
+    parts = [whole[name][... if block is None else block].astype(np.float64) for name, block in names]
     norm = float(np.sqrt(sum(float(np.square(part).sum()) for part in parts)))
     share = min(1.0, config.clip / max(norm, 1e-300))
     parts = [share * part + rng.normal(0.0, config.noise * config.clip, part.shape) for part in parts]
@@ -139,46 +139,88 @@ def incoming(arrays: Mapping[str, Array], model: Model, config: UpdateConfig | N
     Raises
     ------
     InputError
-        It is no update of this model, not finite, or larger than the budget.
+        It is no update of this model, not finite, or has more bytes than the budget.
     """
-    config, layout = config or UpdateConfig(), _Layout(model.config)
+    return Received(arrays, model, config or UpdateConfig()).dense()
+
+
+class Received:
+    """An update that was compared with what is allowed, and kept as it came; numbers are decoded when asked for.
+
+    Parameters
+    ----------
+    arrays : mapping of ndarray
+        From outside; kept, not copied.
+    model : Model
+    config : UpdateConfig
+        Of the server.
+
+    Attributes
+    ----------
+    parts : list of tuple
+        The name of a tensor without blocks and None, or of one with blocks and the number of a block, of all that the
+        update speaks of.
+
+    Raises
+    ------
+    InputError
+        It is no update of this model, not finite, or has more bytes than the budget.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], model: Model, config: UpdateConfig) -> None:
+        layout = _Layout(model.config)
+        blocks, scales, values = _checked(arrays, config)
+        if len(blocks) and not ((np.diff(blocks) > 0).all() and blocks[0] >= 0 and blocks[-1] < layout.n_blocks):
+            raise InputError(f"an update's {BLOCKS} rise from 0 to at most {layout.n_blocks - 1}")
+        sizes = layout.sizes(blocks)
+        if len(scales) != len(sizes) or len(values) != sizes.sum():
+            raise InputError(
+                f"an update of {len(blocks)} blocks has {len(sizes)} scales and {int(sizes.sum()):,} values, "
+                f"not {len(scales)} and {len(values):,}"
+            )
+        self._config, self._shapes = model.config, shapes(model.config)
+        self.parts = layout.names(blocks)
+        self._values = dict(zip(self.parts, np.split(values, np.cumsum(sizes)[:-1]), strict=True))
+        self._scales = dict(zip(self.parts, scales.astype(np.float64) * self._share(scales, config), strict=True))
+
+    def _share(self, scales: Array, config: UpdateConfig) -> float:
+        """What the update is multiplied by so that it is no longer than an honest one with its noise may be."""
+        squares = [float(np.square(part, dtype=np.float64).sum()) for part in self._values.values()]
+        norm = float(np.sqrt(np.square(scales.astype(np.float64)) @ np.array(squares)))
+        # Noise is no part of what was clipped: it makes an honest update longer, as a rule by this much.
+        n_numbers = sum(np.count_nonzero(part) for part in self._values.values())
+        return min(1.0, config.clip * float(np.sqrt(1 + n_numbers * config.noise**2)) / max(norm, 1e-300))
+
+    def part(self, name: str, block: int | None = None) -> Array:
+        """A tensor, or a block of one, in float32; 0 where the update says nothing."""
+        shape = self._shapes[name] if block is None else self._shapes[name][1:]
+        values = self._values.get((name, block))
+        if values is None:
+            return np.zeros(shape, np.float32)
+        return (values.astype(np.float32) * np.float32(self._scales[name, block])).reshape(shape)
+
+    def dense(self) -> Weights:
+        """Every adaptable tensor in float32, new arrays."""
+        whole = nothing(self._config)
+        for name, block in self.parts:
+            whole[name][... if block is None else block] = self.part(name, block)
+        return whole
+
+
+def _checked(arrays: Mapping[str, Array], config: UpdateConfig) -> tuple[Array, Array, Array]:
+    """Blocks, scales and values, of whichever model."""
     if set(arrays) != {BLOCKS, SCALES, VALUES}:
-        raise InputError(f"an update is {BLOCKS}, {SCALES} and {VALUES}, not {_shown(arrays)}")
+        shown = ", ".join(repr(str(name)[:20]) for name in sorted(arrays)[:4]) or "nothing"
+        raise InputError(f"an update is {BLOCKS}, {SCALES} and {VALUES}, not {shown}")
     blocks, scales, values = (np.asarray(arrays[name]) for name in (BLOCKS, SCALES, VALUES))
     for name, array, dtype in ((BLOCKS, blocks, np.int32), (SCALES, scales, np.float32), (VALUES, values, np.int8)):
         if array.dtype != dtype or array.ndim != 1:
             raise InputError(f"an update's {name} are one row of {np.dtype(dtype)}, not {array.dtype} {array.shape}")
     if (n_bytes := blocks.nbytes + scales.nbytes + values.nbytes) > config.budget_bytes:
         raise InputError(f"an update has at most {config.budget_bytes:,} bytes, not {n_bytes:,}")
-    if len(blocks) and not ((np.diff(blocks) > 0).all() and blocks[0] >= 0 and blocks[-1] < layout.n_blocks):
-        raise InputError(f"an update's {BLOCKS} rise from 0 to at most {layout.n_blocks - 1}")
-    sizes = layout.sizes(blocks)
-    if len(scales) != len(sizes) or len(values) != sizes.sum():
-        raise InputError(
-            f"an update of {len(blocks)} blocks has {len(sizes)} scales and {int(sizes.sum()):,} values, "
-            f"not {len(scales)} and {len(values):,}"
-        )
     if not (np.isfinite(scales).all() and (scales >= 0).all() and (values > -_MOST - 1).all()):
         raise InputError(f"an update's {SCALES} are finite and not below 0, its {VALUES} at least {-_MOST}")
-    return _clipped(layout.filled(blocks, np.split(values, np.cumsum(sizes)[:-1]), scales), config)
-
-
-def _shown(arrays: Mapping[str, Array]) -> str:
-    return ", ".join(repr(str(name)[:20]) for name in sorted(arrays)[:4]) or "nothing"
-
-
-def _clipped(change: Weights, config: UpdateConfig) -> Weights:
-    """The change, in place, no longer than an honest one with its noise may be."""
-    n_numbers = sum(np.count_nonzero(array) for array in change.values())
-    # Noise is no part of what was clipped: it makes an honest update longer, as a rule by this much.
-    most = config.clip * float(np.sqrt(1 + n_numbers * config.noise**2))
-    norm = norm_of(change)
-    if not np.isfinite(norm):
-        raise InputError("an update is too large for float32")
-    if norm > most:
-        for array in change.values():
-            array *= np.float32(most / norm)
-    return change
+    return blocks, scales, values
 
 
 def shared_layer(change: Weights, model: Model) -> Weights:
@@ -237,17 +279,9 @@ class _Layout:
         )  # an integer each, and 4 bytes for the scale and for the block's number
         return np.sort(order[: int(np.searchsorted(bytes_, left, "right"))])
 
-    def parts(self, whole: Weights, blocks: Array) -> tuple[list[Array], list[Array]]:
-        """The tensors without blocks, and these blocks."""
+    def names(self, blocks: Array) -> list[tuple[str, int | None]]:
+        """The tensors without blocks, and these blocks, each as its tensor and its number in it."""
         of = np.searchsorted(self._starts, blocks, "right") - 1
-        kept = [whole[self._blocks[i]][block - self._starts[i]] for i, block in zip(of, blocks, strict=True)]
-        return [whole[name] for name in self._vectors], kept
-
-    def filled(self, blocks: Array, values: list[Array], scales: Array) -> Weights:
-        """All tensors, with what an update says of some of them."""
-        whole = nothing(self._config)
-        vectors, kept = self.parts(whole, blocks)
-        with np.errstate(over="ignore"):
-            for part, integers, scale in zip([*vectors, *kept], values, scales, strict=True):
-                part[...] = (integers.astype(np.float32) * scale).reshape(part.shape)
-        return whole
+        numbers = blocks - self._starts[of]
+        vectors: list[tuple[str, int | None]] = [(name, None) for name in self._vectors]
+        return vectors + [(self._blocks[i], int(number)) for i, number in zip(of, numbers, strict=True)]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgelm.errors import ConfigError, DeviceError, InputError
-from edgelm.model.weights import Weights
-from edgelm.swarm.aggregate import BY_NUMBER, STRATEGIES, AggregateConfig, aggregate, aggregate_parts, strategy
+from edgelm.model import hub
+from edgelm.model.weights import Weights, block_names
+from edgelm.swarm.aggregate import STRATEGIES, AggregateConfig, aggregate, aggregate_round, stepped, strategy
+from edgelm.swarm.update import Received, UpdateConfig, incoming, outgoing
+from tests.learn.packed import random_changes
 
 N_DEVICES, LIARS = 11, 0.2
 
@@ -72,20 +76,37 @@ def test_few_devices_are_enough_for_those_that_take_each_number_alone(name: str,
     assert all(np.isfinite(array).all() for array in found.values())
 
 
-@pytest.mark.parametrize("name", BY_NUMBER)
-def test_part_by_part_is_the_same(name: str) -> None:
-    updates = _updates()
-    made = strategy(name, N_DEVICES, LIARS)
-    whole = aggregate(made, updates)
-    parts = dict(aggregate_parts(made, ((key, [update[key] for update in updates]) for key in updates[0])))
-    assert all((parts[key] == whole[key]).all() for key in whole)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_round_is_the_aggregate_of_its_updates(tiny_model: Path, name: str) -> None:
+    model, rng = hub.load(str(tiny_model)), np.random.default_rng(0)
+    sent = UpdateConfig(budget_bytes=1 << 20)
+    updates = [outgoing(random_changes(model, i), model, sent, rng) for i in range(7)]
+    received = [Received(update, model, sent) for update in updates]
+    whole = aggregate(strategy(name, 7, 0.2), [incoming(update, model, sent) for update in updates])
+    found = aggregate_round(received, model, AggregateConfig(name))
+    assert found.keys() == whole.keys()
+    assert all((found[key] == whole[key]).all() for key in whole)
+    assert any(found[key].any() for key in block_names(model.config))
 
 
-def test_too_few_devices_are_said() -> None:
+@pytest.mark.parametrize(
+    ("limit", "share"), [(9.0, 1.0), (3.0, 0.5), (1.0, 0.25), (0.3, 0.0625), (0.1, 0.0), (-1.0, 0.0)]
+)
+def test_a_step_is_as_long_as_general_text_allows(limit: float, share: float) -> None:
+    total, found = {"a": np.zeros(3, np.float32)}, {"a": np.ones(3, np.float32)}
+    new, taken = stepped(total, found, 4.0, lambda layer: 0.0 if layer["a"][0] <= limit else float("nan"))
+    assert taken == share
+    assert (new["a"] == 4 * share).all()
+    assert not total["a"].any()
+
+
+def test_too_few_devices_are_said(tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="bulyan needs 7 devices where 1 may lie, not 6"):
         strategy("bulyan", 6, 0.2)
     with pytest.raises(InputError, match="0 updates are too few"):
         aggregate(strategy("mean", 1, 0), [])
+    with pytest.raises(InputError, match="0 updates are too few"):
+        aggregate_round([], hub.load(str(tiny_model)), AggregateConfig())
 
 
 @pytest.mark.parametrize("values", [{"strategy": "loudest"}, {"liars": 0.5}, {"liars": -0.1}, {"rate": 0}])

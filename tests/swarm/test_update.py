@@ -76,10 +76,12 @@ def test_what_is_sent_is_no_longer_than_the_clip(model: Model) -> None:
     assert 0.24 < norm_of(arrived) <= 0.25 * 1.000001
 
 
-def test_a_device_that_does_not_clip_is_clipped(model: Model) -> None:
+@pytest.mark.parametrize("times", [1000, 1e38])
+def test_a_device_that_does_not_clip_is_clipped(model: Model, times: float) -> None:
     honest, config = random_changes(model, 3, size=0.5), UpdateConfig(clip=0.25, noise=0, budget_bytes=1 << 20)
     update = outgoing(honest, model, EXACT, _rng())
-    update["scales"] = update["scales"] * np.float32(1000)
+    update["scales"] = update["scales"] * np.float32(times)
+    assert np.isfinite(update["scales"]).all()
     assert norm_of(incoming(update, model, config)) == pytest.approx(0.25, rel=1e-5)
 
 
@@ -114,7 +116,6 @@ def _bad() -> dict[str, tuple[str, object]]:
         "not a number": ("scales", lambda a: np.where(np.arange(len(a)) == 1, np.nan, a).astype(np.float32)),
         "infinite": ("scales", lambda a: np.where(np.arange(len(a)) == 1, np.inf, a).astype(np.float32)),
         "negative": ("scales", lambda a: -np.abs(a) - np.float32(1)),
-        "too large": ("scales", lambda a: np.full_like(a, 3e38)),
         "-128": ("values", lambda a: np.where(np.arange(len(a)) == 1, -128, a).astype(np.int8)),
         "twice": ("blocks", lambda a: np.where(np.arange(len(a)) == 1, a[0], a).astype(np.int32)),
         "below 0": ("blocks", lambda a: np.where(np.arange(len(a)) == 0, -1, a).astype(np.int32)),

@@ -20,7 +20,7 @@ from edgelm.model import hub, tensorfile
 from edgelm.model.hub import Model
 from edgelm.model.layers import Layer
 from edgelm.model.weights import Weights
-from edgelm.swarm.aggregate import AggregateConfig, aggregate, strategy
+from edgelm.swarm.aggregate import AggregateConfig, aggregate, stepped, strategy
 from edgelm.swarm.update import UpdateConfig, incoming, nothing, outgoing, shared_layer
 from edgelm.text.general import general_text
 from edgelm.text.tokenizer import document_ids
@@ -41,6 +41,10 @@ class Swarm:
     aggregation : AggregateConfig
     cache : Path
         A folder in which what was learned is kept, by a hash of the model, of the layer and of the text.
+    scored : dict of float
+        Bits per byte, by a hash of the layer and of the text.
+    share : float
+        Of the last step that general text allowed.
     """
 
     model: Model
@@ -48,6 +52,7 @@ class Swarm:
     aggregation: AggregateConfig
     cache: Path
     scored: dict[str, float] = field(default_factory=dict)
+    share: float = 1.0
 
     def learned(self, text: str, layer: Weights) -> Weights:
         """The change of the weights by a text on a shared layer, without memory of its words."""
@@ -63,18 +68,15 @@ class Swarm:
         """What the server has of an honest device's change."""
         return incoming(outgoing(change, self.model, self.update, rng), self.model, self.update)
 
-    def stepped(self, total: Weights, updates: Sequence[Weights]) -> Weights:
-        """The shared layer after the updates of a round; both dense."""
-        made = strategy(self.aggregation.strategy, len(updates), self.aggregation.liars)
-        found, rate = aggregate(made, updates), np.float32(self.aggregation.rate)
-        return {name: array + rate * found[name] for name, array in total.items()}
-
     def round(self, total: Weights, texts: Sequence[str], seed: int, send: Send | None = None) -> Weights:
         """The shared layer after one round of these devices."""
         layer, rng = shared_layer(total, self.model), np.random.default_rng(seed)
         changes = [self.learned(text, layer) for text in texts]
         send = send or (lambda _, change, rng: self.arrived(change, rng))
-        return self.stepped(total, [send(i, change, rng) for i, change in enumerate(changes)])
+        updates = [send(i, change, rng) for i, change in enumerate(changes)]
+        found = aggregate(strategy(self.aggregation.strategy, len(updates), self.aggregation.liars), updates)
+        new, self.share = stepped(total, found, self.aggregation.rate, self.general_cost)
+        return new
 
     def nothing(self) -> Weights:
         """The shared layer before the first round."""

@@ -21,7 +21,13 @@ def gain(swarm: Swarm, texts: dict[str, str], left_out: Sequence[str], n_rounds:
         for number in range(1, n_rounds + 1):
             total = swarm.round(total, [text for other, text in texts.items() if other != name], number)
             after = dict(zip(controls, swarm.bits(total, list(controls.values())), strict=True))
-            row = {"left_out": name, "round": number, "bits_before": before, "bits_after": after}
+            row = {
+                "left_out": name,
+                "round": number,
+                "share_of_step": swarm.share,
+                "bits_before": before,
+                "bits_after": after,
+            }
             row |= {"gain": {key: 1 - after[key] / before[key] for key in controls}}
             rows.append(row | {"general_cost": swarm.general_cost(total)})
             print(_line(rows[-1]), file=sys.stderr, flush=True)
