@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.errors import ConfigError, DivergenceError, InputError, ModelFileError, ProfileError
-from edgelm.learn.layering import check_layers
+from edgelm.errors import ConfigError, DivergenceError, InputError, ModelFileError
+from edgelm.learn.layering import general_cost
 from edgelm.log.packs import Pack, Source, clipped, read_pack, write_pack
 from edgelm.model.hub import Model
-from edgelm.model.layers import Layer, with_layers
-from edgelm.model.weights import Weights, shapes
+from edgelm.model.layers import Layer
+from edgelm.model.weights import Weights
 from edgelm.runtime import Engine, EngineOptions
-from edgelm.swarm.aggregate import AggregateConfig, aggregate, strategy
+from edgelm.swarm.aggregate import AggregateConfig, aggregate_round, stepped
 from edgelm.swarm.flower import ConfigRecord, Grid, Message, RecordDict
 from edgelm.swarm.link import Link, LinkGrid
-from edgelm.swarm.update import UpdateConfig, incoming, shared_layer
+from edgelm.swarm.update import Received, UpdateConfig, dense, shared_layer
 from edgelm.swarm.wire import DECLINED, LAYER, MODEL, MOST_UPDATE, PACK, RECORD, ROUND, UPDATE, from_blob
 
 LAYER_FILE, HISTORY_FILE = "layer.safetensors", "rounds.jsonl"
@@ -82,8 +82,10 @@ class Outcome:
         Devices whose answer was not allowed, that had learned nothing or could not take the layer, that did not answer.
     sha256 : str
         Of the layer after it.
+    step : float
+        How much of the step was taken: all, a half, a quarter, as general text allows; 0: none.
     general_cost : float
-        Share by which general text costs more with the layer.
+        Share by which general text costs more with the layer that was tried last.
     kept : bool
         Whether the layer moved: enough devices answered and general text allows it.
     why : str
@@ -98,6 +100,7 @@ class Outcome:
     nothing: int
     gone: int
     sha256: str = ""
+    step: float = 0.0
     general_cost: float = 0.0
     kept: bool = False
     why: str = ""
@@ -142,17 +145,18 @@ class Shared:
         """The file's bytes; empty before the first round has ended."""
         return self.path.read_bytes() if self.sha256 else b""
 
-    def moved(self, change: Weights) -> Layer:
-        """The layer after a change (dense, float32), not kept yet.
+    def dense(self) -> Weights:
+        """The layer as every adaptable tensor in float32, new arrays."""
+        return dense(self._changes, self.model.config)
+
+    def packed(self, total: Weights) -> Layer:
+        """A layer of such tensors, not kept yet; no block is moved further than a pack may move it.
 
         Raises
         ------
         DivergenceError
             A number does not fit float16.
         """
-        here = [Layer(LAYER, self.sha256, self._changes)]
-        nothing = {name: np.zeros(shapes(self.model.config)[name], np.float32) for name in change}
-        total = {name: change[name] + with_layers(nothing[name], name, here) for name in change}
         return Layer(LAYER, "", clipped(shared_layer(total, self.model), self.model))
 
     def keep(self, layer: Layer) -> None:
@@ -240,23 +244,34 @@ class Server:
         if len(updates) < self.config.least:
             why = f"{len(updates)} updates, {self.config.least} are needed"
             return _with(outcome, why=why, sha256=self.shared.sha256, seconds=time.monotonic() - begun)
-        cost, why = 0.0, ""
         try:
-            how = self.config.aggregate
-            one = aggregate(strategy(how.strategy, len(updates), how.liars), updates)
-            layer = self.shared.moved({name: np.float32(how.rate) * part for name, part in one.items()})
-            if not layer.changes:
-                raise InputError("the updates cancel each other out")
-            cost = check_layers(self._engine.adaptation, [layer])
-            self.shared.keep(layer)
-        except (ConfigError, DivergenceError, InputError, ProfileError) as exc:
-            why = str(exc)
+            step, cost = self._moved(updates)
+            why = "" if step else "general text would cost too much with it"
+        except (ConfigError, DivergenceError, InputError) as exc:
+            step, cost, why = 0.0, 0.0, str(exc)
         return _with(
-            outcome, kept=not why, why=why, general_cost=cost, sha256=self.shared.sha256,
+            outcome, kept=not why, why=why, step=step, general_cost=cost, sha256=self.shared.sha256,
             seconds=time.monotonic() - begun,
         )  # fmt: skip
 
-    def _gathered(self, grid: Grid) -> tuple[Outcome, list[Weights]]:
+    def _moved(self, updates: list[Received]) -> tuple[float, float]:
+        """Moves the layer by what the updates come to; the share of the step, and what general text costs then."""
+        costs: list[float] = []
+
+        def cost(total: Weights) -> float:
+            costs.append(general_cost(self._engine.adaptation, [self.shared.packed(total)]))
+            return costs[-1]
+
+        found = aggregate_round(updates, self.model, self.config.aggregate)
+        total, step = stepped(self.shared.dense(), found, self.config.aggregate.rate, cost)
+        if step:
+            layer = self.shared.packed(total)
+            if not layer.changes:
+                raise InputError("the updates cancel each other out")
+            self.shared.keep(layer)
+        return step, costs[-1]
+
+    def _gathered(self, grid: Grid) -> tuple[Outcome, list[Received]]:
         """Asks devices, and takes what of their answers is allowed."""
         there, number = list(grid.get_node_ids()), self.shared.round + 1
         chosen = self._rng.permutation(np.array(there, object))[: self.config.devices]
@@ -268,13 +283,13 @@ class Server:
             )
             for node_id in chosen
         ]  # fmt: skip
-        updates: list[Weights] = []
+        updates: list[Received] = []
         refused = nothing = gone = 0
         for answer in grid.send_and_receive(messages, timeout=self.config.wait_seconds):
             try:
                 blob = _update_in(answer)
                 if blob:
-                    updates.append(incoming(from_blob(blob, MOST_UPDATE), self.model, self.config.update))
+                    updates.append(Received(from_blob(blob, MOST_UPDATE), self.model, self.config.update))
                 else:
                     nothing += 1
             except _GoneError:

@@ -24,7 +24,7 @@ from edgelm.model.hub import Model
 from edgelm.runtime import EngineOptions
 from edgelm.swarm.flower import ConfigRecord, Message, RecordDict
 from edgelm.swarm.server import LAYER_FILE, Outcome, ServeConfig, Server, Shared, history
-from edgelm.swarm.update import UpdateConfig, dense, nothing, outgoing
+from edgelm.swarm.update import UpdateConfig, outgoing
 from edgelm.swarm.wire import DECLINED, RECORD, UPDATE, to_blob
 from tests.command import ROOT, run_cli
 from tests.learn.packed import random_changes
@@ -85,8 +85,7 @@ def test_updates_move_the_layer(swarm: _Swarm, model: Model) -> None:
         assert swarm.server.status()["round"] == number
         again = Shared(swarm.server.shared.folder, model)
         assert (again.round, again.sha256) == (number, outcome.sha256)
-    moved = dense(again.moved(nothing(model.config)).changes, model.config)
-    assert any(array.any() for array in moved.values())
+    assert any(array.any() for array in again.dense().values())
 
 
 def test_answers_that_are_not_allowed_do_not_count(swarm: _Swarm, model: Model) -> None:
@@ -128,7 +127,7 @@ def test_too_few_answers_move_nothing(swarm: _Swarm, model: Model) -> None:
 
 
 def test_a_layer_that_harms_is_not_kept(swarm: _Swarm, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgelm.learn.layering.SHARE", -1.0)
+    monkeypatch.setattr("edgelm.swarm.aggregate.MOST_COST", -1.0)
     outcome = swarm.lead([lambda message, i=i: updating(message, _update(model, i)) for i in range(2)])
     assert not outcome.kept
     assert "general text would cost" in outcome.why
