@@ -136,7 +136,7 @@ class Device:
         store.close()
         return next((layer.sha256 for layer in store.layers if layer.name == LAYER), "")
 
-    def train(self, model_sha256: str, pack: bytes) -> bytes:
+    def train(self, model_sha256: str, pack: bytes, *, gives: bool = True) -> bytes:
         """Takes the shared layer and returns the update, as ``to_blob`` has it; empty where nothing was learned.
 
         Parameters
@@ -145,6 +145,8 @@ class Device:
             Of the model that the server serves.
         pack : bytes
             The file of a pack; empty: no layer yet.
+        gives : bool
+            Without it nothing is returned: the layer is taken alone.
 
         Raises
         ------
@@ -171,7 +173,7 @@ class Device:
             ends = bool(entries) and entries[-1].kind == CHECKPOINT
             tensors = engine.adaptation.replay.round_to_checkpoint() if ends else None
         self._put(layers, [entry.id for entry in entries], tensors)
-        return to_blob(outgoing(change, model, self.config, self.rng)) if change else b""
+        return to_blob(outgoing(change, model, self.config, self.rng)) if change and gives else b""
 
     def _read(self, pack: bytes, model: Model) -> Pack:
         """A pack that came from outside, compared with what edgelm writes; nothing of it is kept."""

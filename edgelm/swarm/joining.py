@@ -74,6 +74,7 @@ class Joining:
         self._sent = 0
         self._app = ClientApp()
         self._app.train()(self._train)
+        self._app.evaluate()(self._take)
 
     def run(self, is_over: Callable[[float], bool]) -> None:
         """Until it has sent as many updates as it should, or ``is_over``, which waits so many seconds, says so.
@@ -118,7 +119,7 @@ class Joining:
 
     def _may_work(self) -> bool:
         """Whether nobody talks with this profile, the device is cool, and nothing else keeps it busy."""
-        if self._is_hot() or (self._config.while_idle and os.getloadavg()[0] > BUSY_LOAD * (os.cpu_count() or 1)):
+        if self._is_hot() or (self._config.while_idle and _is_busy()):
             return False
         try:
             hold(self._device.options.profiles or profiles_dir(), self._device.options.profile).close()
@@ -144,14 +145,21 @@ class Joining:
             last_round=number, layer=self._device.layer(), refused="",
         )  # fmt: skip
         write_ledger(self._path, self.ledger)
-        said = f"{len(update):,} bytes sent" if update else "nothing to send yet"
+        said = f"{len(update):,} bytes sent" if update else "the layer was taken, nothing sent"
         self._told(f"round {number}: {said}", {"round": number, "bytes_sent": len(update)})
 
     def _train(self, message: Any, context: Any) -> Any:
         """What a message of kind ``train`` does (a function of the ClientApp)."""
+        return self._taken(message, gives=True)
+
+    def _take(self, message: Any, context: Any) -> Any:
+        """What one of kind ``evaluate`` does: the layer is taken, and nothing is given."""
+        return self._taken(message, gives=False)
+
+    def _taken(self, message: Any, *, gives: bool) -> Any:
         try:
             model, pack = _asked(message)
-            update = self._device.train(model, pack)
+            update = self._device.train(model, pack, gives=gives)
         except EdgelmError as exc:
             self._refuse(str(exc))
             # Why stays here: it may name files.
@@ -162,6 +170,14 @@ class Joining:
         self.ledger = noted(self.ledger, refused=why[:500])
         write_ledger(self._path, self.ledger)
         self._told(why, {"refused": why})
+
+
+def _is_busy() -> bool:
+    try:
+        return os.getloadavg()[0] > BUSY_LOAD * (os.cpu_count() or 1)
+    except OSError:
+        # The system does not say.
+        return False
 
 
 def _asked(message: Any) -> tuple[str, bytes]:

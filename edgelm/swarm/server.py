@@ -227,6 +227,7 @@ class Server:
             led += outcome.kept
             self._note(outcome)
             if self.config.rounds and led >= self.config.rounds:
+                self.hand_out(link)
                 return
             left = begun + self.config.every_seconds - time.monotonic()
             if is_over(max(left if outcome.kept else min(left, _RETRY_SECONDS), _WAIT_SECONDS)):
@@ -273,16 +274,9 @@ class Server:
 
     def _gathered(self, grid: Grid) -> tuple[Outcome, list[Received]]:
         """Asks devices, and takes what of their answers is allowed."""
-        there, number = list(grid.get_node_ids()), self.shared.round + 1
-        chosen = self._rng.permutation(np.array(there, object))[: self.config.devices]
-        record = ConfigRecord({ROUND: number, MODEL: self.model.sha256, PACK: self.shared.blob})
-        messages = [
-            Message(
-                RecordDict({RECORD: record}), int(node_id), "train", ttl=self.config.wait_seconds + 60,
-                group_id=str(number),
-            )
-            for node_id in chosen
-        ]  # fmt: skip
+        number = self.shared.round + 1
+        chosen = self._rng.permutation(np.array(list(grid.get_node_ids()), object))[: self.config.devices]
+        messages = [self._message("train", number, int(node_id)) for node_id in chosen]
         updates: list[Received] = []
         refused = nothing = gone = 0
         for answer in grid.send_and_receive(messages, timeout=self.config.wait_seconds):
@@ -298,6 +292,21 @@ class Server:
                 refused += 1
         silent = len(messages) - len(updates) - refused - nothing - gone
         return Outcome(number, len(messages), len(updates), refused, nothing, gone + silent), updates
+
+    def _message(self, kind: str, number: int, node_id: int) -> Any:
+        record = ConfigRecord({ROUND: number, MODEL: self.model.sha256, PACK: self.shared.blob})
+        content, seconds = RecordDict({RECORD: record}), self.config.wait_seconds + 60
+        return Message(content, node_id, kind, ttl=seconds, group_id=str(number))
+
+    def hand_out(self, link: Link) -> int:
+        """Gives the layer to all that are there, and asks for nothing; how many say that they have seen it."""
+        grid = LinkGrid(link)
+        try:
+            messages = [self._message("evaluate", self.shared.round, node_id) for node_id in grid.get_node_ids()]
+            answers = grid.send_and_receive(messages, timeout=self.config.wait_seconds)
+            return sum(answer.has_content() for answer in answers)
+        finally:
+            grid.close()
 
     def _note(self, outcome: Outcome) -> None:
         line = json.dumps({"time": round(time.time(), 3), **vars(outcome)})

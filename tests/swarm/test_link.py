@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -218,6 +219,53 @@ def test_a_message_of_many_parts_is_not_read(link: Link) -> None:
         with pytest.raises(InputError, match="cannot be read"):
             device.receive()
     grid.close()
+
+
+def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that signs itself, and its key."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    paths = folder / f"{name}.pem", folder / f"{name}.key"
+    paths[0].write_bytes(made.public_bytes(pem))
+    paths[1].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return paths
+
+
+def test_with_tls_only_the_right_server_will_do(tmp_path: Path) -> None:
+    certificate, key = _certificate(tmp_path, "one")
+    other, _ = _certificate(tmp_path, "other")
+    link = Link(Listening(certificate=certificate, key=key), dict)
+    try:
+        assert link.url.startswith("https://")
+        with Connection(address_of(link), 1000, certificate, 10.0) as device:
+            assert device.receive() is None
+        for root in (other, None):
+            with pytest.raises(DeviceError, match="no answer from the server"):
+                Connection(address_of(link), 1000, root, 10.0)
+    finally:
+        link.close()
+    with pytest.raises(DeviceError, match="cannot listen there"):
+        Link(Listening(certificate=tmp_path / "missing.pem", key=key), dict)
 
 
 def test_flower_is_asked_to_be_silent() -> None:

@@ -141,6 +141,28 @@ def test_updates_that_say_nothing_move_nothing(swarm: _Swarm, model: Model) -> N
     assert outcome.why
 
 
+def test_the_last_layer_is_handed_out(swarm: _Swarm, tiny_model: Path, home: Path, tmp_path: Path) -> None:
+    from edgelm.swarm.device import Device
+    from edgelm.swarm.joining import JoinConfig, Joining
+
+    model = hub.load(str(tiny_model))
+    swarm.lead([lambda message, i=i: updating(message, _update(model, i)) for i in range(2)])
+    device = Device(EngineOptions(model=str(tiny_model)), UpdateConfig(), np.random.default_rng(0))
+    over, said = threading.Event(), []
+    with linked() as link:
+        config = JoinConfig(link.url.partition("//")[2], every_seconds=0.1, while_idle=False)
+        joining = Joining(device, config, tmp_path / "ledger.json", lambda: False, lambda *words: said.append(words))
+        thread = threading.Thread(target=joining.run, args=(over.wait,))
+        thread.start()
+        while not link.node_ids:
+            time.sleep(0.05)
+        assert swarm.server.hand_out(link) == 1
+        over.set()
+        thread.join()
+    assert device.layer() == swarm.server.shared.sha256 == joining.ledger.layer
+    assert (joining.ledger.rounds, joining.ledger.bytes_sent) == (0, 0)
+
+
 def test_a_damaged_layer_is_said(tiny_model: Path, model: Model, tmp_path: Path) -> None:
     (tmp_path / LAYER_FILE).write_bytes(b"\xff" * 100)
     with pytest.raises(ModelFileError, match=LAYER_FILE):
