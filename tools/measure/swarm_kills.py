@@ -1,6 +1,6 @@
 """Kills the server of a swarm and its devices at random moments, and looks for what was lost.
 
-python -m tools.measure.swarm_kills [--kills 60] [--devices 7] [--model NAME|PATH] [--seed 0] [--json]
+python -m tools.measure.swarm_kills [--kills 60] [--devices 7] [--pause 10] [--model NAME|PATH] [--seed 0] [--json]
 
 Processes are those that people start: ``swarm serve`` and, for each device, ``swarm join``; each is killed as a loss of
 power would end it and started anew at once. Meanwhile owners talk. A round is acknowledged when the server prints it, a
@@ -120,7 +120,7 @@ class Swarm:
 
     def kill_one(self) -> None:
         """Ends one of them, looks at what it left, and starts it again."""
-        member = self._rng.choice([self.server, self.server, *self.devices])
+        member = self._rng.choice([self.server, *self.devices])
         name = "server" if member is self.server else "device"
         member.kill()
         self.killed[name] += 1
@@ -185,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--devices", type=int, default=7)
+    parser.add_argument("--pause", type=float, default=10.0, help="seconds between two kills at most")
     parser.add_argument("--model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -194,7 +195,7 @@ def main() -> None:
     with room() as folder, tiny_model(args.model) as model:
         swarm = Swarm(folder, model, args.devices, rng)
         for i in range(args.kills):
-            time.sleep(rng.uniform(0.2, 5.0))
+            time.sleep(rng.uniform(0, args.pause))
             swarm.kill_one()
             if i % TALK_EVERY == 0:
                 swarm.say(rng.choice(list(swarm.turns)))
