@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg
 
 Array = np.ndarray
+Part = tuple[str, int | None]
 STRATEGIES = ("mean", "median", "trimmed-mean", "krum", "multi-krum", "bulyan")
 BY_NUMBER = ("mean", "median", "trimmed-mean")
 """Those of them that look at each number alone, so that updates can be aggregated part by part."""
+MOST_AT_ONCE = 100
+"""Updates that are compared with each other, where a strategy compares whole updates."""
 MOST_COST, LEAST_SHARE = 0.005, 1 / 16
 """General text may cost so much more with the shared layer; a step is halved for it down to this share."""
 _WEIGHT, _ARRAYS, _METRICS = "num-examples", "arrays", "metrics"
+_BETWEEN = ":"
+"""Stands between a tensor and the number of a block in it."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class AggregateConfig:
         A value is out of range.
     """
 
-    strategy: str = "trimmed-mean"
+    strategy: str = "multi-krum"
     liars: float = 0.2
     rate: float = 4.0
 
@@ -77,7 +82,7 @@ def strategy(name: str, n_devices: int, liars: float, **options: Any) -> FedAvg:
     n_devices : int
         Whose updates are aggregated.
     liars : float
-        The share of them that may lie, rounded down, but one at least if it is not 0.
+        The share of them that may lie, rounded down; one at least of three or more, unless it is 0.
     **options
         Of the strategy itself, as ``fraction_train`` and ``min_train_nodes``.
 
@@ -89,7 +94,7 @@ def strategy(name: str, n_devices: int, liars: float, **options: Any) -> FedAvg:
         Flower is not installed.
     """
     flower = _flower()
-    n_liars = max(1, int(liars * n_devices + 1e-9)) if liars else 0
+    n_liars = max(1, int(liars * n_devices + 1e-9)) if liars and n_devices > 2 else 0
     options = {"weighted_by_key": _WEIGHT, "arrayrecord_key": _ARRAYS} | options
     if name == "bulyan" and n_devices < 4 * n_liars + 3:
         raise ConfigError(f"bulyan needs {4 * n_liars + 3} devices where {n_liars} may lie, not {n_devices}")
@@ -111,7 +116,7 @@ def strategy(name: str, n_devices: int, liars: float, **options: Any) -> FedAvg:
 
 def _trimmed(n_liars: int, n_devices: int) -> float:
     """The share that drops ``n_liars`` at each end, and leaves one device at least."""
-    return (min(n_liars, (n_devices - 1) // 2) + 0.25) / n_devices if n_liars and n_devices > 2 else 0.0
+    return (min(n_liars, (n_devices - 1) // 2) + 0.25) / n_devices if n_liars else 0.0
 
 
 def aggregate(made: FedAvg, updates: Iterable[Mapping[str, Array]]) -> Weights:
@@ -146,7 +151,8 @@ def aggregate_round(updates: Sequence[Received], model: Model, config: Aggregate
     """What the updates of a round come to, without the rate.
 
     Strategies of ``BY_NUMBER`` see one tensor, or one neuron block, of all updates at a time: no update is decoded as a
-    whole, and memory is that of the updates as they came. The others see all updates decoded.
+    whole, and memory is that of the updates as they came. The others compare whole updates: of ``MOST_AT_ONCE`` at a
+    time what any of them sent, and of several such groups the mean.
 
     Parameters
     ----------
@@ -166,17 +172,36 @@ def aggregate_round(updates: Sequence[Received], model: Model, config: Aggregate
     ConfigError
         They are too few for the strategy.
     """
-    made = strategy(config.strategy, len(updates), config.liars)
     if not updates:
         raise InputError("0 updates are too few to aggregate")
-    if config.strategy not in BY_NUMBER:
-        return aggregate(made, [update.dense() for update in updates])
     whole = nothing(model.config)
-    # Of a block that nobody sent every strategy makes nothing.
-    for name, block in sorted({part for update in updates for part in update.parts}, key=str):
-        found = aggregate(made, [{name: update.part(name, block)} for update in updates])
-        whole[name][... if block is None else block] = found[name]
+    if config.strategy in BY_NUMBER:
+        made = strategy(config.strategy, len(updates), config.liars)
+        for part in _sent(updates):
+            _add(whole, aggregate(made, [_of(update, [part]) for update in updates]), 1.0)
+        return whole
+    n_groups = -(-len(updates) // MOST_AT_ONCE)
+    for first in range(n_groups):
+        group = updates[first::n_groups]
+        parts, made = _sent(group), strategy(config.strategy, len(group), config.liars)
+        _add(whole, aggregate(made, [_of(update, parts) for update in group]), 1 / n_groups)
     return whole
+
+
+def _sent(updates: Sequence[Received]) -> list[Part]:
+    """What any of the updates speaks of; of what nobody sent every strategy makes nothing."""
+    return sorted({part for update in updates for part in update.parts}, key=str)
+
+
+def _of(update: Received, parts: Sequence[Part]) -> dict[str, Array]:
+    return {f"{name}{_BETWEEN}{'' if block is None else block}": update.part(name, block) for name, block in parts}
+
+
+def _add(whole: Weights, found: Mapping[str, Array], share: float) -> None:
+    """Adds what ``_of`` named to all tensors, in place."""
+    for key, array in found.items():
+        name, _, block = key.partition(_BETWEEN)
+        whole[name][int(block) if block else ...] += np.float32(share) * array
 
 
 def stepped(total: Weights, found: Weights, rate: float, cost: Callable[[Weights], float]) -> tuple[Weights, float]:

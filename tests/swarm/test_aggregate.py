@@ -100,6 +100,18 @@ def test_a_step_is_as_long_as_general_text_allows(limit: float, share: float) ->
     assert not total["a"].any()
 
 
+def test_whole_updates_are_compared_so_many_at_a_time(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rng, sent = hub.load(str(tiny_model)), np.random.default_rng(0), UpdateConfig(budget_bytes=1 << 20)
+    received = [Received(outgoing(random_changes(model, i), model, sent, rng), model, sent) for i in range(9)]
+    monkeypatch.setattr("edgelm.swarm.aggregate.MOST_AT_ONCE", 4)
+    found = aggregate_round(received, model, AggregateConfig("multi-krum"))
+    groups = [
+        aggregate(strategy("multi-krum", 3, 0.2), [update.dense() for update in received[first::3]])
+        for first in range(3)
+    ]
+    assert all(np.allclose(found[key], np.mean([group[key] for group in groups], 0), atol=1e-7) for key in found)
+
+
 def test_too_few_devices_are_said(tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="bulyan needs 7 devices where 1 may lie, not 6"):
         strategy("bulyan", 6, 0.2)

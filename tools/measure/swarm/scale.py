@@ -15,13 +15,14 @@ from edgelm.errors import InputError
 from edgelm.model.config import PRESETS
 from edgelm.model.hub import Model
 from edgelm.model.weights import Weights, block_names
-from edgelm.swarm.aggregate import BY_NUMBER, aggregate_round
+from edgelm.swarm.aggregate import aggregate_round
 from edgelm.swarm.update import SCALES, VALUES, Received, norm_of, nothing, outgoing, shared_layer
 from tools.measure.swarm.devices import Swarm
 
 RANK, OWN, SPREAD = 4, 2.0, 1.0
 """Of a simulated change: its rank in a block, the size of what is its own against what all have in common, and how much
 the logarithms of the sizes of blocks differ."""
+MEASURED = ("mean", "multi-krum", "trimmed-mean")
 LIARS, BROKEN = 0.2, 0.01
 """Shares of devices that send ten times noise, and what is no update."""
 
@@ -46,7 +47,7 @@ def scale(swarm: Swarm, preset: str, n_devices: int) -> dict[str, Any]:
     received, refused = _received(updates, model, swarm)
     held, rows = _peak(), []
     truth = {name: sizes[name] * common[name] for name in common}
-    for name in BY_NUMBER:
+    for name in MEASURED:
         began = time.perf_counter()
         total = aggregate_round(received, model, replace(swarm.aggregation, strategy=name))
         rows.append({"strategy": name, "seconds": round(time.perf_counter() - began, 1), "peak_mb": _peak()})
