@@ -3,7 +3,7 @@
 python -m tools.measure.swarm_wire CHAT CHAT... [--rounds 3] [--characters 20000] [--model NAME|PATH] [--json]
 
 Each CHAT is a file that one device has learned. Every byte over TCP of the first device is counted by a proxy on
-loopback, heads of HTTP included, those of TCP and IP not. The last figure is of a minute in which there is no round.
+loopback, heads of HTTP included, those of TCP and IP not. The last figures are of a minute in which there is no round.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from tools.measure.forks import room, tiny_model
 from tools.measure.swarm_kills import EVERY, Member
 
-IDLE_SECONDS, ASK_SECONDS = 60, 10
+IDLE_SECONDS, ASK_SECONDS, CALLS = 60, 10, 500
 
 
 class Counter:
@@ -111,7 +111,7 @@ def measure(folder: Path, model: str, texts: list[str], n_rounds: int) -> dict[s
     }  # fmt: skip
 
 
-def _idle(folder: Path, model: str) -> dict[str, int]:
+def _idle(folder: Path, model: str) -> dict[str, Any]:
     """Bytes of a device that asks every ten seconds where too few are there for a round, for a minute."""
     server = Member(folder / "server", "serve", "--least-devices", "9", "--model", model, "--port", "0")
     while len(server.said) < 1:
@@ -124,10 +124,31 @@ def _idle(folder: Path, model: str) -> dict[str, int]:
     time.sleep(1)
     before = counter.up, counter.down
     time.sleep(IDLE_SECONDS)
-    found = {"up": counter.up - before[0], "down": counter.down - before[1], "asked": IDLE_SECONDS // ASK_SECONDS}
+    found: dict[str, float] = {
+        "up": counter.up - before[0],
+        "down": counter.down - before[1],
+        "asked": IDLE_SECONDS // ASK_SECONDS,
+    }
+    found["server_ms"] = _cpu_ms(server, int(server.said[-1]["url"].rpartition(":")[2]))
     for member in (device, server):
         member.kill()
     return found
+
+
+def _cpu_ms(server: Member, port: int) -> float:
+    """Milliseconds of processor that the server takes for a question to which there is no message."""
+    from edgelm.swarm.connection import Connection
+
+    def seconds() -> float:
+        fields = Path(f"/proc/{server.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    with Connection(f"127.0.0.1:{port}", 1000, None, 600.0) as connection:
+        connection.receive()
+        before = seconds()
+        for _ in range(CALLS):
+            connection.receive()
+        return round(1000 * (seconds() - before) / CALLS, 3)
 
 
 def main() -> None:
