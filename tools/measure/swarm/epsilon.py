@@ -13,7 +13,7 @@ from edgelm.swarm.privacy import epsilon, hidden_mean
 from tools.measure.swarm.devices import Swarm, beginning
 
 MULTIPLIERS = (0.3, 0.5, 1.0, 2.0, 4.0)
-NOISES = (0.0, 3e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3)
+NOISES = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 """On a number of the mean, divided by the clip: a multiplier leaves so much of as many devices as go into it. The mean
 of the texts' few devices stands for theirs."""
 ROUNDS = (1, 10, 100)
