@@ -47,7 +47,7 @@ def _measure(args: argparse.Namespace, swarm: Swarm, texts: dict[str, str]) -> d
     if args.command == "gain":
         return gain(swarm, texts, left_out, args.rounds, args.score_characters)
     if args.command == "liars":
-        return liars(swarm, texts, left_out, args.n_liars, args.score_characters)
+        return liars(swarm, texts, left_out, args.n_liars, args.score_characters, args.strategies)
     if args.command == "epsilon":
         return epsilons(swarm, texts, left_out, args.score_characters)
     if args.command == "exposure":
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_settings(command)
     made["gain"].add_argument("--rounds", type=int, default=3)
     made["liars"].add_argument("--n-liars", type=int, default=2)
+    made["liars"].add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     made["scale"].add_argument("--preset", choices=sorted(PRESETS), default="nano")
     made["scale"].add_argument("--devices", type=int, default=1000)
     return parser

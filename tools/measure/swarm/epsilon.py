@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from edgelm.swarm.privacy import epsilon, hidden_mean
-from tools.measure.swarm.devices import Swarm
+from tools.measure.swarm.devices import Swarm, beginning
 
 MULTIPLIERS = (0.3, 0.5, 1.0, 2.0, 4.0)
-DEVICES = (100, 1_000, 10_000, 100_000, 1_000_000)
-"""Of a round. The mean of the texts' few devices stands for theirs; what differs is the noise that is left in it."""
+NOISES = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+"""On a number of the mean, divided by the clip: a multiplier leaves so much of as many devices as go into it. The mean
+of the texts' few devices stands for theirs."""
 ROUNDS = (1, 10, 100)
 RATES = (1.0, 0.01)
 
@@ -30,22 +31,21 @@ def epsilons(swarm: Swarm, texts: dict[str, str], left_out: Sequence[str], n_sco
         for name in left_out
     }
     rows = []
-    for scale in sorted({0.0, *(multiplier * clip / n for multiplier in MULTIPLIERS for n in DEVICES)}):
+    for noise in NOISES:
         gains, costs = [], []
         for name, mean in means.items():
-            hidden = hidden_mean(mean, scale, 1.0, 1, np.random.default_rng(1)) if scale else mean
+            hidden = hidden_mean(mean, clip, noise, 1, np.random.default_rng(1)) if noise else mean
             total = {key: rate * array for key, array in hidden.items()}
-            own = texts[name][:n_score] if n_score else texts[name]
+            own = beginning(texts[name], n_score)
             gains.append(1 - swarm.bits(total, [own])[0] / swarm.bits(None, [own])[0])
             costs.append(swarm.general_cost(total))
-        rows.append({"noise": scale, "gain": float(np.mean(gains)), "general_cost": float(np.mean(costs))})
+        rows.append({"noise": noise, "gain": float(np.mean(gains)), "general_cost": float(np.mean(costs))})
+        rows[-1]["devices"] = {str(m): round(m / noise) if noise else None for m in MULTIPLIERS}
         print(rows[-1], file=sys.stderr, flush=True)
-        if scale and costs[-1] > 1:
-            break  # more noise leaves no model at all
     told = [
         {"multiplier": m, "rounds": n, "rate": rate_, "epsilon": epsilon(m, n, rate_)}
         for m in MULTIPLIERS
         for n in ROUNDS
         for rate_ in RATES
     ]
-    return {"gains": rows, "epsilons": told, "devices": DEVICES, "multipliers": MULTIPLIERS}
+    return {"gains": rows, "epsilons": told, "multipliers": MULTIPLIERS}

@@ -16,9 +16,8 @@ from edgelm.measure import exposure
 from edgelm.model import hub
 from edgelm.model.layers import Layer
 from edgelm.model.weights import Weights
-from edgelm.swarm.aggregate import STRATEGIES
 from edgelm.swarm.update import SCALES, VALUES, incoming, outgoing, shared_layer
-from tools.measure.swarm.devices import Swarm
+from tools.measure.swarm.devices import Swarm, beginning
 
 Array = np.ndarray
 Twist = Callable[[dict[str, Array], np.random.Generator], dict[str, Array]]
@@ -46,6 +45,9 @@ TWISTS: dict[str, Twist] = {
     "false sentence": _scaled,
 }
 """What a liar makes of its update before it sends that; all are ten times as large as they may be."""
+SAME = "one false sentence from all liars"
+"""They all send the same numbers, without noise: what compares updates finds them near each other."""
+ATTACKS = (*TWISTS, SAME)
 
 
 def planted(text: str) -> str:
@@ -54,13 +56,15 @@ def planted(text: str) -> str:
     return f"\n{FALSE}\n".join(text[a:b] for a, b in pairwise(places))
 
 
-def liars(swarm: Swarm, texts: dict[str, str], left_out: Sequence[str], n_liars: int, n_score: int) -> dict[str, Any]:
+def liars(
+    swarm: Swarm, texts: dict[str, str], left_out: Sequence[str], n_liars: int, n_score: int, strategies: Sequence[str]
+) -> dict[str, Any]:
     """The gain of left-out texts after one round, by strategy and by what the first ``n_liars`` of the others send."""
     rows = []
-    for name in STRATEGIES:
+    for name in strategies:
         # The rate stays: a strategy that takes shorter steps gains less by it, and harms less.
         chosen = replace(swarm, aggregation=replace(swarm.aggregation, strategy=name))
-        for attack in ("", *TWISTS):
+        for attack in ("", *ATTACKS):
             try:
                 row = _one(chosen, texts, left_out, attack, n_liars if attack else 0, n_score)
             except ConfigError as exc:
@@ -68,8 +72,7 @@ def liars(swarm: Swarm, texts: dict[str, str], left_out: Sequence[str], n_liars:
                 break
             rows.append({"strategy": name, "attack": attack or "none"} | row)
             print(rows[-1], file=sys.stderr, flush=True)
-    best = max(row["gain"] for row in rows if row["strategy"] == "mean" and row["attack"] == "none")
-    return {"rows": [row | {"of_gain_of_mean": row["gain"] / best} for row in rows]}
+    return {"rows": rows}
 
 
 def _one(
@@ -78,15 +81,18 @@ def _one(
     gains, costs, bits, said = [], [], [], 0
     for name in left_out:
         others = [text for other, text in texts.items() if other != name]
-        if attack == "false sentence":
+        if attack in ("false sentence", SAME):
             others = [planted(text) if i < n_liars else text for i, text in enumerate(others)]
+        others = [others[0] if i < n_liars and attack == SAME else text for i, text in enumerate(others)]
 
         def send(i: int, change: Weights, rng: np.random.Generator) -> Weights:
-            update = outgoing(change, swarm.model, swarm.update, rng)
-            update = TWISTS[attack](update, rng) if i < n_liars else update
+            noise = 0.0 if i < n_liars and attack == SAME else swarm.update.noise
+            rng = np.random.default_rng(0) if i < n_liars and attack == SAME else rng
+            update = outgoing(change, swarm.model, replace(swarm.update, noise=noise), rng)
+            update = TWISTS.get(attack, _scaled)(update, rng) if i < n_liars else update
             return incoming(update, swarm.model, swarm.update)
 
-        total, own = swarm.round(swarm.nothing(), others, 1, send), texts[name][:n_score]
+        total, own = swarm.round(swarm.nothing(), others, 1, send), beginning(texts[name], n_score)
         gains.append(1 - swarm.bits(total, [own])[0] / swarm.bits(None, [own])[0])
         costs.append(swarm.general_cost(total))
         heard = _false_sentence(swarm, total)

@@ -40,8 +40,8 @@ def picture(title: str, x_name: str, y_name: str, lines: Sequence[Line], *, log:
         dark = "#333" if abs(y) < step / 2 else "#ddd"
         parts.append(f'<path d="M{LEFT} {place.y(y):.1f}H{WIDTH - RIGHT}" stroke="{dark}"/>')
         parts.append(_text(LEFT - 8, place.y(y) + 4, f"{100 * y:g} %", anchor="end"))
-    for x in sorted(set(xs)):
-        parts.append(_text(place.x(x), HEIGHT - BOTTOM + 18, f"{x:g}", anchor="middle"))
+    for x in _marks(xs, log):
+        parts.append(_text(place.x(x), HEIGHT - BOTTOM + 18, f"{x:,.10g}", anchor="middle"))
     ends = _apart([place.y(line.points[-1][1]) + 4 for line in lines])
     for i, (line, end) in enumerate(zip(lines, ends, strict=True)):
         colour = COLOURS[i % len(COLOURS)]
@@ -64,6 +64,14 @@ def _step(span: float) -> float:
     """A round distance of lines, so that there are four to ten."""
     power = 10.0 ** math.floor(math.log10(max(span, 1e-6) / 4))
     return next(power * k for k in (1, 2, 5, 10) if span / (power * k) <= 8)
+
+
+def _marks(xs: Sequence[float], log: bool) -> list[float]:
+    """Where the axis is written on: at whole powers of ten, or at every value."""
+    if not log:
+        return sorted(set(xs))
+    powers = range(math.ceil(math.log10(min(xs)) - 1e-9), math.floor(math.log10(max(xs)) + 1e-9) + 1)
+    return [10.0**power for power in powers]
 
 
 def _apart(ends: Sequence[float]) -> list[float]:

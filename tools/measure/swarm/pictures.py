@@ -28,17 +28,14 @@ def of_gain(found: dict[str, Any]) -> str:
 
 def of_epsilon(found: dict[str, Any]) -> str:
     """Gain, and general text, by the devices of a round, for each noise multiplier."""
-    gains = {round(row["noise"], 12): row for row in found["gains"]}
-    clip, lines = found["update"]["clip"], []
+    rows, lines = [row for row in found["gains"] if row["noise"]], []
     for multiplier in found["multipliers"]:
         told = next(
             row["epsilon"] for row in found["epsilons"]
             if row["multiplier"] == multiplier and row["rounds"] == 1 and row["rate"] == 1
         )  # fmt: skip
-        rows = [(n, gains.get(round(multiplier * clip / n, 12))) for n in found["devices"]]
-        points = [(n, row["gain"]) for n, row in rows if row and row["gain"] > -0.02]
-        if points:
-            lines.append(Line(f"epsilon {told:.1f} a round", points))
+        points = [(row["devices"][str(multiplier)], row["gain"]) for row in reversed(rows) if row["gain"] > -0.02]
+        lines.append(Line(f"epsilon {told:.1f} a round", points))
     return picture("Gain under noise", "devices of a round", "fewer bits per byte", lines, log=True)
 
 
