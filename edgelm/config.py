@@ -146,6 +146,14 @@ def no_telemetry() -> None:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
+def quiet_flower(home: Path) -> None:
+    """Keeps Flower from sending anything and from asking for updates, and its files below ``home``.
+
+    To be called before it is imported.
+    """
+    os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", FLWR_HOME=str(home))
+
+
 def no_color() -> bool:
     """Whether ``NO_COLOR`` asks for plain text (no-color.org)."""
     return bool(os.environ.get("NO_COLOR"))

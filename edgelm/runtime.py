@@ -80,6 +80,8 @@ class EngineOptions:
         Whether answers may come from the bank of exchanges.
     engine : {"kernels", "onnx"}, optional
         What answers; default: ``edgelm.engine.choice`` decides.
+    layers : tuple of Layer, optional
+        Lie beneath the log in place of those of the profile, which may only be read then: to try them.
     """
 
     model: str | None = None
@@ -89,6 +91,7 @@ class EngineOptions:
     profiles: Path | None = None
     bank: bool = True
     engine: str | None = None
+    layers: tuple[Layer, ...] | None = None
 
 
 class Engine:
@@ -162,7 +165,10 @@ class Engine:
         """Opens the profile, and puts its layers into the model before anything is made of that."""
         folder = self.options.profiles or profiles_dir()
         self.profile = Profile(folder, self.options.profile, self.model, writable=writable, any_base=any_base)
-        if self.profile.layers and self.profile.base == self.model.sha256:
+        if self.options.layers is not None:
+            assert not writable
+            self.model.set_layers(self.options.layers)
+        elif self.profile.layers and self.profile.base == self.model.sha256:
             self._check_memory(self.profile.layers)
             self.model.set_layers(load_layers(packs_dir(), self.profile.layers, self.model))
 

@@ -116,6 +116,7 @@ def test_names_say_what_is_inside() -> None:
         ("onnxruntime", "edgelm/engine/ort_session.py"),
         ("click", "edgelm/cli/"),
         ("llm", "edgelm/llm_plugin.py"),
+        ("flwr", "edgelm/swarm/"),
     ],
 )
 def test_has_one_door(package: str, room: str) -> None:

@@ -225,6 +225,17 @@ def test_the_service_of_http_is_closed_in_as_the_other_and_starts(tmp_path: Path
     assert result.json["profile"] == "default"
 
 
+def test_the_service_of_a_swarm_is_closed_in_as_that_of_http() -> None:
+    other, service = _unit("edgelm-serve.service")["Service"], _unit("edgelm-swarm.service")["Service"]
+    # To know whether the device is idle it reads the load of all.
+    differ = {"ExecStart", "IPAddressAllow", "Nice", "ProcSubset"}
+    assert {key for key in other if service.get(key) != other[key]} == differ
+    _, *words = service["ExecStart"].split()
+    assert words[:2] == ["swarm", "join"]
+    assert service["IPAddressAllow"] == words[2].rpartition(":")[0]
+    assert len(words) == 3
+
+
 @pytest.mark.parametrize("uid", [65534, 0xFFFFFFFF])
 def test_a_caller_whom_the_kernel_cannot_name_is_refused(uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()

@@ -25,6 +25,7 @@ _COMMANDS = {
     "evaluate": ("edgelm.cli.learning", "Bits per byte of whole files."),
     "profile": ("edgelm.cli.profile", "What was learned: its log, forgetting, moving."),
     "pack": ("edgelm.cli.pack", "Layers of knowledge: make, add, compare, merge, remove."),
+    "swarm": ("edgelm.cli.swarm", "Devices that learn from each other: serve, join, status."),
     "export": ("edgelm.cli.export", "Write the model, or a part of it, as ONNX or for edgelm."),
     "models": ("edgelm.cli.models", "The models here: list, show, verify, pull."),
     "bench": ("edgelm.cli.bench", "Speed and memory on this machine."),

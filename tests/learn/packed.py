@@ -26,9 +26,11 @@ def random_changes(model: Model, seed: int, size: float = 0.002) -> Weights:
     return changes
 
 
-def make_pack(path: Path, model: Model, seed: int = 1, *, name: str = "sea", size: float = 0.002) -> Pack:
+def make_pack(
+    path: Path, model: Model, seed: int = 1, *, name: str = "sea", size: float = 0.002, text: str = ""
+) -> Pack:
     """Writes a pack of random changes; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     changes = clipped(random_changes(model, seed, size), model)
-    pack = Pack(name, "CC0-1.0", "", "2026-11-27", model.sha256, model.name, (Source("made up", SHA256),), changes)
-    return write_pack(path, pack)
+    sources = (Source("made up", SHA256),)
+    return write_pack(path, Pack(name, "CC0-1.0", "", "2026-11-27", model.sha256, model.name, sources, changes, text))
