@@ -34,7 +34,7 @@ from edgelm.learn.long_text import LEAST_TOKENS, learn_text, learn_unlogged
 from edgelm.learn.transfer import export_change
 from edgelm.learn.worker import Worker
 from edgelm.log.entry import CHAT, PAIRED
-from edgelm.log.packs import load_layers
+from edgelm.log.packs import load_layers, path_of
 from edgelm.log.profile import Profile
 from edgelm.memory.answering import Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
@@ -44,7 +44,7 @@ from edgelm.memory.reminder import reminder_text
 from edgelm.memory.statements import Statement, Statements, told_in
 from edgelm.model import hub
 from edgelm.model.layers import Layer
-from edgelm.model.needs import memory_needed
+from edgelm.model.needs import memory_needed, memory_of_layers
 from edgelm.model.weights import Weights
 
 
@@ -129,8 +129,7 @@ class Engine:
     ) -> None:  # fmt: skip
         self.options = options
         self._reporter = Reporter()
-        needed = memory_needed(options.model, models_dir())
-        ports.check_memory(needed, options.model or hub.DEFAULT, ports.detect())
+        self._check_memory()
         self.model = hub.load(options.model, models_dir())
         self.config = self.model.config
         if max_awake is not None:
@@ -156,6 +155,12 @@ class Engine:
             self.close()
             raise
 
+    def _check_memory(self, layers: Sequence[Layer] = ()) -> None:
+        """Refuses what this device has no room for, before it is loaded."""
+        needed = memory_needed(self.options.model, models_dir())
+        needed += memory_of_layers(path_of(packs_dir(), layer.sha256) for layer in layers)
+        ports.check_memory(needed, self.options.model or hub.DEFAULT, ports.detect())
+
     def _open_profile(self, writable: bool, any_base: bool) -> None:
         """Opens the profile, and puts its layers into the model before anything is made of that."""
         folder = self.options.profiles or profiles_dir()
@@ -164,6 +169,7 @@ class Engine:
             assert not writable
             self.model.set_layers(self.options.layers)
         elif self.profile.layers and self.profile.base == self.model.sha256:
+            self._check_memory(self.profile.layers)
             self.model.set_layers(load_layers(packs_dir(), self.profile.layers, self.model))
 
     @property

@@ -101,8 +101,10 @@ class BlockPass(Pass, Protocol):
 class Answer(Protocol):
     """One layer part over some tokens, or one: nothing is kept for learning, and nothing allocated.
 
-    A kind has one in its ``passes.py`` if kernels compute all of it in one call. It is used where all matrices are
-    ``Strips``; where they are not, or a kind has none, its ``Pass`` answers. With it comes a function::
+    A kind has one in its ``passes.py`` if kernels compute all of it in one call. ``forward`` does nothing but call
+    them, with the same arrays and numbers whenever it is given the same ``x``: such calls are recorded, and made again
+    without it (``edgelm.kernels.jit.record``). It is used where all matrices are integers as its kernel takes them;
+    where they are not, or a kind has none, its ``Pass`` answers. With it comes a function::
 
         begin(cell, shared, n_steps, buffers)
 

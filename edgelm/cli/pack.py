@@ -17,7 +17,19 @@ from edgelm.cli.options import Common, catch_up, common, progress_bar
 from edgelm.errors import InputError, ModelFileError, ProfileError
 from edgelm.learn.layering import check_layers, general_cost
 from edgelm.learn.long_text import LEAST_TOKENS
-from edgelm.log.packs import MOST_TITLE, Pack, Source, clipped, keep, kept_in, path_of, read_card, read_pack, write_pack
+from edgelm.log.packs import (
+    MOST_TITLE,
+    Pack,
+    Source,
+    clipped,
+    keep,
+    kept_in,
+    may_be_passed_on,
+    path_of,
+    read_card,
+    read_pack,
+    write_pack,
+)
 from edgelm.log.profile import Profile
 from edgelm.model import hub
 from edgelm.model.hub import Model
@@ -44,18 +56,24 @@ def pack() -> None:
 @click.argument("name")
 @click.argument("paths", nargs=-1, required=True, metavar="FILE...")
 @click.option("--licence", required=True, metavar="TEXT", help="Under which the texts, and so the pack, may be used.")
+@click.option(
+    "--with-text", is_flag=True, help="The words too: what the pack knows by heart, with the licence's leave."
+)
 @click.option("--force", is_flag=True, help="Even if a text looks like a chat or holds lines that look like secrets.")
 @_CARD
 @_OUTPUT
 @common
 def make(
-    name: str, paths: tuple[str, ...], licence: str, force: bool, card: str, output: Path | None, common: Common
-) -> None:
-    """Learn texts into a pack: a file with the change of the weights and a card, and none of the words.
+    name: str, paths: tuple[str, ...], licence: str, with_text: bool, force: bool, card: str, output: Path | None,
+    common: Common,
+) -> None:  # fmt: skip
+    """Learn texts into a pack: a file with the change of the weights and a card, and, unless told, none of the words.
 
     Make packs of public texts alone: words can be read back from weights. Lines that look like secrets are never
     learned.
     """
+    if with_text and not force and not may_be_passed_on(licence):
+        raise InputError(f"is everybody allowed to pass on texts under {licence!r}? --force says so")
     texts = read_paths(paths, sys.stdin.buffer, common.insist)
     learnable, skipped = _public(texts, force=force)
     begun = time.perf_counter()
@@ -63,7 +81,8 @@ def make(
     sources = tuple(
         Source(Path(text.name).name[:MOST_TITLE], hashlib.sha256(text.text.encode()).hexdigest()) for text in texts
     )
-    made = _written(output, Pack(name, licence, card, _today(), model.sha256, model.name, sources, changes))
+    kept = learnable if with_text else ""
+    made = _written(output, Pack(name, licence, card, _today(), model.sha256, model.name, sources, changes, kept))
     fields = _fields(made) | {
         "path": str(output or f"{name}.safetensors"), "tokens": tokens, "secrets_skipped": skipped,
         "general_cost": round(cost, 5), "seconds": round(time.perf_counter() - begun, 1),
@@ -287,8 +306,9 @@ def merge(
     weight = usual_weight(method, len(found)) if weight is None else weight
     changes = clipped(merged([pack.changes for pack in found], model, method, weight), model)
     licence = " AND ".join(sorted({pack.licence for pack in found}))
+    text = DOCUMENT.join(pack.text for pack in found if pack.text)
     sources = tuple(dict.fromkeys(source for pack in found for source in pack.sources))
     card = card or f"Merged by {method}, weight {weight:g}, of {', '.join(pack.name for pack in found)}."
-    made = _written(output, Pack(name, licence, card, _today(), model.sha256, model.name, sources, changes))
+    made = _written(output, Pack(name, licence, card, _today(), model.sha256, model.name, sources, changes, text))
     fields = _fields(made) | {"path": str(output or f"{name}.safetensors"), "method": method, "weight": weight}
     common.emit(fields, f"{fields['path']}: {made.n_bytes:,} bytes, from {len(found)} packs")

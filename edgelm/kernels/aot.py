@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from edgelm.kernels.signature import DTYPES, Argument, Kind, flat
 from edgelm.ports import level_of_this_processor
 
 FOLDER = Path(__file__).parent / "compiled"
+CHAIN, GIVEN = "chain", "_given"
+"""The function of a library that makes many calls, and how the names end of those that take their arguments as words of
+64 bits."""
 _RAISED = -1
 
 
@@ -75,6 +80,22 @@ class Library:
         # What the library compares objects with: words before the fields of an array, its type, its dtypes.
         words = [object.__basicsize__ // 8, id(np.ndarray), *(id(np.dtype(name)) for name in DTYPES)]
         self._layout = (ctypes.c_int64 * len(words))(*words)
+        self._chain = self._functions[CHAIN]
+        self._chain.restype, self._chain.argtypes = ctypes.c_int64, [ctypes.c_void_p, ctypes.c_int64]
+        self._recording: Chain | None = None
+        self._lock = threading.Lock()
+
+    def record(self, calls: Callable[[], None]) -> Chain:
+        """Makes calls of kernels that return nothing, and keeps them; those of other threads are left out."""
+        chain = Chain(self._chain)
+        with self._lock:
+            self._recording = chain
+            try:
+                calls()
+            finally:
+                self._recording = None
+        chain.end()
+        return chain
 
     def bind(
         self, symbol: str, function: Callable[..., Any], takes: tuple[Argument, ...], returns: tuple[Kind, ...]
@@ -85,6 +106,7 @@ class Library:
         compiled.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *map(_c_type, kinds)]
         has_tuples, room = len(kinds) != len(takes), ctypes.c_double * len(returns)
         convert = [float if kind.dtype[:5] == "float" else int for kind in returns]
+        words = (ctypes.cast(self._functions[symbol + GIVEN], ctypes.c_void_p).value, ctypes.addressof(layout))
 
         @functools.wraps(function)
         def call(*args: Any) -> Any:
@@ -95,12 +117,62 @@ class Library:
             status = compiled(layout, out, *given)
             if status:
                 _refuse(symbol, status, kinds, given)
+            recording = self._recording
+            if recording is not None:
+                recording.add(call, words, kinds, args)
             if out is None:
                 return None
             values = tuple(kind(value) for kind, value in zip(convert, out, strict=True))
             return values if len(values) > 1 else values[0]
 
         return call
+
+
+class Chain:
+    """Calls of kernels that are made again as one: with the same arrays, whatever these hold by then, and the same
+    numbers. Python's global lock is given up once, and nothing is made of objects.
+
+    Parameters
+    ----------
+    chain : function
+        ``CHAIN`` of the library.
+    """
+
+    def __init__(self, chain: Any) -> None:
+        self._chain, self._thread = chain, threading.get_ident()
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._words: list[Any] = []
+        self._table: Any = None
+
+    def add(self, call: Callable[..., Any], words: tuple[Any, int], kinds: list[Kind], args: tuple[Any, ...]) -> None:
+        """Keeps a call, with all that it was given, if this thread makes it."""
+        if threading.get_ident() != self._thread:
+            return
+        given = [_word(kind, value) for kind, value in zip(kinds, _flat(args), strict=True)]
+        self._calls.append((call, args))
+        self._words.append((*words, (ctypes.c_int64 * len(given))(*given)))
+
+    def end(self) -> None:
+        """No more calls come."""
+        rows = [(function, layout, ctypes.addressof(given)) for function, layout, given in self._words]
+        self._table = (ctypes.c_int64 * (3 * len(rows)))(*(word for row in rows for word in row))
+
+    def __call__(self) -> None:
+        """Makes the calls; raises as the first of them would that is refused."""
+        refused = self._chain(self._table, len(self._calls))
+        if refused:
+            call, args = self._calls[refused - 1]
+            call(*args)
+            raise RuntimeError("a chain of kernels was refused where each of its calls is not")
+
+
+def _word(kind: Kind, value: Any) -> int:
+    """What a kernel is given as a word: the address of an array, a whole number, or the bits of a double."""
+    if kind.ndim:
+        return id(value)
+    if kind.dtype.startswith("float"):
+        return int(struct.unpack("<q", struct.pack("<d", value))[0])
+    return int(value)
 
 
 def _c_type(kind: Kind) -> Any:

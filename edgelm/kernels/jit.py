@@ -93,6 +93,15 @@ def entry(*takes: Argument, returns: tuple[Kind, ...] = ()) -> Callable[[F], F]:
     return decorate
 
 
+def record(calls: Callable[[], None]) -> Callable[[], None]:
+    """Makes calls of kernels, and returns what makes them again with the same arrays: in one, where kernels come from a
+    library, else ``calls`` itself. It must do nothing but call kernels that return nothing."""
+    if _library is not None:
+        return _library.record(calls)
+    calls()
+    return calls
+
+
 def entries() -> list[Entry]:
     """All entry points, in the order of their modules' names; what a library is compiled from."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):

@@ -130,14 +130,15 @@ class Adaptation:
 
     @property
     def memory(self) -> FastMemory | None:
-        """The fast memory of the log, built when first asked for. None if the log has no words.
+        """The fast memory of layers and log, built when first asked for. None if they have no words.
 
         Then no kernels are loaded either.
         """
         with self.guard:
             if self._memory is None:
                 known = [entry for entry in self.entries if entry.id <= self._known]
-                self._memory = self._memory_of(known) if any(entry.text for entry in known) else None
+                has_words = any(layer.text for layer in self.model.layers) or any(entry.text for entry in known)
+                self._memory = self._memory_of(known) if has_words else None
             return self._memory
 
     @property
@@ -158,8 +159,8 @@ class Adaptation:
         return digest(self.model.adaptable | gates)
 
     def _memory_of(self, entries: Iterable[Entry]) -> FastMemory:
-        """A fast memory that holds ``entries``, with the gates of the checkpoint."""
-        from edgelm.learn.documents import remember
+        """A fast memory that holds the texts of the layers and ``entries``, with the gates of the checkpoint."""
+        from edgelm.learn.documents import remember, remember_text
         from edgelm.memory.fast_memory import FastMemory
 
         memory, entries = FastMemory(self.model.tokenizer, template=self.model.template), list(entries)
@@ -169,6 +170,8 @@ class Adaptation:
             if not (fits and np.isfinite(self._gates).all() and (values >= 0).all() and (values <= 1).all()):
                 raise ProfileError(f"{self.profile.path}: its weights are damaged at {GATES!r}")  # type: ignore[union-attr]
             memory.gates[:] = self._gates
+        for layer in self.model.layers:
+            remember_text(memory, layer.text, self.model.tokenizer)
         befores = [self.before(entry) for entry in entries]
         remember(memory, entries, befores, self.model.tokenizer, self.model.template)
         return memory

@@ -35,7 +35,12 @@ def remember(
             if entry.kind == FIX:
                 memory.correct(ids)
         elif entry.text:
-            memory.rebuild([np.array(ids) for ids in document_ids(tokenizer.encode_document_lines(entry.text))])
+            remember_text(memory, entry.text, tokenizer)
+
+
+def remember_text(memory: FastMemory, text: str, tokenizer: Tokenizer) -> None:
+    """Stores a text in the fast memory, in place, as ``Replay.apply`` would store one that was adapted to."""
+    memory.rebuild([np.array(ids) for ids in document_ids(tokenizer.encode_document_lines(text))])
 
 
 def entry_ids(entry: Entry, before: str, tokenizer: Tokenizer, template: Template = USUAL) -> np.ndarray:

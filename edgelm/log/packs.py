@@ -1,8 +1,9 @@
 """Packs: files with a layer of knowledge and its card, and the folder in which those lie that profiles use.
 
-A pack is one safetensors file: the tensors of a change (``edgelm.log.change``), and metadata that say what it is, on
-which model it was made, from what and under which licence. It is known by the SHA-256 of its bytes. A file is compared
-with what edgelm would have written itself, number by number, and anything else is refused.
+A pack is one safetensors file: the tensors of a change (``edgelm.log.change``), the texts that it was made from if
+the fast memory is to know them too (``text``, UTF-8), and metadata that say what it is, on which model it was made,
+from what and under which licence. It is known by the SHA-256 of its bytes. A file is compared with what edgelm would
+have written itself, number by number, and anything else is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,15 @@ KIND, FORMAT = "edgelm pack", "1"
 CLIP, CLIP_OF_ZERO = 0.25, 0.01
 """How large the change of a tensor or of a neuron block may be: its Euclidean norm is at most this share of that of the
 base, and this for each number, root mean square, where the base is nothing."""
-MOST_SOURCES, MOST_TITLE, MOST_CARD, MOST_HEAD = 256, 120, 4000, 1 << 17
+MOST_SOURCES, MOST_TITLE, MOST_CARD, MOST_HEAD, MOST_TEXT = 256, 120, 4000, 1 << 17, 4 << 20
+TEXT = "text"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_OPEN = re.compile(
+    r"(in the )?public domain|cc0(-1\.0)?|unlicense|pddl(-1\.0)?|cc[ -]by(-sa)?([ -][1-4]\.0)?|mit|isc|apache[ -]2\.0"
+    r"|bsd-[23]-clause",
+    re.IGNORECASE,
+)
+"""Licences, mostly by their names in SPDX's list, under which a text may be copied by anybody."""
 _SHA256, _DATE = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9]{4}-[01][0-9]-[0-3][0-9]")
 _KEYS = {"kind", "format", "base", "base_name", "name", "licence", "from", "made", "card"}
 
@@ -54,6 +62,7 @@ class Pack:
         SHA-256 and name of the model that it was made on and fits.
     sources : tuple of Source
     changes : dict of ndarray
+    text : str
         As of ``Layer``.
     sha256 : str
         Of the file; empty before it is written.
@@ -68,13 +77,19 @@ class Pack:
     base_name: str
     sources: tuple[Source, ...]
     changes: Weights = field(default_factory=dict, repr=False, compare=False)
+    text: str = field(default="", repr=False, compare=False)
     sha256: str = ""
     n_bytes: int = 0
 
     @property
     def layer(self) -> Layer:
         """What lies beneath a log."""
-        return Layer(self.name, self.sha256, self.changes)
+        return Layer(self.name, self.sha256, self.changes, self.text)
+
+
+def may_be_passed_on(licence: str) -> bool:
+    """Whether each part of a licence ("A AND B") is known to let everybody pass on the text, for money too."""
+    return all(_OPEN.fullmatch(part.strip()) for part in re.split(r",| and ", licence, flags=re.IGNORECASE))
 
 
 def clipped(changes: Weights, model: Model) -> Weights:
@@ -106,8 +121,11 @@ def write_pack(path: Path, pack: Pack) -> Pack:
         "licence": pack.licence, "from": rows, "made": pack.made, "card": pack.card,
     }  # fmt: skip
     _described(metadata, path)
+    text = np.frombuffer(pack.text.encode(), np.uint8)
+    if len(text) > MOST_TEXT:
+        raise ModelFileError(f"{path}: {len(text):,} bytes of text, a pack holds {MOST_TEXT:,} at most")
     try:
-        tensorfile.write(path, pack.changes, metadata)
+        tensorfile.write(path, pack.changes | ({TEXT: text} if len(text) else {}), metadata)
         blob = path.read_bytes()
     except OSError as exc:
         raise ModelFileError(f"{path}: cannot be written ({exc.strerror})") from None
@@ -127,7 +145,7 @@ def read_card(path: Path) -> Pack:
         n_bytes = file.seek(0, 2)
         file.seek(0)
         pack = _described(tensorfile.read_head(file.read, n_bytes, path).metadata, path)
-    return Pack(*_fields(pack), {}, digest, n_bytes)
+    return replace(pack, sha256=digest, n_bytes=n_bytes)
 
 
 def read_pack(path: Path, model: Model, sha256: str | None = None) -> Pack:
@@ -150,7 +168,7 @@ def read_pack(path: Path, model: Model, sha256: str | None = None) -> Pack:
 
 
 def _bytes_of(path: Path, model: Model) -> bytes:
-    most, sizes = MOST_HEAD, shapes(model.config)
+    most, sizes = MOST_HEAD + MOST_TEXT, shapes(model.config)
     for name in adaptable_names(model.config):
         most += 2 * int(np.prod(sizes[name])) + 4 * sizes[name][0]
     with tensorfile.open_file(path) as file:
@@ -178,20 +196,27 @@ def _parse(blob: bytes, path: Path, model: Model, sha256: str | None) -> Pack:
         name: place.numbers(np.frombuffer(bytearray(stream.read(place.size)), np.uint8))
         for name, place in head.places.items()
     }
+    text = _text_of(changes.pop(TEXT, np.zeros(0, np.uint8)), path)
     if not changes:
         raise ModelFileError(f"{path}: damaged (it changes nothing)")
     name = misfit(changes, model.config) or _bare_list(changes, model) or _too_large(changes, model)
     if name:
         raise ModelFileError(f"{path}: damaged at {name!r}, which no pack of {model.name!r} can hold")
-    return _named(Pack(*_fields(pack), changes), blob)
+    return _named(replace(pack, changes=changes, text=text), blob)
 
 
 def _named(pack: Pack, blob: bytes) -> Pack:
-    return Pack(*_fields(pack), pack.changes, hashlib.sha256(blob).hexdigest(), len(blob))
+    return replace(pack, sha256=hashlib.sha256(blob).hexdigest(), n_bytes=len(blob))
 
 
-def _fields(pack: Pack) -> tuple[str, str, str, str, str, str, tuple[Source, ...]]:
-    return pack.name, pack.licence, pack.card, pack.made, pack.base, pack.base_name, pack.sources
+def _text_of(stored: np.ndarray, path: Path) -> str:
+    """The texts of a pack; raises ``ModelFileError`` for what is none or too long."""
+    try:
+        if stored.dtype == np.uint8 and stored.ndim == 1 and stored.size <= MOST_TEXT:
+            return stored.tobytes().decode()
+    except UnicodeDecodeError:
+        pass
+    raise ModelFileError(f"{path}: damaged at {TEXT!r}, which is no text that a pack can hold")
 
 
 def _bare_list(changes: Weights, model: Model) -> str:
@@ -313,7 +338,7 @@ def load_layers(folder: Path, layers: Sequence[Layer], model: Model) -> list[Lay
     for layer in layers:
         try:
             pack = read_pack(path_of(folder, layer.sha256), model, layer.sha256)
-            loaded.append(Layer(layer.name, layer.sha256, pack.changes))
+            loaded.append(Layer(layer.name, layer.sha256, pack.changes, pack.text))
         except ModelFileError as exc:
             raise ProfileError(
                 f"the layer {layer.name!r} lies beneath this profile and cannot be read ({exc}); bring its file back "

@@ -220,8 +220,7 @@ class Model:
         answers are computed with, in strips or in the file, or the float32 that they are computed with."""
         if self.answers_in_float32:
             return dict(self.weights)
-        packed, adaptable = self.packed, self.adaptable
-        table: dict[str, Any] = {}
+        packed, adaptable, table = self.packed, self.adaptable, dict[str, Any]()
         for name, spec in tensors(self.config).items():
             if name in adaptable:
                 table[name] = adaptable[name]

@@ -29,11 +29,14 @@ class Layer:
         Of the file that it comes from; its identity.
     changes : dict of ndarray
         Of float16, those of neuron blocks with ``NAME.blocks``; read. They must fit the model.
+    text : str
+        What the fast memory knows before the log: texts with which the layer was made, or nothing.
     """
 
     name: str
     sha256: str
     changes: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    text: str = field(default="", compare=False, repr=False)
 
 
 def identity(base: str, layers: Sequence[Layer]) -> str:

@@ -1,7 +1,10 @@
-"""The whole model over tokens for answering: a call of a kernel for each layer part, and nothing kept for learning."""
+"""The whole model over tokens for answering: a call of a kernel for each layer part, or, of one token, for all of them,
+and nothing kept for learning."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -10,6 +13,7 @@ from edgelm.cells.buffers import FORWARD_ALONE, integer_buffers, integers_of
 from edgelm.cells.cell import Cell, Parts
 from edgelm.cells.table import passes_of
 from edgelm.kernels import fused
+from edgelm.kernels.jit import record
 from edgelm.matrices.answering import IntegerProducts
 from edgelm.matrices.matrix import Int8, Operands, as_matrix, workspace_size
 from edgelm.matrices.spec import TensorSpec
@@ -78,7 +82,9 @@ class Decoder:
         tied = config.tied and config.norm == "rms" and isinstance(weights["embed"], Strips)
         self._ends: Any = (_IntegerEnds if tied else _FloatEnds)(config, weights, max_steps, self._buffers)
         self._streams = np.zeros((max_steps, config.d_model), np.float32)
-        self._x = self._streams
+        self._one = self._x = self._streams[:1]
+        self._pass_one: Callable[[], None] | None = None
+        """All layer parts on one token, once that was recorded; only if each has a kernel."""
 
     def _part(self, cell: Cell, weights: Operands, state: Parts) -> Any:
         """What computes a layer part."""
@@ -100,9 +106,17 @@ class Decoder:
     def run(self, ids: Array, logits: Array) -> None:
         """Feeds ids [T] int64; logits [N,V] are overwritten with those of the last N tokens."""
         x = self._begin(ids)
+        if x is not self._one or not self.is_fused:
+            self._forward(x)
+        elif self._pass_one is not None:
+            self._pass_one()
+        else:
+            self._pass_one = record(partial(self._forward, x))
+        self._end(x, logits)
+
+    def _forward(self, x: Array) -> None:
         for part in self._parts:
             part.forward(x)
-        self._end(x, logits)
 
     def observe(self, ids: Array, logits: Array) -> Array:
         """As ``run``; returns the activations [L,T,M] of the router, before the weakest blocks were put to sleep."""
@@ -116,7 +130,7 @@ class Decoder:
 
     def _begin(self, ids: Array) -> Array:
         if len(self._x) != len(ids):
-            self._x = self._streams[: len(ids)]
+            self._x = self._one if len(ids) == 1 else self._streams[: len(ids)]
         self._ends.read(ids, self._x)
         if len(self._shared) > len(self._lasting):
             for name in self._shared.keys() - self._lasting:

@@ -1,15 +1,9 @@
-"""HTTP/1.1 over asyncio: h11 parses, and every wait of a client for us, or of us for a client, has an end.
-
-A connection that asks for nothing costs a task and two buffers; of those there are at most ``Limits.connections``. When
-they are all taken, one that has been silent for a while makes place for a new one, so that clients who hold connections
-open cannot keep others out.
-"""
+"""HTTP/1.1 over asyncio: h11 parses, and every wait of a client for us, or of us for a client, has an end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import h11
 
 from edgelm.serve.http import SAFE, Handler, Request, RequestError, Response, as_json
-
-READ_BYTES, WRITE_BYTES = 1 << 14, 1 << 14
-"""Read, and given to the system to be sent, at a time."""
-SILENT_SECONDS = 1.0
-"""After so long without a whole request a connection may have to make place for another."""
+from edgelm.serve.listener import READ_BYTES, WRITE_BYTES, Connection, GoneError, Listener
 
 
 @dataclass(frozen=True)
@@ -59,37 +49,17 @@ class Limits:
     drop_seconds: float = 2.0
 
 
-class _GoneError(Exception):
-    """The client has gone, or is cut off."""
-
-
 @dataclass(eq=False)
-class _Connection:
-    """A client's connection."""
+class _Connection(Connection):
+    """A client's connection, and how far its requests are."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    http: h11.Connection
-    since: float
-    """When it came, or when its last request was answered."""
-    silent: bool = True
-    """Whether no whole request was read that is not answered yet."""
+    http: h11.Connection = field(kw_only=True)
     leftover: list[bytes] = field(default_factory=list)
     body_bytes: int = 0
     kept_up: float = 0.0
     """When it had last taken all that was there for it."""
     is_head: bool = False
     """Whether the last request wants the head of the answer alone."""
-
-    @property
-    def peer(self) -> str:
-        """The address of the other end."""
-        name = self.writer.get_extra_info("peername")
-        return str(name[0]) if isinstance(name, tuple) else ""
-
-    def cut(self) -> None:
-        """Ends it at once, whatever is still to be sent."""
-        self.writer.transport.abort()
 
 
 class Server:
@@ -106,100 +76,30 @@ class Server:
 
     def __init__(self, handler: Handler, limits: Limits, on_error: Callable[[BaseException], None]) -> None:
         self._handler, self._limits, self._on_error = handler, limits, on_error
-        self._connections: dict[_Connection, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._bodies_bytes, self._n_waiting = 0, 0
-        self._server: asyncio.Server | None = None
+        self._bodies_bytes = 0
+        self._listener = Listener(
+            self._connection, self._serve, limits.connections, wait_seconds=limits.header_seconds,
+            write_seconds=limits.write_seconds,
+        )  # fmt: skip
+        self.listen, self.close = self._listener.listen, self._listener.close
 
-    async def listen(self, host: str, port: int) -> int:
-        """Begins to listen; returns the port, a free one for 0.
-
-        Raises
-        ------
-        OSError
-            The address cannot be had.
-        """
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # What the system keeps for us of a connection is read at once, and is ours then.
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * READ_BYTES)
-            listening.bind(address)
-        except OSError:
-            listening.close()
-            raise
-        self._server = await asyncio.start_server(self._accept, sock=listening, limit=READ_BYTES, backlog=256)
-        return int(listening.getsockname()[1])
-
-    async def close(self) -> None:
-        """Listens no more, and cuts all connections."""
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self._connections):
-            connection.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, now: float) -> _Connection:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_bytes)
+        return _Connection(reader, writer, now, http=http)
 
     @property
     def n_connections(self) -> int:
         """Connections that are open."""
-        return len(self._connections)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if not await self._has_room():
-            writer.transport.abort()
-            return
-        http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.header_bytes)
-        connection = _Connection(reader, writer, http, asyncio.get_running_loop().time())
-        writer.transport.set_write_buffer_limits(high=WRITE_BYTES)
-        self._connections[connection] = None
-        self._tasks.add(task)
-        try:
-            await self._serve(connection)
-        except (_GoneError, ConnectionError, TimeoutError, asyncio.CancelledError):
-            connection.cut()
-        finally:
-            self._let_go(connection)
-            # What was written is still to be sent, but not for ever.
-            writer.close()
-            try:
-                async with asyncio.timeout(self._limits.write_seconds):
-                    await writer.wait_closed()
-            except (OSError, TimeoutError, asyncio.CancelledError):
-                connection.cut()
-            self._tasks.discard(task)
-            self._connections.pop(connection, None)
-
-    async def _has_room(self) -> bool:
-        """Waits, if it must, until another connection can be served; of those that have been silent for a while the
-        one that came first makes place."""
-        limits, loop = self._limits, asyncio.get_running_loop()
-        if self._n_waiting >= limits.connections:
-            return False
-        self._n_waiting += 1
-        try:
-            end = loop.time() + limits.header_seconds
-            while len(self._connections) >= limits.connections:
-                before = loop.time() - SILENT_SECONDS
-                silent = next((one for one in self._connections if one.silent and one.since < before), None)
-                if silent is not None:
-                    self._connections.pop(silent)
-                    silent.cut()
-                elif loop.time() > end:
-                    return False
-                else:
-                    await asyncio.sleep(0.05)
-            return True
-        finally:
-            self._n_waiting -= 1
+        return len(self._listener.connections)
 
     async def _serve(self, connection: _Connection) -> None:
         """Answers requests, one after the other."""
+        try:
+            await self._requests(connection)
+        finally:
+            self._let_go(connection)
+
+    async def _requests(self, connection: _Connection) -> None:
         seconds = self._limits.header_seconds
         while True:
             try:
@@ -209,15 +109,13 @@ class Server:
                 return
             if request is None:
                 return
-            if self._connections.pop(connection, connection) is not None:
-                raise _GoneError  # it made place for another
-            self._connections[connection] = None  # the newest of all
-            connection.silent, connection.kept_up = False, asyncio.get_running_loop().time()
+            self._listener.is_served(connection)
+            connection.kept_up = asyncio.get_running_loop().time()
             try:
                 await self._answer(connection, request)
             finally:
                 self._let_go(connection)
-            connection.silent, connection.since = True, asyncio.get_running_loop().time()
+            self._listener.is_silent(connection)
             if connection.http.our_state is not h11.DONE or connection.http.their_state is not h11.DONE:
                 return
             connection.http.start_next_cycle()
@@ -283,7 +181,7 @@ class Server:
                 raise RequestError(503, "too much is sent at a time; try again in a few seconds")
             parts.append(bytes(part.data))
         if not isinstance(part, h11.EndOfMessage):
-            raise _GoneError
+            raise GoneError
         return b"".join(parts)
 
     def _let_go(self, connection: _Connection) -> None:
@@ -312,9 +210,8 @@ class Server:
         try:
             await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done() and watching.result():
-                self._connections.pop(connection, None)  # it may take a while until the answer has ended
-                connection.cut()
-                raise _GoneError
+                self._listener.drop(connection)
+                raise GoneError
             await answering
         finally:
             for task in (answering, watching):
@@ -349,7 +246,7 @@ class Server:
         if closes:
             headers.append(("connection", "close"))
         if connection.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            raise _GoneError
+            raise GoneError
         await self._write(connection, h11.Response(status_code=response.status, headers=headers))
         if isinstance(response.body, bytes):
             for start in range(0, 0 if head_only else len(response.body), WRITE_BYTES):
@@ -363,17 +260,17 @@ class Server:
         try:
             async for part in parts:
                 await self._write(connection, h11.Data(data=part))
-        except (ConnectionError, TimeoutError, _GoneError):
+        except (ConnectionError, TimeoutError, GoneError):
             raise
         except Exception as exc:
             # What was begun cannot be taken back: the client sees that it is not whole.
             self._on_error(exc)
-            raise _GoneError from None
+            raise GoneError from None
 
     async def _write(self, connection: _Connection, part: Any) -> None:
         data = connection.http.send(part)
         if connection.writer.transport.is_closing():
-            raise _GoneError
+            raise GoneError
         if data:
             connection.writer.write(data)
         await self._drain(connection)
@@ -383,9 +280,9 @@ class Server:
             async with asyncio.timeout(self._limits.write_seconds):
                 await connection.writer.drain()
         except TimeoutError:
-            raise _GoneError from None
+            raise GoneError from None
         now = asyncio.get_running_loop().time()
         if connection.writer.transport.get_write_buffer_size() == 0:
             connection.kept_up = now
         elif now - connection.kept_up > self._limits.behind_seconds:
-            raise _GoneError
+            raise GoneError

@@ -15,6 +15,7 @@ from typing import Any
 import edgelm
 from edgelm.errors import EdgelmError
 from edgelm.serve.http import RequestError
+from edgelm.serve.listener import Connection, GoneError, Listener
 from edgelm.serve.recognise import Recogniser
 from edgelm.serve.service import Service, as_request_error
 from edgelm.serve.talks import Asked
@@ -31,19 +32,12 @@ _ATTRIBUTION = {"name": "edgelm", "url": ""}
 
 
 @dataclass(eq=False)
-class _Connection:
+class _Connection(Connection):
     """A client's connection."""
 
-    events: EventReader
-    writer: asyncio.StreamWriter
-    silent: bool = True
-    """Whether nothing of it is being answered."""
+    events: EventReader = field(kw_only=True)
     told_of_sound: bool = False
     conversation: str = field(default_factory=lambda: secrets.token_urlsafe(12))
-
-    def cut(self) -> None:
-        """Ends it at once, whatever is still to be sent."""
-        self.writer.transport.abort()
 
 
 class WyomingServer:
@@ -67,70 +61,25 @@ class WyomingServer:
     ) -> None:  # fmt: skip
         self._service, self._profile, self._recogniser = service, profile, recogniser
         self._limits, self._on_error = limits, on_error
-        self._connections: dict[_Connection, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(
+            self._connection, self._serve, limits.connections, wait_seconds=limits.wait_seconds,
+            write_seconds=limits.write_seconds, line_bytes=limits.line_bytes,
+            refusal=_error("too many clients at a time; try again in a few seconds", "overloaded").to_bytes(),
+        )  # fmt: skip
+        self.listen, self.close = self._listener.listen, self._listener.close
 
-    async def listen(self, host: str, port: int) -> int:
-        """Begins to listen; returns the port, a free one for 0.
-
-        Raises
-        ------
-        OSError
-            The address cannot be had.
-        """
-        self._server = await asyncio.start_server(self._accept, host, port, limit=self._limits.line_bytes)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    async def close(self) -> None:
-        """Listens no more, and cuts all connections."""
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self._connections):
-            connection.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, now: float) -> _Connection:
+        return _Connection(reader, writer, now, events=EventReader(reader, self._limits))
 
     @property
     def n_connections(self) -> int:
         """Connections that are open."""
-        return len(self._connections)
+        return len(self._listener.connections)
 
     @property
     def n_answering(self) -> int:
         """Connections that are being answered."""
-        return sum(not connection.silent for connection in self._connections)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._connections) >= self._limits.connections:
-            silent = next((one for one in self._connections if one.silent), None)
-            if silent is None:
-                # So few bytes go into the buffer of a new connection at once; nobody waits for them.
-                writer.write(_error("too many clients at a time; try again in a few seconds", "overloaded").to_bytes())
-                writer.close()
-                return
-            silent.cut()
-            self._connections.pop(silent, None)
-        connection = _Connection(EventReader(reader, self._limits), writer)
-        self._connections[connection] = None
-        self._tasks.add(task)
-        try:
-            await self._serve(connection)
-        except (ConnectionError, TimeoutError, asyncio.CancelledError):
-            connection.cut()
-        finally:
-            # What was written is still to be sent, but not for ever.
-            writer.close()
-            try:
-                async with asyncio.timeout(self._limits.write_seconds):
-                    await writer.wait_closed()
-            except (OSError, TimeoutError, asyncio.CancelledError):
-                connection.cut()
-            self._tasks.discard(task)
-            self._connections.pop(connection, None)
+        return sum(not connection.silent for connection in self._listener.connections)
 
     async def _serve(self, connection: _Connection) -> None:
         """Answers events, one after the other."""
@@ -139,17 +88,14 @@ class WyomingServer:
                 event = await connection.events.next()
                 if event is None:
                     return
-                if self._connections.pop(connection, connection) is not None:
-                    return  # it made place for another
-                connection.silent = False
-                self._connections[connection] = None  # the newest of all
+                self._listener.is_served(connection)
                 answer = await self._answer(connection, event)
             except BadEventError as exc:
                 await self._send(connection, _error(str(exc), "bad-event"))
                 return
             if answer is not None:
                 await self._send(connection, answer)
-            connection.silent = True
+            self._listener.is_silent(connection)
 
     async def _send(self, connection: _Connection, event: WyomingEvent) -> None:
         connection.writer.write(event.to_bytes())
@@ -193,7 +139,7 @@ class WyomingServer:
         try:
             await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
-                raise ConnectionResetError
+                raise GoneError
             return answering.result()
         finally:
             for task in (answering, watching):

@@ -24,7 +24,10 @@ class WyomingLimits:
     Attributes
     ----------
     connections : int
-        Open at a time, at most; of silent ones, the one that has been silent longest makes place for a new one.
+        Open at a time, at most; of those that have been silent for a while, the one that has been longest makes place
+        for a new one.
+    wait_seconds : float
+        That a new one waits for its place at most, before it is told that there is none.
     line_bytes, data_bytes, payload_bytes : int
         Of an event, at most.
     event_seconds : float
@@ -36,6 +39,7 @@ class WyomingLimits:
     """
 
     connections: int = 64
+    wait_seconds: float = 10.0
     line_bytes: int = 1 << 16
     data_bytes: int = 1 << 16
     payload_bytes: int = 1 << 18

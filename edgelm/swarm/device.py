@@ -181,6 +181,8 @@ class Device:
             found = read_pack(path, model)
         if found.name != LAYER:
             raise InputError(f"the server's layer is called {found.name!r}, not {LAYER!r}")
+        if found.text:
+            raise InputError("the server's layer holds texts; what a swarm shares are weights alone")
         return found
 
     def _keep(self, pack: bytes, model: Model) -> None:

@@ -15,6 +15,8 @@ from tests.command import assert_one_line
 from tests.model_folder import TEXT, contents
 
 COMMANDS = LazyGroup().list_commands(None)  # type: ignore[arg-type]
+GROUPS = {"models", "pack", "profile", "swarm"}
+"""Of commands that have the options."""
 SCORE = {"bytes", "tokens", "bits_per_byte", "awake_fraction", "seconds", "bytes_per_s"}
 ADAPTED = {
     "tokens", "seconds", "tokens_per_s", "bits_per_byte_before", "bits_per_byte_after", "general_before",
@@ -30,7 +32,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("profile", "models")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in GROUPS])
 def test_help(cli: Cli, command: str) -> None:
     result = cli(command, "--help", model=None)
     assert (result.code, result.stderr) == (0, "")

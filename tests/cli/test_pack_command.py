@@ -15,6 +15,7 @@ import pytest
 
 from edgelm.learn.packs import merged, parts_of
 from edgelm.log.packs import path_of, read_pack
+from edgelm.memory.reading import Reading
 from edgelm.model import hub, tensorfile
 from edgelm.runtime import Engine, EngineOptions
 from tests.cli.conftest import Cli
@@ -112,6 +113,34 @@ def test_packs_are_made_of_public_texts(cli: Cli, folder: Path, text: str, says:
         assert not Path("a.safetensors").exists()
     done = cli("pack", "make", "a", "a.txt", "--licence", "none", "--force", "--json")
     assert done.json["secrets_skipped"] == int("password" in text)
+
+
+def test_a_pack_with_its_words(cli: Cli, folder: Path, tiny_model: Path) -> None:
+    """The fast memory knows them while the pack is there; what was said then is forgotten exactly."""
+    told = "Our cat is called Juniper.\n"
+    assert cli("chat", "--json", "--max-tokens", "1", input=told).code == 0
+    before = _shown(cli)["weights_sha256"]
+    for licence in ("all rights reserved", "CC-BY-NC-4.0", "CC0-1.0 AND secret"):
+        line = assert_one_line(cli("pack", "make", "a", "ferry.txt", "--licence", licence, "--with-text"))
+        assert "is everybody allowed to pass on texts" in line
+    make = ["pack", "make", "ferry", "ferry.txt", "--with-text", "--licence"]
+    assert cli(*make, "public domain, CC BY-SA 4.0").code == 0
+    model = hub.load(str(tiny_model))
+    assert read_pack(Path("ferry.safetensors"), model).text == PROSE
+    assert cli("pack", "add", "ferry.safetensors").code == 0
+    ids = np.array([0, *model.tokenizer.encode("The ferry leaves the island at seven, and the baker")])
+    with Engine(EngineOptions(str(tiny_model))) as engine:
+        memory, plain = engine.adaptation.memory, np.full(model.config.vocab_size, 1 / model.config.vocab_size)
+        assert memory is not None
+        mixed = memory.mix(Reading(list(ids[:-1])), plain)
+        assert int(mixed.argmax()) == ids[-1]
+    assert cli("chat", "--json", "--max-tokens", "1", input="It rains.\n").code == 0
+    log = cli("profile", "log", "--json").json_lines
+    entry = next(row["id"] for row in log if row["text"] == "It rains.")
+    assert cli("profile", "forget", entry, "--json").json["removed"] == 1
+    assert cli("pack", "remove", "ferry", "--json").json["weights_sha256"] == before
+    assert cli("pack", "merge", "both", "ferry.safetensors", "sea.safetensors").code == 0
+    assert read_pack(Path("both.safetensors"), model).text == PROSE
 
 
 def test_what_cannot_be_added(cli: Cli, folder: Path, home: Path, tmp_path: Path, tiny_model: Path) -> None:

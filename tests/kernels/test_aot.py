@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,39 @@ def test_every_entry_point_does_what_plain_python_does(library: aot.Library, pla
     for entry in jit.entries():
         bound = library.bind(entry.symbol, entry.function, entry.takes, entry.returns)
         compare(entry, bound, given_to(entry, plain), plain)
+
+
+def test_every_entry_point_is_made_again_out_of_a_chain(library: aot.Library, plain: dict[str, Array]) -> None:
+    for entry in (entry for entry in jit.entries() if not entry.returns):
+        arguments = given_to(entry, plain)
+        chain = library.record(partial(library.bind(entry.symbol, entry.function, entry.takes, ()), *arguments))
+        for i, array in enumerate(
+            part for given in arguments for part in (given if type(given) is tuple else (given,))
+        ):
+            if isinstance(array, Array):
+                array[...] = plain[f"{entry.symbol}/before/{i}"]
+        compare(entry, lambda *_, chain=chain: chain(), arguments, plain)
+
+
+def test_a_chain_is_of_one_thread_and_refuses_what_a_call_would(silu: Callable[..., Any], library: aot.Library) -> None:
+    u, out, other = np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
+
+    def calls() -> None:
+        silu(u, out)
+        thread = threading.Thread(target=silu, args=(u, other))
+        thread.start()
+        thread.join()
+
+    chain, once = library.record(calls), 1 / (1 + np.exp(-1))
+    assert np.allclose(out, once)
+    assert np.allclose(other, once)
+    u[:] = 0
+    chain()
+    assert not out.any()
+    assert other.all()
+    u.resize(6, refcheck=False)
+    with pytest.raises(TypeError, match="argument 1 is float32"):
+        chain()
 
 
 def silu_forward(u: Any, out: Any) -> None:

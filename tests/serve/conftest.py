@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,11 @@ def start(tiny_model: Path, home: Path) -> Iterator[Start]:
             return stack.enter_context(_running(ServeOptions(engine, **options), listening))
 
         yield run
+
+
+@pytest.fixture
+def serving(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
+    """A context of a server of the Wyoming protocol."""
+    from tests.serve.wyoming_server import server_of
+
+    return partial(server_of, tiny_model, tmp_path)

@@ -14,10 +14,13 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
+from edgelm.kernels.aot import CHAIN, GIVEN
 from edgelm.kernels.jit import entries
 from tools.aot.codegen import generate_for
 from tools.aot.shims import make_shim
 
+_WORD = ir.IntType(64)
+_GIVEN = ir.FunctionType(_WORD, [_WORD, _WORD.as_pointer()])
 RAISED = -1
 """What a shim returns when a kernel raised, as it never should: ``edgelm.kernels.aot``."""
 
@@ -51,9 +54,10 @@ def compile_library(triple: str, cpu: str, features: str, wanted: str = "") -> t
             cpu_target.typing_context, context, shim, takes, types.int64, flags, {}, library=library
         )
         _export(context, library, compiled.fndesc, point.symbol)
+    _add_chain(library)
     library.finalize()
     symbols = [point.symbol for point in points]
-    _hide_all_but(symbols, library)
+    _hide_all_but([CHAIN, *symbols, *(symbol + GIVEN for symbol in symbols)], library)
     return library, symbols
 
 
@@ -79,12 +83,49 @@ def _hide_all_but(symbols: list[str], library: Any) -> None:
 
 
 def _export(context: Any, library: Any, description: Any, symbol: str) -> None:
-    """A function of C that calls the shim by numba's own convention."""
+    """A function of C that calls the shim by numba's own convention, and one that takes the arguments as words."""
     module = library.create_ir_module(symbol)
     types_of_c = [context.get_value_type(kind) for kind in description.argtypes]
     function = ir.Function(module, ir.FunctionType(ir.IntType(64), types_of_c), symbol)
     builder = ir.IRBuilder(function.append_basic_block())
     shim = context.declare_function(module, description)
     status, result = context.call_conv.call_function(builder, shim, types.int64, description.argtypes, function.args)
-    builder.ret(builder.select(status.is_error, ir.Constant(ir.IntType(64), RAISED), result))
+    builder.ret(builder.select(status.is_error, ir.Constant(_WORD, RAISED), result))
+    given = ir.Function(module, _GIVEN, symbol + GIVEN)
+    builder = ir.IRBuilder(given.append_basic_block())
+    layout, words = given.args
+    values = [layout, ir.Constant(_WORD, 0)]
+    for i, kind in enumerate(types_of_c[2:]):
+        word = builder.load(builder.gep(words, [ir.Constant(_WORD, i)]))
+        values.append(word if kind == _WORD else builder.bitcast(word, kind))
+    builder.ret(builder.call(function, values))
+    library.add_ir_module(module)
+
+
+def _add_chain(library: Any) -> None:
+    """A function of C that makes many calls, each three words: function, layout and words of its arguments.
+
+    It returns 0, or the number of the first call that was refused, from 1.
+    """
+    module = library.create_ir_module(CHAIN)
+    function = ir.Function(module, ir.FunctionType(_WORD, [_WORD.as_pointer(), _WORD]), CHAIN)
+    calls, n = function.args
+    entry, head, body, refused, done = (function.append_basic_block() for _ in range(5))
+    ir.IRBuilder(entry).branch(head)
+    builder = ir.IRBuilder(head)
+    i = builder.phi(_WORD)
+    builder.cbranch(builder.icmp_signed("<", i, n), body, done)
+    builder = ir.IRBuilder(body)
+    start = builder.mul(i, ir.Constant(_WORD, 3))
+    target, layout, words = (
+        builder.load(builder.gep(calls, [builder.add(start, ir.Constant(_WORD, j))])) for j in range(3)
+    )
+    called = builder.inttoptr(target, _GIVEN.as_pointer())
+    status = builder.call(called, [layout, builder.inttoptr(words, _WORD.as_pointer())])
+    following = builder.add(i, ir.Constant(_WORD, 1))
+    builder.cbranch(builder.icmp_signed("==", status, ir.Constant(_WORD, 0)), head, refused)
+    i.add_incoming(ir.Constant(_WORD, 0), entry)
+    i.add_incoming(following, body)
+    ir.IRBuilder(refused).ret(following)
+    ir.IRBuilder(done).ret(ir.Constant(_WORD, 0))
     library.add_ir_module(module)
