@@ -23,12 +23,13 @@ from tests.unwritten import nan_where_nothing_was_written
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ONCE = {
-    "convert", "engine/test_fill.py", "engine/test_generate.py", "engine/test_sampler.py", "engine/test_session.py",
-    "engine/test_suggest.py", "fuzz", "kernels/test_aot.py", "kernels/test_emit.py", "kernels/test_emit_integers.py",
-    "log/test_packs.py", "matrices/test_quantize.py", "measure/test_point.py", "measure/test_recall.py",
-    "memory/test_answering.py", "memory/test_bank.py", "memory/test_meaning.py", "memory/test_words.py", "model",
-    "test_config.py", "test_docs.py", "test_docstrings.py", "test_heat.py", "test_house.py", "test_ports.py",
-    "test_readme.py", "serve", "swarm/test_aggregate.py", "swarm/test_privacy.py", "swarm/test_update.py", "text",
+    "cli/test_swarm_command.py", "convert", "engine/test_fill.py", "engine/test_generate.py",
+    "engine/test_sampler.py", "engine/test_session.py", "engine/test_suggest.py", "fuzz", "kernels/test_aot.py",
+    "kernels/test_emit.py", "kernels/test_emit_integers.py", "log/test_packs.py", "matrices/test_quantize.py",
+    "measure/test_point.py", "measure/test_recall.py", "memory/test_answering.py", "memory/test_bank.py",
+    "memory/test_meaning.py", "memory/test_words.py", "model", "test_config.py", "test_docs.py",
+    "test_docstrings.py", "test_heat.py", "test_house.py", "test_ports.py", "test_readme.py", "serve",
+    "swarm/test_aggregate.py", "swarm/test_link.py", "swarm/test_privacy.py", "swarm/test_update.py", "text",
     "tools/test_build_wheel.py", "tools/test_levels.py",
 }  # fmt: skip
 """Files and folders that have nothing to do with how kernels run."""

@@ -137,7 +137,7 @@ def join(common: Common, address: str, **given: Any) -> None:
     from edgelm.swarm.joining import JoinConfig, Joining
     from edgelm.swarm.update import UpdateConfig
 
-    heat = Heat(ports.detect())
+    heat, where = Heat(ports.detect()), checked_address(address)
     with _until_told() as never:
         # Its owner comes first.
         os.nice(10)
@@ -153,9 +153,7 @@ def join(common: Common, address: str, **given: Any) -> None:
             sys.stdout.flush()
 
         device = Device(common.options, UpdateConfig(), np.random.default_rng(), rest)
-        config = JoinConfig(
-            checked_address(address), given["root"], given["every"], given["rounds"], given["while_idle"]
-        )
+        config = JoinConfig(where, given["root"], given["every"], given["rounds"], given["while_idle"])
         ledger = ledger_path(_folder(), common.options.profile)
         Joining(device, config, ledger, heat.is_too_high, told).run(never.wait)
 

@@ -182,7 +182,7 @@ class Device:
         if found.name != LAYER:
             raise InputError(f"the server's layer is called {found.name!r}, not {LAYER!r}")
         if found.text:
-            raise InputError("the server's layer holds words, and only a change of the weights is taken")
+            raise InputError("the server's layer holds texts; what a swarm shares are weights alone")
         return found
 
     def _keep(self, pack: bytes, model: Model) -> None:

@@ -136,7 +136,7 @@ class Shared:
         if self.path.exists():
             pack = read_pack(self.path, model)
             number = re.fullmatch(r"round ([0-9]{1,9})", pack.sources[0].title)
-            if pack.name != LAYER or number is None:
+            if pack.name != LAYER or pack.text or number is None:
                 raise ModelFileError(f"{self.path}: no layer of a swarm; move it away to begin anew")
             self.round, self.sha256, self._changes = int(number[1]), pack.sha256, pack.changes
 

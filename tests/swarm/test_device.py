@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgelm.errors import InputError, ModelFileError, ProfileError
-from edgelm.log.packs import path_of
+from edgelm.log.packs import path_of, read_pack, write_pack
 from edgelm.model import hub
 from edgelm.model.hub import Model
 from edgelm.runtime import Engine, EngineOptions, packs_dir
@@ -127,6 +128,9 @@ def test_what_is_not_taken_changes_nothing(cli: Cli, tiny_model: Path, model: Mo
         "with words": (model.sha256, _pack(tmp_path, model, 6, text="The moon is made of cheese.")),
         "flipped": (model.sha256, good[:-40] + bytes([255] * 40)),
     }
+    made = read_pack(tmp_path / "swarm-1.safetensors", model)
+    write_pack(tmp_path / "text.safetensors", replace(made, text="The ferry leaves at nine."))
+    strangers["with a text"] = (model.sha256, (tmp_path / "text.safetensors").read_bytes())
     for name, (sha256, pack) in strangers.items():
         with pytest.raises((InputError, ModelFileError, ProfileError)) as found:
             device.train(sha256, pack)
