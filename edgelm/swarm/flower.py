@@ -2,8 +2,8 @@
 """The one door to Flower: importing this keeps it silent, then brings the parts of it that are used.
 
 Of Flower's many parts these are taken: its messages, the state of its SuperLink (nodes, messages, objects), the Fleet
-API by which devices reach that over HTTP and its client, the Grid and the ClientApp. What
-fetches and runs programs (FABs), uploads logs or asks for updates is not imported.
+API by which devices reach that over HTTP and its client, the Grid and the ClientApp. What fetches and runs programs
+(FABs), uploads logs or asks for updates is not used.
 """
 
 from __future__ import annotations
