@@ -1,7 +1,7 @@
 """A device's end: it asks a server for messages and answers them, through Flower's client of the Fleet API.
 
 Only messages travel. Flower's own SuperNode would fetch a program (a FAB) from the server and run it; here the program
-is the installed edgelm, and no call exists that could bring another. Nothing but the given address is connected to:
+is the installed edgelm, and what could bring another is never called. Nothing but the given address is connected to:
 redirections are not followed, and proxies of the environment are not asked.
 """
 

@@ -2,8 +2,8 @@
 """The one door to Flower: importing this keeps it silent, then brings the parts of it that are used.
 
 Of Flower's many parts these are taken: its messages, the state of its SuperLink (nodes, messages, objects), the Fleet
-API by which devices reach that over HTTP and its client, the Grid, ServerApp and ClientApp, and its strategies. What
-fetches and runs programs (FABs), uploads logs or asks for updates is not imported.
+API by which devices reach that over HTTP and its client, the Grid and the ClientApp. What fetches and runs programs
+(FABs), uploads logs or asks for updates is not used.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from fastapi import FastAPI
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.clientapp import ClientApp
-from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, SubStatus
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2, node_pb2
-from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
-from flwr.serverapp import Grid, ServerApp
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.serverapp import Grid
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, NodeStatus, TaskType
 from flwr.supercore.error import http_error_translator
 from flwr.supercore.inflatable.inflatable_object import (
@@ -71,12 +71,10 @@ __all__ = [
     "ConfigRecord",
     "Context",
     "Error",
-    "ErrorCode",
     "FastAPI",
     "FleetHttpClient",
     "Grid",
     "JSONResponse",
-    "LinkState",
     "LinkStateFactory",
     "Message",
     "Middleware",
@@ -89,7 +87,6 @@ __all__ = [
     "ProtobufTranslationMiddleware",
     "RecordDict",
     "Run",
-    "ServerApp",
     "SubStatus",
     "TaskIdentity",
     "TaskType",

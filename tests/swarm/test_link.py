@@ -100,6 +100,13 @@ def test_nobody_can_hand_it_a_program(link: Link) -> None:
     assert _status(link.url + STATUS) == 200
 
 
+def test_a_device_asks_for_no_program() -> None:
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "edgelm" / "swarm").glob("*.py"))
+    assert "PullMessages" in source
+    for name in ("GetFab", "get_fab", "load_app", "start_client_internal", "get_fused_config_from_fab", "subprocess"):
+        assert name not in source
+
+
 def test_calls_are_bounded(link: Link) -> None:
     assert _status(f"{link.url}/v1/fleet/push-messages", b"x" * (MOST_FRAME + 1)) == 413
     assert _status(f"{link.url}/v1/fleet/push-object", b"x" * (MOST_UPDATE + MOST_FRAME + 1)) == 413
