@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -176,7 +177,12 @@ def status(common: Common, address: str | None, root: Path | None) -> None:
         }
     else:
         fields = _asked(address, root)
-    common.emit(fields, "\n".join(f"{name:15s} {value}" for name, value in fields.items()))
+    shown = fields | ({"time": _local(fields["time"])} if "time" in fields else {})
+    common.emit(fields, "\n".join(f"{name:15s} {value}" for name, value in shown.items()))
+
+
+def _local(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
 
 
 def _asked(address: str, root: Path | None) -> dict[str, Any]:
