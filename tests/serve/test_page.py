@@ -3,121 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.command import ROOT, run_cli
-
 pytest.importorskip("h11")
 pytest.importorskip("msgspec")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-Open = Callable[..., Any]
-
-
-@contextmanager
-def _serving(model: Path, home: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The address of a server that learns, and its process."""
-    command = [sys.executable, "-m", "edgelm", "serve", "--port", "0", "--learn", "--no-bank", "--json"]
-    with (home.parent / f"{home.name}.log").open("w", encoding="utf-8") as errors:
-        process = subprocess.Popen(
-            [*command, "--model", str(model)], cwd=ROOT, env={**os.environ, "EDGELM_HOME": str(home)}, text=True,
-            stdout=subprocess.PIPE, stderr=errors,
-        )  # fmt: skip
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())["url"], process
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.stdout.close()
-            process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def url(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if CHROMIUM is None:
-        pytest.skip("the page is tried in Chromium, which is not installed")
-    with _serving(tiny_model, tmp_path_factory.mktemp("served") / "home") as (address, _):
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="the page is tried with playwright")
-    if CHROMIUM is None:
-        pytest.skip("the page is tried in Chromium, which is not installed")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Open]:
-    """Opens the page; what its console says, errors and violations of its policy among it, must have been expected."""
-    contexts, said = [], list[str]()
-
-    def go(url: str, script: str = "", expects: str = "", **options: Any) -> Any:
-        context = browser.new_context(locale="en-GB", **{"reduced_motion": "reduce", **options})
-        context.set_default_timeout(60_000)
-        contexts.append(context)
-        if script:
-            context.add_init_script(script)
-        page = context.new_page()
-
-        def note(text: str) -> None:
-            if not expects or not re.search(expects, text):
-                said.append(text)
-
-        page.on("console", lambda message: note(message.text))
-        page.on("pageerror", lambda error: note(str(error)))
-        page.goto(url)
-        _until(page, "!document.querySelector('#learn').disabled")
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert said == []
-
-
-def _until(page: Any, condition: str) -> None:
-    """Waits until JavaScript holds; the page's policy keeps the browser from asking for that by itself."""
-    for _ in range(1200):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(condition)
-
-
-def _say(page: Any, text: str) -> Any:
-    """Writes a turn, and waits until it is answered and learned; returns the turn on the page."""
-    page.fill("#text", text)
-    page.keyboard.press("Enter")
-    turn = page.locator(".turn").last
-    turn.locator(".toggle").wait_for()
-    return turn
-
-
-def _log(page: Any) -> list[str]:
-    return page.locator("#entries .text").all_inner_texts()
+from tests.serve.page_visit import Open, log, say, until
+from tests.serve.page_visit import browser as browser
+from tests.serve.page_visit import url as url
+from tests.serve.page_visit import visit as visit
 
 
 def test_a_turn_is_answered_shaded_and_learned(visit: Open, url: str) -> None:
     page = visit(url)
     assert page.title() == "edgelm"
     assert page.locator("#empty").is_visible()
-    turn = _say(page, "the ferry leaves the island at eight")
+    turn = say(page, "the ferry leaves the island at eight")
     assert page.locator("#empty").is_hidden()
     assert turn.locator(".reply").inner_text() != ""
     assert turn.locator(".reply").get_attribute("aria-busy") is None
@@ -139,8 +43,8 @@ def test_a_turn_is_answered_shaded_and_learned(visit: Open, url: str) -> None:
 def test_awake_blocks_are_shown_for_each_token(visit: Open, url: str) -> None:
     page = visit(url, reduced_motion="no-preference")
     assert "2 layers of 4 blocks" in page.locator("#caption").inner_text()
-    _say(page, "who is the first on board?")
-    _until(page, "/token \\d+ of \\d+/.test(document.querySelector('#caption').textContent)")
+    say(page, "who is the first on board?")
+    until(page, "/token \\d+ of \\d+/.test(document.querySelector('#caption').textContent)")
     page.focus("#token")
     page.keyboard.press("Home")
     assert re.search(r"All \d+ tokens: \d of 8 blocks awake", page.locator("#caption").inner_text())
@@ -152,32 +56,32 @@ def test_awake_blocks_are_shown_for_each_token(visit: Open, url: str) -> None:
 
 def test_an_entry_is_forgotten_and_with_it_its_turn(visit: Open, url: str) -> None:
     page = visit(url)
-    _say(page, "the baker brings marzipan")
-    _say(page, "the lamps are lit")
-    _until(page, "document.querySelector('.entry .text')?.textContent === 'the lamps are lit'")
+    say(page, "the baker brings marzipan")
+    say(page, "the lamps are lit")
+    until(page, "document.querySelector('.entry .text')?.textContent === 'the lamps are lit'")
     entry = page.locator(".entry", has_text="marzipan")
     entry.get_by_role("button", name="Forget").click()
     entry.get_by_role("button", name="Keep").click()
     entry.get_by_role("button", name="Forget").click()
     entry.get_by_role("button", name="Forget", exact=True).click()
     page.get_by_text("Forgot 1 entry.").wait_for()
-    assert not any("marzipan" in text for text in _log(page))
-    _until(page, "document.querySelectorAll('.turn').length === 1")
+    assert not any("marzipan" in text for text in log(page))
+    until(page, "document.querySelectorAll('.turn').length === 1")
     assert page.locator(".turn .reply").inner_text() == "This answer went with what was forgotten."
     page.fill("#match", "LAMPS")
     assert page.locator(".entry:visible .text").all_inner_texts() == ["the lamps are lit"]
     page.click("#forget-words")
     assert "1 entry holds" in page.locator("#ask-words").inner_text()
     page.locator("#ask-words").get_by_role("button", name="Forget").click()
-    _until(page, "document.querySelectorAll('.turn').length === 0")
+    until(page, "document.querySelectorAll('.turn').length === 0")
     assert page.locator("#empty").is_visible()
-    assert not any("lamps" in text for text in _log(page))
+    assert not any("lamps" in text for text in log(page))
 
 
 def test_why_good_fix_and_undo(visit: Open, url: str) -> None:
     page = visit(url)
-    _say(page, "when does the ferry leave?")
-    turn = _say(page, "and when does it come back?")
+    say(page, "when does the ferry leave?")
+    turn = say(page, "and when does it come back?")
     press = lambda name: turn.get_by_role("button", name=name, exact=True).click()  # noqa: E731
     press("Why")
     turn.locator(".why").wait_for()
@@ -191,12 +95,12 @@ def test_why_good_fix_and_undo(visit: Open, url: str) -> None:
     assert turn.locator(".reply").inner_text() == "At nine in the evening."
     press("Good")
     turn.get_by_text("learned as a good answer").wait_for()
-    _until(page, "document.querySelectorAll('.entry.fix, .entry.good').length === 2")
+    until(page, "document.querySelectorAll('.entry.fix, .entry.good').length === 2")
     assert page.locator(".entry.fix .text").inner_text() == "At nine in the evening."
     press("Undo")
-    _until(page, "document.querySelectorAll('.turn').length === 1")
-    _until(page, "document.querySelectorAll('.entry.fix, .entry.good').length === 0")
-    assert "and when does it come back?" not in _log(page)
+    until(page, "document.querySelectorAll('.turn').length === 1")
+    until(page, "document.querySelectorAll('.entry.fix, .entry.good').length === 0")
+    assert "and when does it come back?" not in log(page)
     assert page.locator(".turn").get_by_role("button", name="Undo").is_visible()
 
 
@@ -243,7 +147,7 @@ def test_what_the_status_says_is_shown(visit: Open, url: str) -> None:
 
     page.route("**/edgelm/v1/status", change)
     page.reload()
-    _until(page, "document.querySelector('#state').dataset.kind === 'hot'")
+    until(page, "document.querySelector('#state').dataset.kind === 'hot'")
     assert page.locator("#state").inner_text() == "the device is hot: learning waits"
     facts = " ".join(page.locator("#facts").inner_text().split())
     assert "Guardrail \N{MINUS SIGN}0.12 % on general text; pulled back a little" in facts
@@ -265,7 +169,7 @@ SMALL = """els => els.filter(e => e.getClientRects().length && !e.closest('.skip
 
 def test_a_phone_of_360_pixels(visit: Open, url: str) -> None:
     page = visit(url, viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
-    _say(page, "a" * 48 + " sounds the horn")
+    say(page, "a" * 48 + " sounds the horn")
     page.locator(".turn").last.get_by_role("button", name="Why").tap()
     page.locator(".why").wait_for()
     for view in ("chat", "inside", "log"):
@@ -288,9 +192,9 @@ def test_light_and_dark(visit: Open, url: str) -> None:
 def test_text_stays_text(visit: Open, url: str) -> None:
     page = visit(url)
     text = "<b>bold</b> <img src=x onerror=hit()> <script>window.hit = 1</script>"
-    turn = _say(page, text)
+    turn = say(page, text)
     assert turn.locator(".words").inner_text() == text
-    _until(page, f"document.querySelector('.entry .text').textContent === {json.dumps(text)}")
+    until(page, f"document.querySelector('.entry .text').textContent === {json.dumps(text)}")
     assert page.locator("#turns b, #turns img, #turns script, #log b, #log img, #log script").count() == 0
     assert page.evaluate("window.hit") is None
 
@@ -302,116 +206,12 @@ def test_what_is_not_to_be_learned_is_not(visit: Open, url: str) -> None:
     page.keyboard.press("Enter")
     page.get_by_text("bits; not learned").wait_for()
     page.reload()
-    _until(page, "document.querySelector('.turn .words')?.textContent === 'the winter is long'")
+    until(page, "document.querySelector('.turn .words')?.textContent === 'the winter is long'")
     assert not page.locator("#learn").is_checked()
-    assert "the winter is long" not in _log(page)
+    assert "the winter is long" not in log(page)
     page.locator("#learn").check()
     page.fill("#text", "ghp_0123456789abcdefghijklmnopqrstuvwxyzAB")
     page.keyboard.press("Enter")
     page.get_by_text("looks like a secret: not learned").wait_for()
     page.get_by_role("button", name="New conversation").click()
     assert page.locator(".turn").count() == 0
-
-
-def test_a_conversation_that_is_not_kept_is_begun_anew(visit: Open, url: str) -> None:
-    page = visit(url, expects="404")
-    _say(page, "it is loud at night")
-
-    def refuse(route: Any) -> None:
-        if route.request.post_data_json["conversation"]:
-            said = {"error": {"message": "that conversation is not kept any more", "code": "no_conversation"}}
-            route.fulfill(status=404, content_type="application/json", body=json.dumps(said))
-        else:
-            route.continue_()
-
-    page.route("**/edgelm/v1/chat", refuse)
-    _say(page, "it never borrows anything")
-    assert "begins a new one" in page.locator(".divider").inner_text()
-    assert page.locator(".turn").count() == 2
-
-
-ENDLESS = """
-const real = window.fetch;
-window.fetch = async (path, options) => {
-  if (!path.endsWith("/chat")) return real(path, options);
-  const body = new ReadableStream({start(pipe) {
-    const send = (text) => pipe.enqueue(new TextEncoder().encode(text));
-    send('event: piece\\ndata: {"text": "and so on"}\\n\\n');
-    options.signal.addEventListener("abort", () => pipe.error(new DOMException("stopped", "AbortError")));
-  }});
-  return new Response(body, {headers: {"content-type": "text/event-stream"}});
-};"""
-
-
-def test_an_answer_is_stopped(visit: Open, url: str) -> None:
-    page = visit(url, script=ENDLESS)
-    for stop in (lambda: page.click("#stop"), lambda: page.keyboard.press("Escape")):
-        page.fill("#text", "tell me everything")
-        page.keyboard.press("Enter")
-        page.locator("#stop").wait_for()
-        assert page.locator("#send").is_hidden()
-        page.get_by_text("and so on").last.wait_for()
-        stop()
-        page.locator("#send").wait_for()
-    assert page.get_by_text("Stopped.").count() == 2
-
-
-def test_a_conversation_goes_on_after_its_first_answer_was_stopped(visit: Open, url: str) -> None:
-    page = visit(url)
-    page.fill("#text", "when is there fog?")
-    page.keyboard.press("Enter")
-    page.locator(".word").first.wait_for()
-    page.keyboard.press("Escape")
-    page.locator("#send").wait_for()
-    _say(page, "and who waits for it?")
-    assert page.locator(".divider").count() == 0
-    assert page.locator("#trouble").is_hidden()
-
-
-def test_the_parser_takes_pieces_of_any_size(visit: Open, url: str) -> None:
-    script = """async (size) => {
-      const { EventParser } = await import("/page/stream.js");
-      const text = ": hello\\r\\n\\r\\nevent: piece\\r\\ndata: {\\"a\\":1}\\r\\n\\r\\n"
-        + "id: 3\\ndata:x\\ndata: y\\n\\nevent: e\\n\\ndata: z";
-      const parser = new EventParser();
-      const found = [];
-      for (let i = 0; i < text.length; i += size) found.push(...parser.feed(text.slice(i, i + size)));
-      return found;
-    }"""
-    page = visit(url)
-    for size in (1, 2, 7, 1000):
-        assert page.evaluate(script, size) == [
-            {"name": "piece", "data": '{"a":1}'}, {"name": "message", "data": "x\ny"},
-        ]  # fmt: skip
-
-
-def test_words_are_made_of_tokens(visit: Open, url: str) -> None:
-    script = """async () => {
-      const { joinTokens, sentence, shade } = await import("/page/words.js");
-      const words = joinTokens([[" my", 1], [" B", 11], ["isc", 7], ["uit", 0], [",", 2], ["\\n", 1], ["so", 3]]
-        .map(([text, bits]) => ({ text, bits })));
-      return [words.map((w) => [w.text, w.bits]), sentence(words), shade(-1), shade(1000)];
-    }"""
-    words = [[" my", 1], [" Biscuit,", 20], ["\nso", 4]]
-    assert visit(url).evaluate(script) == [words, "25 bits before", 0, 1]
-
-
-def test_a_server_that_stops_is_missed(visit: Open, tiny_model: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    with _serving(tiny_model, home) as (url, process):
-        page = visit(url, expects="ERR_|Failed to load")
-        _say(page, "the sea is a good neighbour")
-        _say(page, "the rope is untied")
-        _until(page, "document.querySelectorAll('.entry .text').length === 2")
-        page.locator(".entry", has_text="rope").get_by_role("button", name="Forget").click()
-        page.keyboard.press("Enter")
-        page.get_by_text("Forgot 1 entry.").wait_for()
-        process.send_signal(signal.SIGINT)
-        page.get_by_text("The connection to edgelm is lost.").wait_for()
-        page.fill("#text", "are you there?")
-        page.keyboard.press("Enter")
-        _until(page, "document.querySelector('#text').value === 'are you there?'")
-        assert page.locator("#trouble").is_visible()
-    done = run_cli(["profile", "log", "--json"], env={"EDGELM_HOME": str(home)})
-    texts = [entry["text"] for entry in done.json_lines if entry["text"]]
-    assert texts == ["the sea is a good neighbour"]
