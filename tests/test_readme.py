@@ -108,5 +108,12 @@ def test_speeds_are_those_of_the_benchmark(bench: dict[str, Any], field: str, qu
     assert quoted.format(bench[field]) in WORDS
 
 
+def test_the_wheel_is_that_of_its_benchmark() -> None:
+    path = ROOT / "docs" / "benchmarks" / "cloud-2-cores-wheel.json"
+    wheel = json.loads(path.read_text(encoding="utf-8"))
+    speeds = "{decode_tokens_per_s:,.0f}, {decode_while_learning_tokens_per_s:,.0f}".format_map(wheel)
+    assert f"with compiled kernels {speeds} and {wheel['first_token_ms'] / 1e3:.2f} s" in WORDS
+
+
 def test_the_first_token_is_that_of_the_benchmark(bench: dict[str, Any]) -> None:
     assert f"first token after {bench['first_token_ms'] / 1e3:.2f} s" in WORDS

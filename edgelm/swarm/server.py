@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -349,14 +349,3 @@ def _update_in(answer: Any) -> bytes:
         return blob
     except (KeyError, TypeError, AttributeError):
         raise InputError("an answer without an update") from None
-
-
-def history(folder: Path) -> Sequence[dict[str, Any]]:
-    """The rounds that a server has led, oldest first; a line that a crash cut off is left out."""
-    path, found = folder / HISTORY_FILE, []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found

@@ -16,7 +16,7 @@ from tests.model_folder import TEXT, contents
 
 COMMANDS = LazyGroup().list_commands(None)  # type: ignore[arg-type]
 GROUPS = {"models", "pack", "profile", "swarm"}
-"""Of commands that have the options."""
+"""Commands that only hold other commands; those have the options."""
 SCORE = {"bytes", "tokens", "bits_per_byte", "awake_fraction", "seconds", "bytes_per_s"}
 ADAPTED = {
     "tokens", "seconds", "tokens_per_s", "bits_per_byte_before", "bits_per_byte_after", "general_before",

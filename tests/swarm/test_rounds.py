@@ -23,7 +23,7 @@ from edgelm.model import hub
 from edgelm.model.hub import Model
 from edgelm.runtime import EngineOptions
 from edgelm.swarm.flower import ConfigRecord, Message, RecordDict
-from edgelm.swarm.server import LAYER_FILE, Outcome, ServeConfig, Server, Shared, history
+from edgelm.swarm.server import LAYER_FILE, Outcome, ServeConfig, Server, Shared
 from edgelm.swarm.update import UpdateConfig, outgoing
 from edgelm.swarm.wire import DECLINED, RECORD, UPDATE, to_blob
 from tests.command import ROOT, run_cli
@@ -168,12 +168,6 @@ def test_a_damaged_layer_is_said(tiny_model: Path, model: Model, tmp_path: Path)
     with pytest.raises(ModelFileError, match=LAYER_FILE):
         Shared(tmp_path, model)
     assert (tmp_path / LAYER_FILE).read_bytes() == b"\xff" * 100
-
-
-def test_history_goes_on_after_a_cut_line(tmp_path: Path) -> None:
-    assert history(tmp_path) == []
-    (tmp_path / "rounds.jsonl").write_text('{"round": 1}\n{"rou', encoding="utf-8")
-    assert history(tmp_path) == [{"round": 1}]
 
 
 def _start(home: Path, *args: str) -> subprocess.Popen[str]:
