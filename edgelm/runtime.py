@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +34,6 @@ from edgelm.learn.long_text import LEAST_TOKENS, learn_text, learn_unlogged
 from edgelm.learn.transfer import export_change
 from edgelm.learn.worker import Worker
 from edgelm.log.entry import CHAT, PAIRED
-from edgelm.log.packs import load_layers, path_of
 from edgelm.log.profile import Profile
 from edgelm.memory.answering import Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
@@ -155,10 +154,9 @@ class Engine:
             self.close()
             raise
 
-    def _check_memory(self, layers: Sequence[Layer] = ()) -> None:
-        """Refuses what this device has no room for, before it is loaded."""
-        needed = memory_needed(self.options.model, models_dir())
-        needed += memory_of_layers(path_of(packs_dir(), layer.sha256) for layer in layers)
+    def _check_memory(self, layers: Iterable[Path] = ()) -> None:
+        """Refuses what this device has no room for, before it is loaded; ``layers`` are files of packs."""
+        needed = memory_needed(self.options.model, models_dir()) + memory_of_layers(layers)
         ports.check_memory(needed, self.options.model or hub.DEFAULT, ports.detect())
 
     def _open_profile(self, writable: bool, any_base: bool) -> None:
@@ -169,7 +167,9 @@ class Engine:
             assert not writable
             self.model.set_layers(self.options.layers)
         elif self.profile.layers and self.profile.base == self.model.sha256:
-            self._check_memory(self.profile.layers)
+            from edgelm.log.packs import load_layers, path_of
+
+            self._check_memory(path_of(packs_dir(), layer.sha256) for layer in self.profile.layers)
             self.model.set_layers(load_layers(packs_dir(), self.profile.layers, self.model))
 
     @property
