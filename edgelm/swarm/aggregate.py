@@ -72,7 +72,7 @@ class AggregateConfig:
             raise ConfigError(f"rate must be above 0 and at most 100, not {self.rate}")
 
 
-def strategy(name: str, n_devices: int, liars: float, **options: Any) -> FedAvg:
+def strategy(name: str, n_devices: int, liars: float) -> FedAvg:
     """One of Flower's strategies.
 
     Parameters
@@ -83,8 +83,6 @@ def strategy(name: str, n_devices: int, liars: float, **options: Any) -> FedAvg:
         Whose updates are aggregated.
     liars : float
         The share of them that may lie, rounded down; one at least of three or more, unless it is 0.
-    **options
-        Of the strategy itself, as ``fraction_train`` and ``min_train_nodes``.
 
     Raises
     ------
@@ -95,7 +93,7 @@ def strategy(name: str, n_devices: int, liars: float, **options: Any) -> FedAvg:
     """
     flower = _flower()
     n_liars = max(1, int(liars * n_devices + 1e-9)) if liars and n_devices > 2 else 0
-    options = {"weighted_by_key": _WEIGHT, "arrayrecord_key": _ARRAYS} | options
+    options = {"weighted_by_key": _WEIGHT, "arrayrecord_key": _ARRAYS}
     if name == "bulyan" and n_devices < 4 * n_liars + 3:
         raise ConfigError(f"bulyan needs {4 * n_liars + 3} devices where {n_liars} may lie, not {n_devices}")
     made: dict[str, Callable[[], Any]] = {

@@ -7,10 +7,43 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from tools.measure.swarm.picture import Line, picture
+
+@dataclass(frozen=True)
+class Line:
+    """Points of a curve, x and y, and its name; a thick one is what the picture is about."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    thick: bool = False
+
+
+def picture(title: str, x_name: str, y_name: str, lines: Sequence[Line], *, log: bool = False) -> str:
+    """An SVG with these curves, by matplotlib; y in percent, x as it is, or by its logarithm."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    # The same bytes for the same figures, and text that stays text.
+    matplotlib.rcParams.update({"svg.hashsalt": "edgelm", "svg.fonttype": "none"})
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import PercentFormatter
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    for line in lines:
+        axes.plot(*zip(*line.points, strict=True), label=line.name, linewidth=2.5 if line.thick else 1, marker=".")
+    axes.set(title=title, xlabel=x_name, ylabel=y_name, xscale="log" if log else "linear")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.axhline(0, color="#888", linewidth=0.6)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    out = StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    return out.getvalue()
 
 
 def of_gain(found: dict[str, Any]) -> str:
