@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,19 +38,34 @@ class _ToldError(BaseException):
     """A signal asks the process to end."""
 
 
+class _Told:
+    """Whether a signal asked the process to end; without a lock, which the handler could find held."""
+
+    is_over = False
+
+    def wait(self, seconds: float) -> bool:
+        """Waits so long, if nothing asked before; whether something did."""
+        if not self.is_over:
+            time.sleep(seconds)
+        return self.is_over
+
+
 @contextmanager
-def _until_told() -> Iterator[threading.Event]:
-    """An event that nothing sets but that can be waited for; SIGINT and SIGTERM leave the block."""
+def _until_told() -> Iterator[_Told]:
+    """SIGINT and SIGTERM leave the block; whoever waits is told, too, should the exception be lost on its way, as it is
+    in a callback out of compiled code."""
+    told = _Told()
 
     def end(number: int, frame: object) -> None:
         # Once: what ends now is not to be interrupted.
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signal_number, signal.SIG_IGN)
+        told.is_over = True
         raise _ToldError
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield threading.Event()
+        yield told
     except _ToldError:
         pass
     finally:
@@ -104,13 +118,13 @@ def serve(common: Common, **given: Any) -> None:
     )  # fmt: skip
     listening = Listening(given["listen"], given["port"], given["certificate"], given["key"])
     server = Server(common.options, config, np.random.default_rng(common.options.seed or None), told)
-    with _until_told() as never:
+    with _until_told() as told_to_end:
         try:
             link = Link(listening, server.status)
             common.emit({"url": link.url, "round": server.shared.round}, f"{link.url}  (round {server.shared.round})")
             sys.stdout.flush()
             try:
-                server.run(link, never.wait)
+                server.run(link, told_to_end.wait)
             finally:
                 link.close()
         finally:
@@ -139,7 +153,7 @@ def join(common: Common, address: str, **given: Any) -> None:
     from edgelm.swarm.update import UpdateConfig
 
     heat, where = Heat(ports.detect()), checked_address(address)
-    with _until_told() as never:
+    with _until_told() as told_to_end:
         # Its owner comes first.
         os.nice(10)
 
@@ -147,7 +161,7 @@ def join(common: Common, address: str, **given: Any) -> None:
             waited = 0.0
             while heat.is_too_high() and waited < _REST_SECONDS:
                 waited += 1
-                never.wait(1)
+                told_to_end.wait(1)
 
         def told(line: str, fields: dict[str, Any]) -> None:
             common.emit(fields, line)
@@ -156,7 +170,7 @@ def join(common: Common, address: str, **given: Any) -> None:
         device = Device(common.options, UpdateConfig(), np.random.default_rng(), rest)
         config = JoinConfig(where, given["root"], given["every"], given["rounds"], given["while_idle"])
         ledger = ledger_path(_folder(), common.options.profile)
-        Joining(device, config, ledger, heat.is_too_high, told).run(never.wait)
+        Joining(device, config, ledger, heat.is_too_high, told).run(told_to_end.wait)
 
 
 _REST_SECONDS = 10.0
