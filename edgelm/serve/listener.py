@@ -82,8 +82,8 @@ class Listener(Generic[C]):
         self._make, self._serve, self._most, self._refusal = make, serve, most, refusal
         self._wait_seconds, self._write_seconds, self._line_bytes = wait_seconds, write_seconds, line_bytes
         self._connections: dict[C, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._n_waiting = 0
+        self._tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._n_waiting, self._closed = 0, False
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> int:
@@ -110,11 +110,12 @@ class Listener(Generic[C]):
 
     async def close(self) -> None:
         """Listens no more, and cuts all connections."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
-        for connection in list(self._connections):
-            connection.cut()
-        for task in list(self._tasks):
+        # A task that has not begun, or waits for its place, knows of no connection yet: the writer is cut here.
+        for task, writer in list(self._tasks.items()):
+            writer.transport.abort()
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -145,9 +146,15 @@ class Listener(Generic[C]):
         self._connections.pop(connection, None)
         connection.cut()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:
+            writer.transport.abort()
+            return
+        task = asyncio.get_running_loop().create_task(self._served(reader, writer))
+        self._tasks[task] = writer
+        task.add_done_callback(self._tasks.pop)
+
+    async def _served(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not await self._has_room():
             # So few bytes go into the buffer of a new connection at once; nobody waits for them.
             writer.write(self._refusal)
@@ -156,7 +163,6 @@ class Listener(Generic[C]):
         connection = self._make(reader, writer, asyncio.get_running_loop().time())
         writer.transport.set_write_buffer_limits(high=WRITE_BYTES)
         self._connections[connection] = None
-        self._tasks.add(task)
         try:
             await self._serve(connection)
         except (GoneError, ConnectionError, TimeoutError, asyncio.CancelledError):
@@ -169,7 +175,6 @@ class Listener(Generic[C]):
                     await writer.wait_closed()
             except (OSError, TimeoutError, asyncio.CancelledError):
                 connection.cut()
-            self._tasks.discard(task)
             self._connections.pop(connection, None)
 
     async def _has_room(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 from collections.abc import Callable
 from typing import Any
@@ -169,3 +171,20 @@ def test_a_silent_client_is_left_alone_and_then_let_go(serving: Callable[..., An
             await lives(running)
 
     run(scenario)
+
+
+def test_those_who_wait_for_their_place_are_cut_when_the_server_closes(serving: Callable[..., Any]) -> None:
+    async def scenario() -> None:
+        async with serving(limits=WyomingLimits(connections=4, wait_seconds=60)) as running:
+            waiting = [await asyncio.open_connection(HOST, running.port) for _ in range(4 + 3)]
+            while running.server.n_connections < 4:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+        # What is not cut is found by the collector after the loop, and fails the test.
+        for reader, writer in waiting:
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 10) == b""
+            writer.close()
+
+    run(scenario)
+    gc.collect()
