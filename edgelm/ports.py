@@ -30,7 +30,7 @@ class Port:
     level : str
         Level of ``ports/levels.toml`` whose kernels fit best.
     cores, threads : int
-        ``threads`` are those of an operator in answering; learning takes one more.
+        ``threads`` read a long text, or compute an operator of ONNX Runtime; learning takes one more.
     memory_mb : int
         Budget of the process; 0 where none is known.
     soft_celsius, hard_celsius : int

@@ -43,7 +43,7 @@ class Speeds:
     slice_seconds : float
         How long a figure is measured in each round.
     threads : int
-        Threads of an operator of ONNX Runtime; learning and the kernels use one.
+        Of the kernels while a text is read, and of an operator of ONNX Runtime; learning uses one.
     engines : collection of str
         Which engines are measured, that which answers here among them.
 

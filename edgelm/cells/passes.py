@@ -109,7 +109,8 @@ class Answer(Protocol):
         begin(cell, shared, n_steps, buffers)
 
     which is called once for all layers before so many tokens. It moves ``shared``, the arrays of ``shared_state``, on
-    by them, and leaves in ``buffers`` what the layers need of it.
+    by them, and leaves in ``buffers`` what the layers need of it. If a layer leaves something for those after it, the
+    module's ``LEAVES`` names these buffers.
 
     Parameters
     ----------

@@ -46,7 +46,9 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--model", metavar="NAME|PATH", help="Model to use (default: the bundled one).")
     @click.option("--profile", default="default", show_default=True, help="Whose learning to use.")
-    @click.option("--threads", type=click.IntRange(1, 256), help="Threads of an operator (default: those of the port).")
+    @click.option(
+        "--threads", type=click.IntRange(1, 256), help="Threads that read a long text (default: those of the port)."
+    )
     @click.option(
         "--engine", type=click.Choice(["kernels", "onnx"]), help="What answers (default: what is faster here)."
     )

@@ -13,7 +13,9 @@ from edgelm.model.hub import Model
 from edgelm.model.packing import operand
 from edgelm.model.state import empty_state, state_bytes
 from edgelm.model.weights import block_names, tensors
-from edgelm.network.decoder import Decoder, integer_matrices
+from edgelm.network.decoder import Decoder
+from edgelm.network.pipeline import Pipeline
+from edgelm.network.section import integer_matrices
 
 Array = np.ndarray
 STEPS = 64
@@ -32,9 +34,11 @@ class KernelSession:
     model : Model
     precision : {"int8", "float32"}
         ``float32``: nothing is made integers, and the weights are read where whoever learns writes them.
+    threads : int
+        That read a long text, if all layer parts have kernels. What is computed does not depend on it.
     """
 
-    def __init__(self, model: Model, precision: str = "int8") -> None:
+    def __init__(self, model: Model, precision: str = "int8", threads: int = 1) -> None:
         self._guard, self._is_live = model.guard, precision == "float32"
         config, self.vocab_size = model.config, model.config.vocab_size
         self._state = empty_state(config)
@@ -46,6 +50,8 @@ class KernelSession:
         else:
             weights = self._integers(model)
         self._decoder = Decoder(config, weights, self._state, STEPS)
+        self._pipeline: Pipeline | None = None
+        self._n_threads, self._weights = threads if self._decoder.is_fused else 1, weights
         self._id, self._logits = np.zeros(1, np.int64), np.zeros((1, self.vocab_size), np.float32)
 
     def _integers(self, model: Model) -> dict[str, Any]:
@@ -98,10 +104,22 @@ class KernelSession:
         first = len(ids) - 1 if first_logit is None else first_logit
         logits = np.empty((len(ids) - first, self.vocab_size), np.float32)
         ids = np.ascontiguousarray(ids, np.int64)
-        for start in range(0, len(ids), STEPS):
-            part, done = ids[start : start + STEPS], max(start - first, 0)
-            self._feed(part, logits[done : max(start + len(part) - first, 0)])
+        starts = range(0, len(ids), STEPS)
+        pieces = [ids[start : start + STEPS] for start in starts]
+        of_pieces = [logits[max(start - first, 0) : max(start + STEPS - first, 0)] for start in starts]
+        if len(pieces) > 1 and self._n_threads > 1:
+            self._feed_long(pieces, of_pieces)
+        else:
+            for piece, of_piece in zip(pieces, of_pieces, strict=True):
+                self._feed(piece, of_piece)
         return logits
+
+    def _feed_long(self, pieces: list[Array], logits: list[Array]) -> None:
+        if self._pipeline is None:
+            config = self._model.config
+            self._pipeline = Pipeline(config, self._weights, self._state, STEPS, self._n_threads)
+        self._refresh()
+        self._pipeline.run(pieces, logits)
 
     def _feed(self, ids: Array, logits: Array) -> None:
         if self._is_live:

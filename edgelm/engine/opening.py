@@ -42,7 +42,7 @@ def open_session(
     ----------
     model : Model
     threads : int
-        Threads inside one operator.
+        Of ONNX Runtime, inside one operator; of the kernels, where a long text is read.
     precision : {"int8", "float32"}, optional
         Default: ``precision_of(engine)``.
     fixed : bool
@@ -60,7 +60,7 @@ def open_session(
     if engine == "kernels":
         from edgelm.engine.kernel_session import KernelSession
 
-        return KernelSession(model, precision)
+        return KernelSession(model, precision, threads)
     # It takes 20 MB and a tenth of a second to load, which only those pay whom it answers.
     from edgelm.engine.ort_session import OrtSession
 

@@ -60,7 +60,7 @@ def route_backward(da, a1, log_gamma, inverse, a, da0, dlog_gamma):
         for i in range(n_blocks):
             if a[t, i] > 0:
                 dlog_gamma[i] += da[t, i] * a[t, i]
-        # Apart from what is stored, as in ``_write_backward``.
+        # Apart from what is stored, as in ``write_backward``.
         for i in range(n_blocks):
             if a[t, i] > 0:
                 dot += da[t, i] * a[t, i]  # = da gamma a1 r
@@ -110,7 +110,7 @@ def blocks_forward(h, a, w1, w2, starts, tokens, slope, hidden, workspace, y):
                     along((h, 0, width), other, c, (tokens, first), last - first, width)
             else:
                 _products(h, tokens[first:last], w1[i], slope[first:last])
-            _write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y)
+            write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y)
 
 
 @entry(F2, F2, U3, F3, F3, I1, I1, F2, F2, F2, F1, F2)
@@ -134,11 +134,11 @@ def blocks_forward_int8(h, a, q1, scale1, w2, starts, tokens, slope, hidden, pla
                     along((h, 0, width), four, c, (tokens, first), last - first, width)
             if not is_wide:
                 _products(h, tokens[first:last], plain, slope[first:last])
-            _write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y)
+            write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y)
 
 
 @kernel
-def _write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y):
+def write_forward(h, a, i, w2, starts, tokens, slope, hidden, workspace, y):
     """What block i adds to y, where slope holds h W1'; slope and hidden as ``blocks_forward`` leaves them."""
     width, size = w2.shape[1:]
     first, n = starts[i], starts[i + 1] - starts[i]
@@ -176,7 +176,7 @@ def blocks_backward(dy, a, w1, w2, starts, tokens, slope, hidden, workspace, da,
     for i in range(n_blocks):
         first, n = starts[i], starts[i + 1] - starts[i]
         if n > 0:
-            _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da)
+            write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da)
             if _is_wide(size, width):
                 for j in range(0, width, WIDE):
                     of_b, of_dh = (w1, i * tile + j, width), (dh, j, width)
@@ -197,7 +197,7 @@ def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, w
     for i in range(n_blocks):
         first, n = starts[i], starts[i + 1] - starts[i]
         if n > 0:
-            _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da)
+            write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da)
             for j in range(0, width, WIDE):
                 for b in range(size):
                     for k in range(j, j + WIDE, LANES):
@@ -214,7 +214,7 @@ def blocks_backward_int8(dy, a, q1, scale1, w2, starts, tokens, slope, hidden, w
 
 
 @kernel
-def _write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da):
+def write_backward(dy, a, i, w2, starts, tokens, slope, hidden, workspace, da):
     """Of block i: da, and slope replaced by the gradient of h W1'."""
     width, size = w2.shape[1:]
     first, n, tile = starts[i], starts[i + 1] - starts[i], size * width

@@ -7,8 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgelm.kernels import blocks as kernels
+from edgelm.kernels import strip_blocks
 from edgelm.kernels.integers import widen_blocks
 from edgelm.matrices.matrix import Int8
+from edgelm.matrices.strips import Strips
 from edgelm.matrices.ternary import Ternary
 
 Array = np.ndarray
@@ -100,28 +102,54 @@ class Int8Blocks:
         return out
 
 
-class TernaryBlocks(Int8Blocks):
-    """Of -1, 0 and 1 times one scale, as ``Ternary``. For W1: what learning changes is not held so, and to pull
-    towards it takes a copy of all numbers."""
+class _OfMatrices:
+    """Of matrices that are no rows of integers; for W1. What learning changes is not held so, and to pull towards it
+    takes a copy of all numbers."""
 
-    def __init__(self, numbers: Ternary) -> None:
-        self.numbers, self.q, self.scale = numbers, numbers.q, numbers.scale.reshape(1, 1, 1)
+    def __init__(self, numbers: Ternary | Strips) -> None:
+        self.numbers = numbers
 
     def pull(self, dy: Array, a: Array, starts: Array, tokens: Array, hidden: Array, *rest: Any) -> None:
         """As of ``BlockStack``."""
-        base = np.asarray(self.numbers).reshape(len(self.q), -1)
-        kernels.blocks_w2_step(dy, a, starts, tokens, hidden, base, *rest)
+        base = np.asarray(self.numbers)
+        kernels.blocks_w2_step(dy, a, starts, tokens, hidden, base.reshape(len(base), -1), *rest)
 
     def current(self, awake: Array, out: Array) -> Array:
         """As of ``BlockStack``."""
-        out[awake] = self.numbers.rows(awake)
+        out[awake] = self.numbers.rows(np.flatnonzero(awake))
         return out
 
 
-_STACKS = {Int8: Int8Blocks, Ternary: TernaryBlocks}
+class TernaryBlocks(_OfMatrices, Int8Blocks):
+    """Of -1, 0 and 1 times one scale, as ``Ternary``."""
+
+    def __init__(self, numbers: Ternary) -> None:
+        super().__init__(numbers)
+        self.q, self.scale = numbers.q, numbers.scale.reshape(1, 1, 1)
+
+
+class StripBlocks(_OfMatrices):
+    """Of ``Strips`` that ``can_learn``: what whoever answers reads too."""
+
+    def __init__(self, numbers: Strips) -> None:
+        super().__init__(numbers)
+        self.q, self.scale = numbers.q, numbers.scale
+
+    def forward(self, h: Array, a: Array, plain: Array, *rest: Any) -> None:
+        """As of ``BlockStack``."""
+        w2, starts, tokens, slope, hidden, workspace, y = rest
+        pairs = (starts, tokens, slope, hidden)
+        strip_blocks.blocks_forward_strips(h, a, self.q, self.scale, w2, *pairs, plain, workspace, y)
+
+    def backward(self, dy: Array, a: Array, *rest: Any) -> None:
+        """As of ``BlockStack``."""
+        strip_blocks.blocks_backward_strips(dy, a, self.q, self.scale, *rest)
+
+
+_STACKS = {Int8: Int8Blocks, Ternary: TernaryBlocks, Strips: StripBlocks}
 
 
 def as_blocks(operand: Any) -> BlockStack:
-    """The stack over a tensor of all neuron blocks, an ndarray, ``Int8`` or ``Ternary``, which is not copied."""
+    """The stack over a tensor of all neuron blocks, an ndarray or one of these kinds, which is not copied."""
     made: BlockStack = _STACKS.get(type(operand), Float32Blocks)(operand)
     return made

@@ -63,6 +63,11 @@ class Strips:
         q = pack_bits(parts.transpose(order), 2).reshape(*stack, -1, width // BLOCK, 2, 4 * LANES)
         return cls(q, np.full((*stack, 1, 1, 1), matrix.scale, np.float32), n_rows)
 
+    @property
+    def can_learn(self) -> bool:
+        """Whether learning has kernels for its products: of a stack, if whole strips of its matrices make pairs."""
+        return self.q.ndim == 4 or self.n_rows % (2 * LANES) == 0
+
     def quantize(self, weight: Array, used: Array) -> None:
         """Takes over the ``used`` blocks [M] of bool of a stack weight [M,out,in] of float32."""
         codes = np.zeros(weight.shape[1:], np.uint8)
@@ -79,14 +84,18 @@ class Strips:
         return out
 
     def rows(self, ids: Array) -> Array:
-        """As of ``edgelm.matrices.matrix.Matrix``."""
+        """As of ``edgelm.matrices.matrix.Matrix``; of a stack, whole matrices. Not of 2 bits a number."""
+        if self.q.ndim > 4:
+            parts = [Strips(self.q[i], self.scale[i], self.n_rows) for i in ids]
+            return np.array([part.rows(np.arange(self.n_rows)) for part in parts], np.float32)
         strip, lane = np.divmod(ids, LANES)
         numbers = self.q.reshape(*self.q.shape[:-1], LANES, 4)[strip, :, :, lane].astype(np.float32)
         scale = self.scale[strip, :, lane][..., None, None]
         return ((numbers - np.float32(128)) * scale).reshape(len(ids), -1)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> Array:
-        return self.rows(np.arange(self.n_rows)).astype(dtype or np.float32, copy=False)
+        n = len(self.q) if self.q.ndim > 4 else self.n_rows
+        return self.rows(np.arange(n)).astype(dtype or np.float32, copy=False)
 
     @property
     def nbytes(self) -> int:

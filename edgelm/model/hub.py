@@ -177,8 +177,8 @@ class Model:
         return {name: self.learning(name) for name in adaptable_names(self.config)}
 
     def strips(self, name: str) -> Any:
-        """A matrix in strips: one copy for whoever answers and, of those that do not learn and are no blocks, for
-        whoever learns. It is made when it is first asked for."""
+        """A matrix in strips: one copy for whoever answers and, of those that do not learn, for whoever learns. It is
+        made when it is first asked for."""
         from edgelm.matrices.strips import Strips
 
         if name not in self._strips:
@@ -221,10 +221,10 @@ class Model:
         if self.answers_in_float32:
             return dict(self.weights)
         packed, adaptable, table = self.packed, self.adaptable, dict[str, Any]()
-        for name, spec in tensors(self.config).items():
+        for name in tensors(self.config):
             if name in adaptable:
                 table[name] = adaptable[name]
-            elif name in self._strips and not spec.blocks:
+            elif name in self._strips and self._strips[name].can_learn:
                 table[name] = self._strips[name]
             else:
                 table[name] = operand(packed, name)

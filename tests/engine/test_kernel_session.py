@@ -8,11 +8,13 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
+from edgelm.engine import kernel_session
 from edgelm.engine.kernel_session import STEPS, KernelSession
 from edgelm.engine.session import ReferenceSession
 from edgelm.model.hub import Model
 from edgelm.model.packing import pack, unpack
 from edgelm.model.weights import adaptable_names, block_names, ternary_names
+from edgelm.network.section import Section
 from tests.tiny import EVEN, MIXERS, in_memory, random_ids, random_model
 
 Array = np.ndarray
@@ -178,3 +180,43 @@ def test_what_is_not_finite_shows(name: str) -> None:
     session = KernelSession(in_memory(config, weights))
     with np.errstate(all="ignore"):
         assert not np.isfinite(session.run(random_ids(config, 3), 0)).any()
+
+
+@pytest.mark.parametrize("threads", [2, 64])
+@pytest.mark.parametrize("mixer", ["mcsd_g", "top_k", "rwkv7"])
+def test_several_threads_read_to_the_last_bit_what_one_reads(
+    mixer: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_session, "STEPS", 8)
+    model = model_of(mixer, n_layers=3)
+    one, many = KernelSession(model), KernelSession(model, threads=threads)
+    for n_ids, first in ((53, 0), (1, None), (16, None), (25, 11)):
+        ids = random_ids(model.config, n_ids)
+        assert (many.run(ids, first) == one.run(ids, first)).all()
+        assert all((a == b).all() for a, b in zip(many.snapshot(), one.snapshot(), strict=True))
+    assert many._pipeline is not None
+    assert len(many._pipeline._sections) == min(threads, 3)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_where_one_thread_fails_all_end(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_session, "STEPS", 8)
+    model = model_of(n_layers=3)
+    session, ids = KernelSession(model, threads=3), random_ids(model.config, 40)
+    before = session.snapshot()
+    expected = session.run(ids, 0)
+    assert session._pipeline is not None
+    section, seen = session._pipeline._sections[place], []
+
+    def fails(x: Array) -> None:
+        seen.append(len(x))
+        if len(seen) == 3:
+            raise MemoryError("no room")
+        Section.forward(section, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(section, "forward", fails)
+        with pytest.raises(MemoryError, match="no room"):
+            session.run(ids, 0)
+    session.restore(before)
+    assert (session.run(ids, 0) == expected).all()

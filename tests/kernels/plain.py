@@ -18,6 +18,7 @@ import numpy as np
 from edgelm.kernels import blocks, chunks, dense
 from edgelm.kernels.jit import entries
 from edgelm.kernels.recall import DEPTH
+from edgelm.matrices.strips import Strips
 from edgelm.memory.fast_memory import FastMemory
 from tests import naive
 from tests.kernels import integers
@@ -228,6 +229,20 @@ def _blocks(name: str) -> list[Any]:
     }[name]
 
 
+def _strip_blocks(name: str) -> list[Any]:
+    size = 32
+    h, y, w2, dh = floats((T, WIDE), (T, WIDE), (M, WIDE, size), (T, WIDE))
+    a = naive.route(*floats((T, M), (M,), (M,)), 3, EPS).astype(np.float32)
+    starts, tokens = (np.array(x, np.int64) for x in naive.group(a))
+    slope, hidden, da = floats((len(tokens), size), (len(tokens), size), (T, M))
+    strips = Strips.of(*int8(M, size, WIDE))
+    plain, workspace = floats((size, WIDE), (blocks.workspace_size(T, size, WIDE),))
+    given = [a, strips.q, strips.scale, w2, starts, tokens, slope, hidden]
+    if name == "blocks_forward_strips":
+        return [h, *given, plain, workspace, y]
+    return [y, *given, workspace, da, dh]
+
+
 def _strongest(name: str) -> list[Any]:
     a0, share, da, da0 = floats(*[(T, M)] * 4)
     bias, log_gamma, dlog_gamma = floats(*[(M,)] * 3)
@@ -296,6 +311,7 @@ def _learned() -> FastMemory:
 
 ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
     "norm": _norm, "conv": _conv, "slope": _slope, "decay": _decay, "loss": _loss, "optim": _optim, "blocks": _blocks,
+    "strip_blocks": _strip_blocks,
     "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],
     "integers": _integers, "dense": _dense, "columns": _columns, "chunks": _chunks, "dots": _dots, "fused": _fused,
     "strongest": _strongest,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from edgelm.cells.block_ffn.paper import BlockFfn
-from edgelm.kernels import blocks, integers
+from edgelm.kernels import blocks, integers, strip_blocks
 from edgelm.matrices.matrix import Int8
+from edgelm.matrices.strips import Strips
 from tests import naive
 from tests.kernels.arrays import EPS, Array, blank, int8, many, same
 from tests.naive import gradient
@@ -142,6 +143,33 @@ def test_blocks_of_integers(rng: np.random.Generator, steps: int, size: int) -> 
     same(found[0][0], naive.blocks(h, a, w1, w2))
     for integers_, floats in zip(*found, strict=True):
         np.testing.assert_allclose(integers_, floats, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("steps", [1, 16, 21])
+def test_blocks_in_strips_are_those_of_integers_to_the_last_bit(
+    rng: np.random.Generator, steps: int, size: int
+) -> None:
+    width = 64
+    h, a, _, w2 = block_inputs(rng, steps, width, size, np.float32)
+    q, scale, w1 = int8(rng, 7, size, width)
+    strips = Strips.of(q, scale)
+    np.testing.assert_array_equal(np.asarray(strips), np.asarray(Int8(q, scale)))
+    in_strips = (strip_blocks.blocks_forward_strips, strip_blocks.blocks_backward_strips, strips)
+    found = []
+    for forward, backward, held in (
+        in_strips,
+        (blocks.blocks_forward_int8, blocks.blocks_backward_int8, Int8(q, scale)),
+    ):
+        pairs, out = pairs_of(a, size), [blank(*x.shape, dtype=np.float32) for x in (a, h)]
+        out[1][:] = 0
+        y, plain = np.zeros_like(h), blank(size, width, dtype=np.float32)
+        forward(h, a, held.q, held.scale, w2, *pairs, plain, work(h, size), y)
+        backward(h, a, held.q, held.scale, w2, *pairs, work(h, size), *out)
+        found.append([y, *out, *pairs])
+    same(found[0][0], naive.blocks(h, a, w1, w2))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(("width", "size"), [(19, 32), (64, 32), (32, 64)])

@@ -102,28 +102,31 @@ def test_a_changed_number_counts_at_once() -> None:
     assert not before.any() and (run(matrix.product, x, (4, 3), 3) == 4).all()
 
 
-N_BLOCKS, WIDTH, SIZE, STEPS = 5, 64, 6, 9
+N_BLOCKS, WIDTH, STEPS = 5, 64, 9
+SIZES = {"float32": 6, "int8": 6, "ternary": 6, "strips": 32}
 
 
-def _stacks() -> dict[str, tuple[BlockStack, Array]]:
-    numbers = np.random.default_rng(3).standard_normal((N_BLOCKS, SIZE, WIDTH)).astype(np.float32) / 8
-    held = {"float32": numbers, "int8": _int8(numbers), "ternary": Ternary.of(numbers)}
-    return {kind: (as_blocks(operand), np.asarray(operand)) for kind, operand in held.items()}
+def _stack(kind: str) -> tuple[BlockStack, Array]:
+    numbers = np.random.default_rng(3).standard_normal((N_BLOCKS, SIZES[kind], WIDTH)).astype(np.float32) / 8
+    integers = _int8(numbers)
+    strips = Strips.of(integers.q, integers.scale)
+    operand = {"float32": numbers, "int8": integers, "ternary": Ternary.of(numbers), "strips": strips}[kind]
+    return as_blocks(operand), np.asarray(integers if kind == "strips" else operand)
 
 
-@pytest.mark.parametrize("kind", _stacks())
+@pytest.mark.parametrize("kind", SIZES)
 def test_stacks_read_the_blocks_that_are_awake(kind: str) -> None:
-    stack, numbers = _stacks()[kind]
+    (stack, numbers), size = _stack(kind), SIZES[kind]
     rng = np.random.default_rng(4)
     h, a = (rng.standard_normal(shape).astype(np.float32) for shape in ((STEPS, WIDTH), (STEPS, N_BLOCKS)))
     a = np.maximum(a, 0)
     a[:, 2] = 0
-    w2 = rng.standard_normal((N_BLOCKS, WIDTH, SIZE)).astype(np.float32) / 3
+    w2 = rng.standard_normal((N_BLOCKS, WIDTH, size)).astype(np.float32) / 3
     starts, tokens = np.zeros(N_BLOCKS + 1, np.int64), np.zeros(a.size, np.int64)
     kernels.group_pairs(a, starts, tokens)
-    kept = np.full((2, a.size, SIZE), np.nan, np.float32)
-    workspace = np.full(kernels.workspace_size(STEPS, SIZE, WIDTH), np.nan, np.float32)
-    y, plain = np.zeros_like(h), np.full((SIZE, WIDTH), np.nan, np.float32)
+    kept = np.full((2, a.size, size), np.nan, np.float32)
+    workspace = np.full(kernels.workspace_size(STEPS, size, WIDTH), np.nan, np.float32)
+    y, plain = np.zeros_like(h), np.full((size, WIDTH), np.nan, np.float32)
     stack.forward(h, a, plain, w2, starts, tokens, *kept, workspace, y)
     np.testing.assert_allclose(y, naive.blocks(h, a, numbers, w2), rtol=1e-4, atol=1e-4)
     awake, out = np.diff(starts) > 0, np.zeros_like(numbers)
@@ -131,30 +134,30 @@ def test_stacks_read_the_blocks_that_are_awake(kind: str) -> None:
     np.testing.assert_array_equal(stack.current(awake, out)[awake], numbers[awake])
 
 
-@pytest.mark.parametrize("kind", _stacks())
+@pytest.mark.parametrize("kind", SIZES)
 def test_stacks_carry_gradients_back_and_pull(kind: str) -> None:
-    stack, numbers = _stacks()[kind]
+    (stack, numbers), size = _stack(kind), SIZES[kind]
     plain = as_blocks(numbers)
     rng = np.random.default_rng(5)
-    dy, a = (rng.standard_normal(shape).astype(np.float32) for shape in ((STEPS, SIZE), (STEPS, N_BLOCKS)))
+    dy, a = (rng.standard_normal(shape).astype(np.float32) for shape in ((STEPS, size), (STEPS, N_BLOCKS)))
     a = np.maximum(a, 0)
     starts, tokens = np.zeros(N_BLOCKS + 1, np.int64), np.zeros(a.size, np.int64)
     kernels.group_pairs(a, starts, tokens)
     hidden = rng.standard_normal((a.size, WIDTH)).astype(np.float32)
     rate, found = np.full(N_BLOCKS, 0.1, np.float32), []
     for held in (stack, plain):
-        w2 = np.ones((N_BLOCKS, SIZE * WIDTH), np.float32)
-        workspace = np.full(kernels.workspace_size(STEPS, WIDTH, SIZE), np.nan, np.float32)
+        w2 = np.ones((N_BLOCKS, size * WIDTH), np.float32)
+        workspace = np.full(kernels.workspace_size(STEPS, WIDTH, size), np.nan, np.float32)
         held.pull(dy, a, starts, tokens, hidden, rate, np.float32(0.2), workspace, w2)
         found.append(w2)
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
     assert (found[0] != 1).any()
-    dy, w2 = dy @ rng.standard_normal((SIZE, WIDTH)).astype(np.float32), rng.standard_normal((N_BLOCKS, WIDTH, SIZE))
-    slope, hidden = (rng.standard_normal((a.size, SIZE)).astype(np.float32) for _ in range(2))
+    dy, w2 = dy @ rng.standard_normal((size, WIDTH)).astype(np.float32), rng.standard_normal((N_BLOCKS, WIDTH, size))
+    slope, hidden = (rng.standard_normal((a.size, size)).astype(np.float32) for _ in range(2))
     found = []
     for held in (stack, plain):
         da, dh = np.full_like(a, np.nan), np.zeros((STEPS, WIDTH), np.float32)
-        workspace = np.full(kernels.workspace_size(STEPS, SIZE, WIDTH), np.nan, np.float32)
+        workspace = np.full(kernels.workspace_size(STEPS, size, WIDTH), np.nan, np.float32)
         kept = slope.copy(), hidden.copy()
         held.backward(dy, a, w2.astype(np.float32), starts, tokens, *kept, workspace, da, dh)
         found.append(dh)

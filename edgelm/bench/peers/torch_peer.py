@@ -4,7 +4,8 @@
 
 Run by ``edgelm bench --compare torch``; prints one JSON line. Learning is forward, backward and the same update of
 the same tensors, segments of 32. Blocks are computed densely and masked: no operator of PyTorch skips them on a
-CPU. The recurrences run the kernels of ``edgelm.kernels``, as in training.
+CPU. The recurrences run the kernels of ``edgelm.kernels``, as in training; of ``learn_alone``, operators of PyTorch, a
+segment at a time in the form for GPUs, which is faster than a loop over tokens.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgelm.bench.peers.twins.functions import operators_alone
 from edgelm.bench.peers.twins.model import Model, document_masks
 from edgelm.bench.timing import Step, medians
 from edgelm.cells.gated_delta.paper import CONV_WIDTH
@@ -103,6 +105,16 @@ def _rates(model: hub.Model, name: str, config: LearnConfig) -> Tensor:
     return steps.reshape(-1, *[1] * (len(spec.shape) - 1)) if spec.blocks else steps
 
 
+def _alone(step: Step, chunk: int) -> Step:
+    """The same without any kernel of ours."""
+
+    def alone(done: int) -> int:
+        with operators_alone(chunk):
+            return step(done)
+
+    return alone
+
+
 def _compiled(model: hub.Model) -> Model:
     made = twin(model)
     for layer in made.layers:
@@ -114,6 +126,7 @@ def measure(model: hub.Model, seconds: float, *, compiled: bool = True) -> dict[
     """Tokens per second of decoding and learning, eager and, where PyTorch can, compiled."""
     ids, config = model.tokenizer.encode(rehearsal_text())[:TEXT_TOKENS], LearnConfig()
     steps = {"decode": decoder(twin(model), ids), "learn_eager": learner(twin(model), model, ids, config)}
+    steps["learn_alone"] = _alone(learner(twin(model), model, ids, config), config.segment)
     if compiled:
         faster = {
             "decode_compiled": decoder(_compiled(model), ids),

@@ -208,6 +208,10 @@ class Pass:
         self._through(name + "1", dlow, "x_" + name)
 
 
+LEAVES = ("is first", "v_first")
+"""Buffers that a layer leaves for those after it."""
+
+
 def begin(cell: Rwkv7TimeMix, shared: Parts, n_steps: int, buffers: Parts) -> None:
     """The next layer is the first, which makes v_first. See ``edgelm.cells.passes.Answer``."""
     buffers["is first"][0] = 1
@@ -227,11 +231,11 @@ class Answer:
         ranks = (c.decay_rank, c.rate_rank, c.mix_rank, c.gate_rank)
         self.shared = integer_buffers(max(c.d_model, *ranks), c.d_model, max_steps, buffers)
         self.is_first = buffers.setdefault("is first", np.zeros(1, np.int64))
-        sizes = {"v_first": c.d_model, "h of tokens": c.d_model, "parts of time mix": 7 * c.d_model}
+        first = buffers.setdefault("v_first", np.zeros((max_steps, c.d_model), np.float32))
+        sizes = {"h of tokens": c.d_model, "parts of time mix": 7 * c.d_model}
         sizes |= {f"low {i}": rank for i, rank in enumerate(ranks)}
-        self.own = [
-            buffers.setdefault(f"{name}.{n}", np.zeros((max_steps, n), np.float32)) for name, n in sizes.items()
-        ]
+        own = [buffers.setdefault(f"{name}.{n}", np.zeros((max_steps, n), np.float32)) for name, n in sizes.items()]
+        self.own = [first, *own]
         self.token = buffers.setdefault("token of time mix", np.zeros((5, c.d_model), np.float32))
         self.of: tuple[int, tuple[Array, ...], tuple[Array, ...]] = (0, (), ())
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 
 import torch
@@ -11,12 +14,25 @@ from edgelm.bench.peers.twins import chunked, scan
 
 State = dict[str, Tensor]
 """What one layer part carries from segment to segment, a row for each stream."""
+_alone = ContextVar("_alone", default=False)
+
+
+@contextmanager
+def operators_alone(chunk: int) -> Iterator[None]:
+    """PyTorch's own operators compute the recurrences meanwhile, on a CPU too, so many tokens at a time."""
+    before, chunked.CHUNK = chunked.CHUNK, chunk
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+        chunked.CHUNK = before
 
 
 def recurrences(x: Tensor) -> ModuleType:
     """Whose ``decay_scan``, ``slope_scan`` and ``wkv_scan`` suit the device of ``x``: chunks on a GPU, else
     loops by Numba."""
-    return chunked if x.is_cuda else scan
+    return chunked if x.is_cuda or _alone.get() else scan
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
