@@ -255,7 +255,7 @@ def test_what_is_narrow_has_the_calls_of_what_answers(
     assert isinstance(found.narrow, KernelSession)
     assert found.narrow.vocab_size < wide.vocab_size
     decoders = [session._decoder for session in (found.narrow, wide)]
-    narrow_parts, wide_parts = ([type(part) for part in decoder._parts] for decoder in decoders)
+    narrow_parts, wide_parts = ([type(part) for part in decoder._section.parts] for decoder in decoders)
     assert narrow_parts == wide_parts
     assert decoders[0].is_fused == decoders[1].is_fused == (choice == "int8")
     assert np.isfinite(found.narrow.run(np.array([1]))).all()
@@ -268,8 +268,9 @@ def test_against_a_peer() -> None:
     assert report.against("torch", ours, theirs) == {
         "torch": theirs, "decode_vs_torch": 2.0, "decode_fixed_vs_torch": 3.0, "learn_vs_torch_eager": 5.0,
     }  # fmt: skip
-    more = {**theirs, "learn_compiled_tokens_per_s": 40.0}
-    assert report.against("torch", ours, more)["learn_vs_torch_compiled"] == 2.5
+    more = {**theirs, "learn_alone_tokens_per_s": 25.0, "learn_compiled_tokens_per_s": 40.0}
+    found = report.against("torch", ours, more)
+    assert (found["learn_vs_torch_alone"], found["learn_vs_torch_compiled"]) == (4.0, 2.5)
     found = report.against("llama-cpp", ours, {"decode_tokens_per_s": 600.0, "prefill_tokens_per_s": 300.0})
     assert (found["decode_vs_llama_cpp"], found["prefill_vs_llama_cpp"]) == (0.5, 3.0)
 

@@ -47,8 +47,8 @@ graph takes when it is as narrow as it may be: its nodes, almost without work; o
 Results from before the kernels answered have none of their figures: *decode* is that of ONNX Runtime there.
 
 Against PyTorch (`--compare torch`): the same model, weights, text and update; blocks computed densely, the recurrences
-by the kernels of edgelm. 2 means that edgelm is twice as fast. Decoding is compared with the faster of eager and
-compiled.
+by the kernels of edgelm or, where it says *alone*, by operators of PyTorch. 2 means that edgelm is twice as fast.
+Decoding is compared with the faster of eager and compiled.
 
 Against llama.cpp (`--compare llama-cpp --gguf FILE`): a Transformer of `python -m tools.measure.peers.random_gguf` in
 q8_0, which reads as many bytes for a token besides its keys and values, at positions up to 1,023. Peers are measured

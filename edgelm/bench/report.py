@@ -141,7 +141,7 @@ def against(peer: str, fields: dict[str, Any], theirs: dict[str, Any]) -> dict[s
         found = [theirs[way] for way in ways if theirs.get(way)]
         if found and ours in fields:
             ratios[f"{ratio}_{name}"] = round(fields[ours] / max(found), 3)
-    for way in ("eager", "compiled"):
+    for way in ("eager", "alone", "compiled"):
         if per_s := theirs.get(f"learn_{way}_tokens_per_s"):
             ratios[f"learn_vs_{name}_{way}"] = round(fields["learn_tokens_per_s"] / per_s, 3)
     return ratios

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class KernelSession:
         self._pipeline: Pipeline | None = None
         self._n_threads, self._weights = threads if self._decoder.is_fused else 1, weights
         self._id, self._logits = np.zeros(1, np.int64), np.zeros((1, self.vocab_size), np.float32)
+        self._decode = self._decoder.of_one(self._id, self._logits)
 
     def _integers(self, model: Model) -> dict[str, Any]:
         """All tensors: what kernels multiply as integers in strips; what learning changes as copies of its own; the
@@ -99,7 +101,8 @@ class KernelSession:
         """
         if len(ids) == 1 and first_logit is None:
             self._id[0] = ids[0]
-            self._feed(self._id, self._logits)
+            with self._weights_of_now():
+                self._decode()
             return self._logits
         first = len(ids) - 1 if first_logit is None else first_logit
         logits = np.empty((len(ids) - first, self.vocab_size), np.float32)
@@ -122,12 +125,15 @@ class KernelSession:
         self._pipeline.run(pieces, logits)
 
     def _feed(self, ids: Array, logits: Array) -> None:
-        if self._is_live:
-            with self._guard:
-                self._decoder.run(ids, logits)
-        else:
-            self._refresh()
+        with self._weights_of_now():
             self._decoder.run(ids, logits)
+
+    def _weights_of_now(self) -> AbstractContextManager[Any]:
+        """Within it the weights are whole, with all that was learned before."""
+        if self._is_live:
+            return self._guard
+        self._refresh()
+        return nullcontext()
 
     def observe(self, ids: Array) -> tuple[Array, Array]:
         """Feeds ids [T]; returns all logits [T,V] and the router's activations [L,T,M], before the cap."""

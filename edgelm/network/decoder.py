@@ -45,8 +45,6 @@ class Decoder:
         self.ends = ends_of(config, weights, max_steps)
         self._streams = np.zeros((max_steps, config.d_model), np.float32)
         self._one = self._x = self._streams[:1]
-        self._pass_one: Callable[[], None] | None = None
-        """All layer parts on one token, once that was recorded; only if each has a kernel."""
 
     @property
     def is_fused(self) -> bool:
@@ -56,13 +54,39 @@ class Decoder:
     def run(self, ids: Array, logits: Array) -> None:
         """Feeds ids [T] int64; logits [N,V] are overwritten with those of the last N tokens."""
         x = self._begin(ids)
-        if x is not self._one or not self.is_fused:
-            self._section.forward(x)
-        elif self._pass_one is not None:
-            self._pass_one()
-        else:
-            self._pass_one = record(partial(self._section.forward, x))
+        self._section.forward(x)
         self._end(x, logits)
+
+    def of_one(self, ids: Array, logits: Array) -> Callable[[], None]:
+        """What feeds the one token that ids [1] int64 hold when it is called, and overwrites logits [1,V].
+
+        Calls of kernels in a row are recorded the first time, and made as one from then on.
+        """
+        if not self.is_fused:
+            return partial(self.run, ids, logits)
+        ends, section, x = self.ends, self._section, self._one
+        again: Callable[[], None] | None = None
+
+        def calls() -> None:
+            if ends.are_calls:
+                ends.read(ids, x)
+            section.forward(x)
+            if ends.are_calls:
+                ends.write(x, logits)
+
+        def feed() -> None:
+            nonlocal again
+            section.begin(1)
+            if not ends.are_calls:
+                ends.read(ids, x)
+            if again is None:
+                again = record(calls)
+            else:
+                again()
+            if not ends.are_calls:
+                ends.write(x, logits)
+
+        return feed
 
     def observe(self, ids: Array, logits: Array) -> Array:
         """As ``run``; returns the activations [L,T,M] of the router, before the weakest blocks were put to sleep."""
@@ -87,7 +111,15 @@ class Decoder:
 
 
 class Ends(Protocol):
-    """What stands before and behind the layers."""
+    """What stands before and behind the layers.
+
+    Attributes
+    ----------
+    are_calls : bool
+        Whether both methods do nothing but call kernels, so that they can be recorded.
+    """
+
+    are_calls: bool
 
     def read(self, ids: Array, x: Array) -> None:
         """x [T,D] = the rows ids [T] of the embedding."""
@@ -104,6 +136,8 @@ def ends_of(config: ModelConfig, weights: Operands, max_steps: int) -> Ends:
 
 class _IntegerEnds:
     """The embedding, which is the output matrix too, of integers in strips."""
+
+    are_calls = True
 
     def __init__(self, config: ModelConfig, weights: Operands, max_steps: int, buffers: Parts) -> None:
         self._embed, self._eps = integers_of(weights, "embed"), np.float32(config.norm_eps)
@@ -123,6 +157,8 @@ class _IntegerEnds:
 
 class _FloatEnds:
     """The same of other numbers, and of two matrices."""
+
+    are_calls = False
 
     def __init__(self, config: ModelConfig, weights: Operands, max_steps: int, buffers: Parts) -> None:
         self._embed, head = as_matrix(weights["embed"], EMBED_SUMS), weights[config.head]

@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgelm.bench.peers import torch_peer  # noqa: E402
+from edgelm.bench.peers.twins import scan  # noqa: E402
 from edgelm.config import LearnConfig  # noqa: E402
 from edgelm.engine.ort_session import OrtSession  # noqa: E402
 from edgelm.export.step import build_graph  # noqa: E402
@@ -47,11 +48,15 @@ def test_its_score_is_that_of_edgelm(model_folder: Path, text: str, window: int)
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_it_learns_the_same(model_folder: Path) -> None:
+@pytest.mark.parametrize("chunk", [None, 32], ids=["our kernels", "alone"])
+def test_it_learns_the_same(model_folder: Path, chunk: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     model, config = hub.load(str(model_folder)), LearnConfig(rate=30.0, pull=0.01)
     ids = model.tokenizer.encode(TEXT)[: SEGMENTS * config.segment]
     made = torch_peer.twin(model)
     step = torch_peer.learner(made, model, ids, config)
+    if chunk:
+        step = torch_peer.alone(step, chunk)
+        monkeypatch.setattr(scan, "_over_rows", None)
     assert sum(step(0) for _ in range(SEGMENTS)) == len(ids)
     base = {name: model.weights[name].copy() for name in adaptable_names(model.config)}
     Learner(model.config, model.weights, base, model.grad_rms, config).learn([DOC_ID, *ids])
@@ -71,4 +76,5 @@ def test_its_line(model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     fields = json.loads(capsys.readouterr().out)
     assert fields["decode_tokens_per_s"] > 0
     assert fields["learn_eager_tokens_per_s"] > 0
+    assert fields["learn_alone_tokens_per_s"] > 0
     assert "learn_compiled_tokens_per_s" not in fields

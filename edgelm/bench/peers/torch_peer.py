@@ -105,14 +105,14 @@ def _rates(model: hub.Model, name: str, config: LearnConfig) -> Tensor:
     return steps.reshape(-1, *[1] * (len(spec.shape) - 1)) if spec.blocks else steps
 
 
-def _alone(step: Step, chunk: int) -> Step:
-    """The same without any kernel of ours."""
+def alone(step: Step, chunk: int) -> Step:
+    """A step without any kernel of ours; recurrences take ``chunk`` tokens at a time."""
 
-    def alone(done: int) -> int:
+    def step_alone(done: int) -> int:
         with operators_alone(chunk):
             return step(done)
 
-    return alone
+    return step_alone
 
 
 def _compiled(model: hub.Model) -> Model:
@@ -123,10 +123,10 @@ def _compiled(model: hub.Model) -> Model:
 
 
 def measure(model: hub.Model, seconds: float, *, compiled: bool = True) -> dict[str, float]:
-    """Tokens per second of decoding and learning, eager and, where PyTorch can, compiled."""
+    """Tokens per second of decoding and learning, eager, without our kernels too, and compiled where PyTorch can."""
     ids, config = model.tokenizer.encode(rehearsal_text())[:TEXT_TOKENS], LearnConfig()
     steps = {"decode": decoder(twin(model), ids), "learn_eager": learner(twin(model), model, ids, config)}
-    steps["learn_alone"] = _alone(learner(twin(model), model, ids, config), config.segment)
+    steps["learn_alone"] = alone(learner(twin(model), model, ids, config), config.segment)
     if compiled:
         faster = {
             "decode_compiled": decoder(_compiled(model), ids),
