@@ -269,6 +269,8 @@ class Engine:
         """The bank, made by a thread of its own: to be asked for before the first turn, so that nobody waits for it."""
         maker = ThreadPoolExecutor(1, "bank")
         made = maker.submit(lambda: Bank(self.meaning, read_exchanges() if self.options.bank else ()))
+        # The heap keeps several MB that the words were cut out of.
+        made.add_done_callback(lambda _: self.model.trim())
         maker.shutdown(wait=False)
         return made
 

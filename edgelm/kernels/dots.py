@@ -26,7 +26,7 @@ from edgelm.kernels.emit_ternary import emit_ternary_strips
 from edgelm.kernels.jit import entry, kernel, lowered
 from edgelm.kernels.norm import ONE, ZERO
 from edgelm.kernels.signature import B1, F1, F2, F3, F4, J2, J4, J5, U1, U2, U4
-from edgelm.kernels.tile import RUN
+from edgelm.kernels.tile import RUN, turn_tile
 
 _STEPS, _MIDDLE, _TINY = np.float32(127), np.float32(128.5), np.float32(1e-30)
 _SMALLEST = np.float32(6e-8)
@@ -176,11 +176,16 @@ def strips(words, scale, q, strip_scale):
 @kernel
 def _in_strip(words, n_rows, q):
     """One strip q [C/32,8,16] of rows words [.., C/4] of int32."""
-    for run in range(len(q)):
-        for group in range(8):
-            out = q[run, group]
+    width = words.shape[1]
+    if n_rows == LANES:
+        for column in range(0, width, 4):
+            for lane in range(0, LANES, 4):
+                turn_tile(4, words, lane * width + column, width, q, column * LANES + lane, LANES)
+    else:
+        for column in range(width):
+            out = q[column // 8, column % 8]
             for lane in range(n_rows):
-                out[lane] = words[lane, 8 * run + group]
+                out[lane] = words[lane, column]
 
 
 @entry(F3, B1, U2, J2, J5, F4)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.matrices.changed import change_of, keep_change, set_change, untouched
+from edgelm.matrices.changed import change_of, keep_change, set_change
 from edgelm.matrices.matrix import Operands
+from edgelm.matrices.pages import untouched
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
 from edgelm.model.weights import block_names
@@ -32,7 +33,7 @@ class GoodPoint:
 
     def __init__(self, config: ModelConfig, adapted: Operands, base: Operands, guard: Guard) -> None:
         self._adapted, self._base, self._guard = adapted, base, guard
-        self._change = {name: untouched(array.shape) for name, array in adapted.items()}
+        self._change = {name: untouched(array.shape, np.float16) for name, array in adapted.items()}
         self._rows = {name: row for row, name in enumerate(block_names(config))}
         self._seen = np.full_like(guard.versions, -1)
         self._is_held = np.zeros(guard.versions.shape, bool)

@@ -7,29 +7,18 @@ profile holds it, is two. A page of memory in which no row was ever changed is n
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from edgelm.matrices.matrix import Int8, as_matrix
+from edgelm.matrices.pages import untouched
 from edgelm.matrices.quantize import BLOCK
 
 Array = np.ndarray
 _ROWS = 64
 """Rows that are made float32 at a time."""
-_PAGES = 1 << 16
-"""From so many bytes on, memory of its own is worth it."""
-
-
-def untouched(shape: tuple[int, ...]) -> Array:
-    """An array of float16, 0, whose pages take no memory before something else is written to them."""
-    size = 2 * math.prod(shape)
-    if size < _PAGES:
-        return np.zeros(shape, np.float16)
-    # What the heap gives may have been used before, and is wiped then: every page of it is touched.
-    return np.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), np.float16).reshape(shape)
 
 
 class ChangedRows:
@@ -58,7 +47,7 @@ class ChangedRows:
     def __init__(self, base: Int8, on_read: Callable[[], None] | None = None) -> None:
         self._base, self.shape = base, base.q.shape
         self.on_read = on_read or (lambda: None)
-        self.change = untouched(self.shape)
+        self.change = untouched(self.shape, np.float16)
 
     def __len__(self) -> int:
         return len(self.change)

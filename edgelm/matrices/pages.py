@@ -1,13 +1,27 @@
-"""Memory for arrays that are read as fast as memory gives them."""
+"""Memory for arrays: that are read as fast as memory gives them, or of which most stays as it is."""
 
 from __future__ import annotations
 
 import math
+import mmap
 
 import numpy as np
 
 _PIECE, _LINE = 32 << 20, 64
 """Bytes that are asked of the system at once, and that come from memory together."""
+
+_OWN = 1 << 16
+"""From so many bytes on, memory of its own is worth it."""
+
+
+def untouched(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """An array of 0, whose pages take no memory before something else is written to them."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _OWN:
+        return np.zeros(shape, dtype)
+    # What the heap gives may have been used before, and is wiped then: every page of it is touched. And of 4 MB or more
+    # numpy makes large pages, each of which is there as a whole.
+    return np.frombuffer(mmap.mmap(-1, size, access=mmap.ACCESS_COPY), dtype).reshape(shape)
 
 
 class Pages:

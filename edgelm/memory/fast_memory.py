@@ -50,6 +50,7 @@ import numpy as np
 from edgelm.kernels import recall
 from edgelm.kernels.memory import COUNTED, TRUSTS, memory_learn, memory_read, trust_after, trust_row
 from edgelm.kernels.recall import RECALL_BUCKETS, WINDOW, recall_learn, recall_read
+from edgelm.matrices.pages import untouched
 from edgelm.memory.answers import Answers
 from edgelm.memory.gates import GUESSES, first_gates
 from edgelm.memory.reading import NEUTRAL, Reading
@@ -100,10 +101,10 @@ class FastMemory:
     ) -> None:
         self._tables = (
             np.zeros(tokenizer.vocab_size + 1, np.int64),  # sightings of each id, and their sum
-            np.zeros(rows, np.int64),  # the key of the context in each row, 0 where there is none
-            np.zeros((rows, SLOTS), np.uint16),  # the ids that followed it
-            np.zeros((rows, SLOTS), np.uint16),  # how often each did
-            np.zeros(rows, np.uint16),  # how often the context was seen
+            untouched((rows,), np.int64),  # the key of the context in each row, 0 where there is none
+            untouched((rows, SLOTS), np.uint16),  # the ids that followed it
+            untouched((rows, SLOTS), np.uint16),  # how often each did
+            untouched((rows,), np.uint16),  # how often the context was seen
         )
         self._store = make_store(stored)
         spelled, self._vocab = _vocabulary(tokenizer)

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgelm.kernels import recall, sentences
 from edgelm.kernels.recall import WINDOW
+from edgelm.matrices.pages import untouched
 
 Array = np.ndarray
 KEYS = 1 << 16
@@ -30,8 +31,8 @@ def make_store(n_tokens: int) -> tuple[Array, ...]:
     places : ndarray [n_tokens] of uint8
         Of each token, as in ``ring``: how many tokens of its sentence stand before it.
     before : ndarray [n_tokens] of int32
-        Of each token, as in ``ring``: the last position before it at which the same word stood, or -1. For a word of
-        several tokens each of them has its own chain, for the word as far as it has come by then.
+        Of each token that was stored, as in ``ring``: the last position before it at which the same word stood, or
+        -1. For a word of several tokens each of them has its own chain, for the word as far as it has come by then.
     heads : ndarray [H] of int32
         By row, the position at which the word was stored last, or -1: where its chain begins.
     seen : ndarray [H] of int32
@@ -41,9 +42,9 @@ def make_store(n_tokens: int) -> tuple[Array, ...]:
         far, 0 where there is none.
     """
     return (
-        np.zeros(n_tokens, np.uint16),
-        np.zeros(n_tokens, np.uint8),
-        np.full(n_tokens, -1, np.int32),
+        untouched((n_tokens,), np.uint16),
+        untouched((n_tokens,), np.uint8),
+        untouched((n_tokens,), np.int32),
         np.full(KEYS, -1, np.int32),
         np.zeros(KEYS, np.int32),
         np.zeros(3, np.int64),

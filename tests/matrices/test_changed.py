@@ -112,13 +112,3 @@ def test_rows_that_sleep_are_not_read(base: Int8, change: Array) -> None:
     np.testing.assert_allclose(
         rows.product_back(a, workspace, out), a[:, ~asleep] @ np.asarray(base)[~asleep], rtol=1e-4, atol=1e-4
     )
-
-
-def test_pages_are_nobodys_before_they_are_written() -> None:
-    held = changed.untouched((1 << 10, 1 << 10))
-    assert held.dtype == np.float16
-    assert held.flags.writeable
-    assert not held.any()
-    held[5] = 1
-    assert (held[5] == 1).all()
-    assert changed.untouched((3,)).tolist() == [0, 0, 0]
