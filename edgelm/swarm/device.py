@@ -158,6 +158,25 @@ class Device:
         if model.sha256 != model_sha256:
             raise InputError(f"the server's model is another one than {model.name!r}")
         shared = [self._read(pack, model).layer] if pack else []
+        change = self.learn(model, shared, pack)
+        return to_blob(outgoing(change, model, self.config, self.rng)) if change and gives else b""
+
+    def learn(self, model: Model, shared: list[Layer], pack: bytes) -> Weights:
+        """Puts the shared layer beneath the log; what the log changes on top of it (``Engine.learned_change``).
+
+        Parameters
+        ----------
+        model : Model
+        shared : list of Layer
+            That of ``pack``, or none.
+        pack : bytes
+            The file that it came as.
+
+        Raises
+        ------
+        ModelFileError, ProfileError
+            As ``train`` does.
+        """
         store = Profile(self._folder(), self.options.profile, model, writable=False)
         store.close()
         others = load_layers(packs_dir(), [layer for layer in store.layers if layer.name != LAYER], model)
@@ -173,7 +192,7 @@ class Device:
             ends = bool(entries) and entries[-1].kind == CHECKPOINT
             tensors = engine.adaptation.replay.round_to_checkpoint() if ends else None
         self._put(layers, [entry.id for entry in entries], tensors)
-        return to_blob(outgoing(change, model, self.config, self.rng)) if change and gives else b""
+        return change
 
     def _read(self, pack: bytes, model: Model) -> Pack:
         """A pack that came from outside, compared with what edgelm writes; nothing of it is kept."""

@@ -62,6 +62,13 @@ class Joining:
         Whether the device is too warm to learn now.
     told : callable
         Called with one line for people and what it says by name, at everything that happens.
+
+    Attributes
+    ----------
+    ledger : Ledger
+        As it was written last.
+    app : ClientApp
+        What answers a message of the server's.
     """
 
     def __init__(
@@ -72,9 +79,9 @@ class Joining:
         self._is_hot, self._told = is_hot, told
         self.ledger: Ledger = noted(read_ledger(ledger), address=config.address)
         self._sent = 0
-        self._app = ClientApp()
-        self._app.train()(self._train)
-        self._app.evaluate()(self._take)
+        self.app = ClientApp()
+        self.app.train()(self._train)
+        self.app.evaluate()(self._take)
 
     def run(self, is_over: Callable[[float], bool]) -> None:
         """Until it has sent as many updates as it should, or ``is_over``, which waits so many seconds, says so.
@@ -130,7 +137,7 @@ class Joining:
     def _answer(self, link: Connection, message: Any) -> None:
         context = Context(message.metadata.run_id, message.metadata.dst_node_id, {}, RecordDict(), {})
         try:
-            answer = self._app(message, context)
+            answer = self.app(message, context)
         except ValueError:
             raise InputError("the server asks for something that no device does") from None
         link.send(answer)

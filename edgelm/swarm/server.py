@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,31 @@ class Outcome:
     kept: bool = False
     why: str = ""
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What came back when devices were asked.
+
+    Attributes
+    ----------
+    round : int
+        Number of the round that they were asked in.
+    asked : int
+        Devices.
+    updates : dict of Received
+        What is allowed, by the number of the device's node.
+    refused : dict of str
+        Why an answer is not allowed, in one line, by the same number.
+    nothing : int
+        Devices that had learned nothing or could not take the layer.
+    """
+
+    round: int
+    asked: int
+    updates: dict[int, Received]
+    refused: dict[int, str]
+    nothing: int
 
 
 class Shared:
@@ -238,19 +263,26 @@ class Server:
         begun, grid = time.monotonic(), LinkGrid(link)
         self._asking = True
         try:
-            outcome, updates = self._gathered(grid)
+            found = self.gather(grid)
         finally:
             self._asking = False
             grid.close()
-        if len(updates) < self.config.least:
-            why = f"{len(updates)} updates, {self.config.least} are needed"
-            return _with(outcome, why=why, sha256=self.shared.sha256, seconds=time.monotonic() - begun)
+        return self.settle(found, begun)
+
+    def settle(self, found: Gathered, begun: float) -> Outcome:
+        """Moves the layer by what was gathered, if that is enough; ``begun``: when the round did, by the monotonic
+        clock."""
+        counts = len(found.updates), len(found.refused), found.nothing
+        outcome = Outcome(found.round, found.asked, *counts, found.asked - sum(counts))
+        if len(found.updates) < self.config.least:
+            why = f"{len(found.updates)} updates, {self.config.least} are needed"
+            return replace(outcome, why=why, sha256=self.shared.sha256, seconds=time.monotonic() - begun)
         try:
-            step, cost = self._moved(updates)
+            step, cost = self._moved(list(found.updates.values()))
             why = "" if step else "general text would cost too much with it"
         except (ConfigError, DivergenceError, InputError) as exc:
             step, cost, why = 0.0, 0.0, str(exc)
-        return _with(
+        return replace(
             outcome, kept=not why, why=why, step=step, general_cost=cost, sha256=self.shared.sha256,
             seconds=time.monotonic() - begun,
         )  # fmt: skip
@@ -272,41 +304,54 @@ class Server:
             self.shared.keep(layer)
         return step, costs[-1]
 
-    def _gathered(self, grid: Grid) -> tuple[Outcome, list[Received]]:
-        """Asks devices, and takes what of their answers is allowed."""
+    def gather(self, grid: Grid) -> Gathered:
+        """Asks devices that are there, ``ServeConfig.devices`` at most, and takes what of their answers is allowed."""
         number = self.shared.round + 1
         chosen = self._rng.permutation(np.array(list(grid.get_node_ids()), object))[: self.config.devices]
-        messages = [self._message("train", number, int(node_id)) for node_id in chosen]
-        updates: list[Received] = []
-        refused = nothing = gone = 0
-        for answer in grid.send_and_receive(messages, timeout=self.config.wait_seconds):
+        messages = self._messages("train", number, [int(node_id) for node_id in chosen])
+        found, nothing = Gathered(number, len(messages), {}, {}, 0), 0
+        answers = grid.send_and_receive(messages, timeout=self.config.wait_seconds)
+        # By what was asked: the node that an answer names is what its device wrote there.
+        asked = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+        for answer in answers:
+            node_id = asked[answer.metadata.reply_to_message_id]
             try:
                 blob = _update_in(answer)
                 if blob:
-                    updates.append(Received(from_blob(blob, MOST_UPDATE), self.model, self.config.update))
+                    arrays = from_blob(blob, MOST_UPDATE)
+                    found.updates[node_id] = Received(arrays, self.model, self.config.update)
                 else:
                     nothing += 1
             except _GoneError:
-                gone += 1
-            except InputError:
-                refused += 1
-        silent = len(messages) - len(updates) - refused - nothing - gone
-        return Outcome(number, len(messages), len(updates), refused, nothing, gone + silent), updates
+                pass
+            except InputError as exc:
+                found.refused[node_id] = str(exc)
+        return replace(found, nothing=nothing)
 
-    def _message(self, kind: str, number: int, node_id: int) -> Any:
-        record = ConfigRecord({ROUND: number, MODEL: self.model.sha256, PACK: self.shared.blob})
-        content, seconds = RecordDict({RECORD: record}), self.config.wait_seconds + 60
-        return Message(content, node_id, kind, ttl=seconds, group_id=str(number))
+    def _messages(self, kind: str, number: int, node_ids: Iterable[int]) -> list[Any]:
+        """One message for each device; they share the bytes of the layer."""
+        pack, seconds = self.shared.blob, self.config.wait_seconds + 60
+        return [
+            Message(
+                RecordDict({RECORD: ConfigRecord({ROUND: number, MODEL: self.model.sha256, PACK: pack})}),
+                node_id, kind, ttl=seconds, group_id=str(number),
+            )
+            for node_id in node_ids
+        ]  # fmt: skip
 
     def hand_out(self, link: Link) -> int:
         """Gives the layer to all that are there, and asks for nothing; how many say that they have seen it."""
         grid = LinkGrid(link)
         try:
-            messages = [self._message("evaluate", self.shared.round, node_id) for node_id in grid.get_node_ids()]
-            answers = grid.send_and_receive(messages, timeout=self.config.wait_seconds)
-            return sum(answer.has_content() for answer in answers)
+            return self.give(grid)
         finally:
             grid.close()
+
+    def give(self, grid: Grid) -> int:
+        """What ``hand_out`` does, through a grid."""
+        messages = self._messages("evaluate", self.shared.round, grid.get_node_ids())
+        answers = grid.send_and_receive(messages, timeout=self.config.wait_seconds)
+        return sum(answer.has_content() for answer in answers)
 
     def _note(self, outcome: Outcome) -> None:
         line = json.dumps({"time": round(time.time(), 3), **vars(outcome)})
@@ -321,10 +366,6 @@ class Server:
 
 class _GoneError(Exception):
     """A device that did not answer."""
-
-
-def _with(outcome: Outcome, **changes: Any) -> Outcome:
-    return Outcome(**{**vars(outcome), **changes})
 
 
 def _update_in(answer: Any) -> bytes:
