@@ -15,7 +15,6 @@ from tools.measure.swarm.devices import Swarm, beginning, without_headings, word
 from tools.measure.swarm.gain import gain
 from tools.measure.swarm.liars import FALSE, TIMES, planted
 from tools.measure.swarm.pictures import Line, picture
-from tools.measure.swarm.scale import scale
 
 pytestmark = pytest.mark.jit_only
 CHAT = "[2017-05-11 09:34] sea\nUser: Hello.\nAssistant: Yes.\n<|doc|>\n[2017-05-12 09:34] sky\nUser: No.\n<|doc|>\n"
@@ -48,16 +47,6 @@ def test_a_chat_without_headings_and_labels() -> None:
 def test_the_false_sentence_stands_in_a_liars_text_so_often() -> None:
     assert planted(TEXT).count(FALSE) == TIMES - 1
     assert planted(TEXT).replace(f"\n{FALSE}\n", "") == TEXT
-
-
-def test_liars_that_nothing_clips_move_the_mean_alone(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.measure.swarm.scale.PRESETS", {"tiny": swarm.model.config})
-    found = scale(swarm, "tiny", 100)
-    assert found["refused"] == 1
-    assert 0 < found["bytes_of_update"] < swarm.update.budget_bytes
-    assert {row["strategy"]: row["cosine_to_common"] > 0.5 for row in found["aggregated"]} == {
-        "mean": False, "multi-krum": True, "trimmed-mean": True,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -4,7 +4,7 @@
     python -m tools.measure.swarm liars TEXT... [--left-out NAME ...] [--n-liars 2]
     python -m tools.measure.swarm epsilon TEXT... [--left-out NAME ...]
     python -m tools.measure.swarm exposure TEXT
-    python -m tools.measure.swarm scale [--preset nano] [--devices 1000]
+    python -m tools.measure.swarm scale [--preset nano] [--devices 1000] [--lying 0.2] [--strategies NAME ...]
 
 TEXT are chats, one device each; prints one JSON object. What was learned is kept in ``--cache``.
 """
@@ -26,7 +26,7 @@ from tools.measure.swarm.epsilon import epsilons
 from tools.measure.swarm.exposure import exposed
 from tools.measure.swarm.gain import gain
 from tools.measure.swarm.liars import liars
-from tools.measure.swarm.scale import scale
+from tools.measure.swarm.scale import Sizes, scale
 
 
 def main() -> None:
@@ -52,7 +52,8 @@ def _measure(args: argparse.Namespace, swarm: Swarm, texts: dict[str, str]) -> d
         return epsilons(swarm, texts, left_out, args.score_characters)
     if args.command == "exposure":
         return exposed(swarm, next(iter(texts.values())))
-    return scale(swarm, args.preset, args.devices)
+    strategies = tuple(args.strategies)
+    return scale(swarm, Sizes(args.preset, args.devices, args.lying, strategies, args.wait, args.hand_out))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,8 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     made["gain"].add_argument("--rounds", type=int, default=3)
     made["liars"].add_argument("--n-liars", type=int, default=2)
     made["liars"].add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
-    made["scale"].add_argument("--preset", choices=sorted(PRESETS), default="nano")
-    made["scale"].add_argument("--devices", type=int, default=1000)
+    sizes = Sizes()
+    made["scale"].add_argument("--preset", choices=sorted(PRESETS), default=sizes.preset)
+    made["scale"].add_argument("--devices", type=int, default=sizes.devices)
+    made["scale"].add_argument("--lying", type=float, default=sizes.lying)
+    made["scale"].add_argument("--strategies", nargs="*", choices=STRATEGIES, default=sizes.strategies)
+    made["scale"].add_argument("--wait", type=float, default=sizes.wait_seconds)
+    made["scale"].add_argument("--hand-out", action="store_true")
     return parser
 
 
