@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgelm.model import hub
 from edgelm.model.hub import Model
 from edgelm.runtime import EngineOptions
 from edgelm.swarm.flower import ConfigRecord, Message, RecordDict
+from edgelm.swarm.link import Link, LinkGrid
 from edgelm.swarm.server import LAYER_FILE, Outcome, ServeConfig, Server, Shared
 from edgelm.swarm.update import UpdateConfig, outgoing
 from edgelm.swarm.wire import DECLINED, RECORD, UPDATE, to_blob
@@ -117,6 +118,36 @@ def test_answers_that_are_not_allowed_do_not_count(swarm: _Swarm, model: Model) 
     counts = (outcome.asked, outcome.answered, outcome.refused, outcome.nothing, outcome.gone)
     assert counts == (12, 2, 6, 2, 2)
     assert outcome.kept
+
+
+class _Claiming(LinkGrid):
+    """A grid with two devices, both of which write the first one's number into their answers."""
+
+    def __init__(self, link: Link, update: bytes) -> None:
+        super().__init__(link)
+        self._update = update
+
+    def get_node_ids(self) -> list[int]:
+        return [11, 12]
+
+    def send_and_receive(self, messages: Iterable[Any], *, timeout: float | None = None) -> list[Any]:
+        answers = []
+        for i, message in enumerate(messages):
+            message.metadata.__dict__["_message_id"] = str(i)
+            answers.append(updating(message, self._update if i else b"\xff" * 100))
+            answers[-1].metadata.__dict__["_src_node_id"] = 11
+        return answers
+
+
+def test_an_answer_is_that_of_the_device_that_was_asked(swarm: _Swarm, model: Model) -> None:
+    with linked() as link:
+        grid = _Claiming(link, _update(model))
+        found = swarm.server.gather(grid)
+        grid.close()
+    assert {*found.updates, *found.refused} == {11, 12}
+    (line,) = found.refused.values()
+    assert line
+    assert "\n" not in line
 
 
 def test_too_few_answers_move_nothing(swarm: _Swarm, model: Model) -> None:
