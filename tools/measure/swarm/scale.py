@@ -142,17 +142,17 @@ class Measured:
         server.close()
 
     def _aggregated(self, server: Server, gathered: Gathered, roles: Mapping[int, str]) -> list[dict[str, Any]]:
-        """What each strategy makes of the updates; the layer is that of the last one."""
+        """What each strategy makes of the updates, with the seconds of one core; the layer is that of the last one."""
         _, common, sizes = drawn(self._plan.model)
         truth = {name: sizes[name] * common[name] for name in common}
         honest = _mean([update for node_id, update in gathered.updates.items() if roles[node_id] == HONEST], server)
         rows, total = [], honest
         for name in self._sizes.strategies:
-            begun = time.monotonic()
+            begun = time.thread_time()
             config = replace(self._swarm.aggregation, strategy=name)
             total = aggregate_round(list(gathered.updates.values()), server.model, config)
             rows.append({
-                "strategy": name, "seconds": round(time.monotonic() - begun, 1), "peak_mb": _peak_mb(),
+                "strategy": name, "core_seconds": round(time.thread_time() - begun, 1), "peak_mb": _peak_mb(),
                 "error": round(_distance(total, honest) / norm_of(honest), 4),
                 "cosine_to_honest": round(_cosine(total, honest), 4),
                 "cosine_to_common": round(_cosine(total, truth), 4),
