@@ -267,9 +267,9 @@ class Server:
         finally:
             self._asking = False
             grid.close()
-        return self.settle(found, begun)
+        return self._settle(found, begun)
 
-    def settle(self, found: Gathered, begun: float) -> Outcome:
+    def _settle(self, found: Gathered, begun: float) -> Outcome:
         """Moves the layer by what was gathered, if that is enough; ``begun``: when the round did, by the monotonic
         clock."""
         counts = len(found.updates), len(found.refused), found.nothing

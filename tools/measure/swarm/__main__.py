@@ -6,7 +6,8 @@
     python -m tools.measure.swarm exposure TEXT
     python -m tools.measure.swarm scale [--preset nano] [--devices 1000] [--lying 0.2] [--strategies NAME ...]
 
-TEXT are chats, one device each; prints one JSON object. What was learned is kept in ``--cache``.
+TEXT are chats, one device each; prints one JSON object. What was learned is kept in ``--cache``. ``scale`` runs in
+Flower's simulation, with devices in processes of Ray.
 """
 
 from __future__ import annotations
