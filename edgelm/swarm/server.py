@@ -8,6 +8,7 @@ second file, for people.
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -355,8 +356,12 @@ class Server:
 
     def _note(self, outcome: Outcome) -> None:
         line = json.dumps({"time": round(time.time(), 3), **vars(outcome)})
-        with (self.config.folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with (self.config.folder / HISTORY_FILE).open("a+b") as file:
+            # A line that the end of a process cut short is not to swallow this one.
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read() == b"\n" else "\n" + line
+            file.write(line.encode() + b"\n")
         self._told(outcome)
 
     def close(self) -> None:

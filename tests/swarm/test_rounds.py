@@ -24,7 +24,7 @@ from edgelm.model.hub import Model
 from edgelm.runtime import EngineOptions
 from edgelm.swarm.flower import ConfigRecord, Message, RecordDict
 from edgelm.swarm.link import Link, LinkGrid
-from edgelm.swarm.server import LAYER_FILE, Outcome, ServeConfig, Server, Shared
+from edgelm.swarm.server import HISTORY_FILE, LAYER_FILE, Outcome, ServeConfig, Server, Shared
 from edgelm.swarm.update import UpdateConfig, outgoing
 from edgelm.swarm.wire import DECLINED, RECORD, UPDATE, to_blob
 from tests.command import ROOT, run_cli
@@ -148,6 +148,18 @@ def test_an_answer_is_that_of_the_device_that_was_asked(swarm: _Swarm, model: Mo
     (line,) = found.refused.values()
     assert line
     assert "\n" not in line
+
+
+def test_a_line_that_was_cut_short_does_not_swallow_the_next(swarm: _Swarm) -> None:
+    history = swarm.server.config.folder / HISTORY_FILE
+    for number in (1, 2):
+        swarm.server._note(Outcome(number, 3, 3, 0, 0, 0))
+    whole = history.read_bytes()
+    history.write_bytes(whole[:-9])
+    swarm.server._note(Outcome(3, 3, 3, 0, 0, 0))
+    first, cut, last = history.read_bytes().splitlines(keepends=True)
+    assert first + cut == whole[:-9] + b"\n"
+    assert json.loads(last)["round"] == 3
 
 
 def test_too_few_answers_move_nothing(swarm: _Swarm, model: Model) -> None:
