@@ -25,7 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ONCE = {
     "cli/test_swarm_command.py", "convert", "engine/test_fill.py", "engine/test_generate.py",
     "engine/test_sampler.py", "engine/test_session.py", "engine/test_suggest.py", "fuzz", "kernels/test_aot.py",
-    "kernels/test_emit.py", "kernels/test_emit_integers.py", "log/test_packs.py", "matrices/test_quantize.py",
+    "kernels/test_emit.py", "kernels/test_emit_integers.py", "learn/test_gradients.py", "log/test_packs.py",
+    "matrices/test_quantize.py",
     "measure/test_point.py", "measure/test_recall.py", "memory/test_answering.py", "memory/test_bank.py",
     "memory/test_meaning.py", "memory/test_words.py", "model", "test_config.py", "test_docs.py",
     "test_docstrings.py", "test_heat.py", "test_house.py", "test_ports.py", "test_readme.py", "serve",

@@ -16,6 +16,7 @@ from edgelm.matrices.quantize import to_int8
 from edgelm.model.config import ModelConfig
 from tests import naive
 from tests.cells.examples import EVEN, SIZES, example
+from tests.kernels.arrays import in_double
 
 MOST = 17
 RUNS = (1, 5, 1, MOST, 2, 1)
@@ -115,7 +116,7 @@ def test_steps_are_the_segment(kind: str) -> None:
     assert_close(by_paper(cell, weights, x, (1,) * len(x)), by_paper(cell, weights, x), 1e-12)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+@pytest.mark.parametrize(("dtype", "bound"), [pytest.param(np.float64, 1e-12, marks=in_double), (np.float32, 1e-5)])
 def test_passes_are_the_paper(kind: str, dtype: type, bound: float) -> None:
     cell = example(kind)
     weights, x = random_parts(cell), stream(cell)
@@ -138,6 +139,7 @@ def test_passes_with_integers_are_those_with_their_numbers(kind: str) -> None:
     assert_close(by_passes(cell, integers, x), by_passes(cell, floats, x), 1e-4)
 
 
+@in_double
 def test_gradients_are_differences(kind: str) -> None:
     cell = example(kind)
     weights, x = random_parts(cell, seed=3), stream(cell, 9)

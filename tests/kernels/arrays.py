@@ -6,10 +6,14 @@ What a kernel says it overwrites is NaN beforehand; what it says it adds to is n
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 Array = np.ndarray
 EPS = 1e-3
 """Large, so that a forgotten epsilon shows."""
+in_double = pytest.mark.once
+"""A test that compares with differences, in float64. What is used is compiled for float32, and does what plain Python
+does (``tests/kernels/test_twins.py``); to compile all for float64 too takes minutes."""
 
 
 def blank(*shape: int, dtype: type = np.float64) -> Array:

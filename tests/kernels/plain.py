@@ -323,8 +323,8 @@ def main() -> None:
     """Runs all, each on its own arguments."""
     results: dict[str, Any] = {}
     for entry in entries():
-        workspace, _, name = entry.symbol.partition("_")
-        arguments = ARGUMENTS[workspace](name)
+        module = entry.function.__module__.rpartition(".")[2]
+        arguments = ARGUMENTS[module](entry.function.__name__)
         opened = [part for given in arguments for part in (given if isinstance(given, tuple) else (given,))]
         results |= {f"{entry.symbol}/before/{i}": np.array(part) for i, part in enumerate(opened)}
         shared = ((i, j) for i, a in enumerate(opened) for j in range(i) if np.shares_memory(a, opened[j]))

@@ -10,7 +10,7 @@ from edgelm.kernels import blocks, integers, strip_blocks
 from edgelm.matrices.matrix import Int8
 from edgelm.matrices.strips import Strips
 from tests import naive
-from tests.kernels.arrays import EPS, Array, blank, int8, many, same
+from tests.kernels.arrays import EPS, Array, blank, in_double, int8, many, same
 from tests.naive import gradient
 
 
@@ -36,6 +36,7 @@ def test_route_of_equals_the_last_sleep() -> None:
     assert ((cell.activations(a0, w, {}) > 0) == (a > 0)).all()
 
 
+@in_double
 @pytest.mark.parametrize("max_awake", [2, 6])
 def test_route_backward(rng: np.random.Generator, max_awake: int) -> None:
     da, a0, bias, log_gamma, before = many(rng, (9, 6), (9, 6), (6,), (6,), (6,))
@@ -102,6 +103,7 @@ def test_blocks_forward_reads_no_block_that_sleeps(
     same(y, before + naive.blocks(h, a, w1, w2))
 
 
+@in_double
 @pytest.mark.parametrize(("width", "size"), WIDTHS)
 @pytest.mark.parametrize("steps", [1, 9])
 def test_blocks_backward(rng: np.random.Generator, steps: int, width: int, size: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from edgelm.kernels import columns, norm
 from tests import naive
-from tests.kernels.arrays import EPS, Array, blank, many, same
+from tests.kernels.arrays import EPS, Array, blank, in_double, many, same
 from tests.naive import gradient
 
 FIRST = 4
@@ -29,6 +29,7 @@ def test_gate_columns(rng: np.random.Generator, dtype: type) -> None:
     assert np.isnan(out[:, 5:]).all()
 
 
+@in_double
 def test_gate_columns_backward(rng: np.random.Generator) -> None:
     dout, m, p = many(rng, (6, 7), (6, 5), (6, 12))
     u = p[:, FIRST:9].copy()
@@ -59,6 +60,7 @@ def test_heads(rng: np.random.Generator, dtype: type) -> None:
         same(out, expected)
 
 
+@in_double
 def test_heads_backward(rng: np.random.Generator) -> None:
     (u,) = many(rng, (6, 28))
     flows = many(rng, *[(6, HEADS, size) for size in (KEYS, KEYS, VALUES)])
@@ -79,6 +81,7 @@ def test_norm_columns(rng: np.random.Generator, dtype: type) -> None:
     assert np.isnan(out[:, :3]).all()
 
 
+@in_double
 def test_norm_columns_backward(rng: np.random.Generator) -> None:
     dout, o, gain, p, before = many(rng, (6, 11), (6, 8), (4,), (6, 15), (4,))
     u = p[:, FIRST:12].copy()

@@ -7,7 +7,7 @@ import pytest
 
 from edgelm.kernels import conv, decay, dense, loss, norm, optim, slope
 from tests import naive
-from tests.kernels.arrays import EPS, Array, blank, int8, many, same
+from tests.kernels.arrays import EPS, Array, blank, in_double, int8, many, same
 from tests.naive import gradient
 
 
@@ -19,6 +19,7 @@ def test_conv_forward(rng: np.random.Generator, dtype: type, steps: int) -> None
     same(out, naive.conv(u, taps, last))
 
 
+@in_double
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
 def test_conv_backward(rng: np.random.Generator, steps: int) -> None:
     dout, u, taps, last, before = many(rng, (steps, 5), (steps, 5), (4, 5), (3, 5), (4, 5))
@@ -43,6 +44,7 @@ def test_slope_forward_carries_its_state(rng: np.random.Generator, dtype: type, 
         same(found, expected)
 
 
+@in_double
 @pytest.mark.parametrize("steps", [1, 6])
 def test_slope_backward(rng: np.random.Generator, steps: int) -> None:
     dout, v, state, after = many(rng, (steps, 4), (steps, 4), (4,), (4,))
@@ -100,6 +102,7 @@ def test_decay_forward_carries_its_state(rng: np.random.Generator, cut: int) -> 
     same(state, memory)
 
 
+@in_double
 @pytest.mark.parametrize("steps", [1, 15, 16, 17, 33])
 def test_decay_backward(rng: np.random.Generator, steps: int) -> None:
     inputs = decay_inputs(rng, steps)
@@ -131,6 +134,7 @@ def test_gates_far_out() -> None:
     same(found[..., 0], np.array([[-1000.0, 0], [1, 0]]))
 
 
+@in_double
 def test_gates_backward(rng: np.random.Generator) -> None:
     raw, decay_bias, write_bias, *cotangents = many(rng, (7, 2 * HEADS), (HEADS,), (HEADS,), (7, HEADS), (7, HEADS))
     rate, before = np.array([0.3, 2.0]), many(rng, *[(HEADS,)] * 3)
@@ -169,6 +173,7 @@ def test_rms(rng: np.random.Generator, dtype: type, width: int) -> None:
     same(inverse, (np.mean(x**2, 1) + EPS) ** -0.5)
 
 
+@in_double
 def test_rms_backward(rng: np.random.Generator) -> None:
     dout, x, gain, dx_before, dgain_before = many(rng, (6, 5), (6, 5), (5,), (6, 5), (5,))
     dx, dgain = dx_before.copy(), dgain_before.copy()
@@ -190,6 +195,7 @@ def test_silu_and_gate(rng: np.random.Generator, dtype: type) -> None:
     same(gated, m * naive.silu(u))
 
 
+@in_double
 @pytest.mark.parametrize("in_place", [False, True])
 def test_silu_and_gate_backward(rng: np.random.Generator, in_place: bool) -> None:
     dout, m, u = many(rng, (6, 5), (6, 5), (6, 5))
@@ -209,6 +215,7 @@ def test_gated_norm(rng: np.random.Generator, dtype: type) -> None:
     same(out, naive.gated_norm(o, gain, u, EPS))
 
 
+@in_double
 @pytest.mark.parametrize("in_place", [False, True])
 def test_gated_norm_backward(rng: np.random.Generator, in_place: bool) -> None:
     dout, o, gain, u, before = many(rng, (6, 8), (6, 8), (4,), (6, 8), (4,))
@@ -265,6 +272,7 @@ def test_cross_entropy(rng: np.random.Generator, dtype: type, size: float) -> No
     assert np.isfinite(logits).all()
 
 
+@in_double
 def test_cross_entropy_leaves_the_gradient(rng: np.random.Generator) -> None:
     (logits,) = many(rng, (6, 9))
     targets = rng.integers(0, 9, 6)

@@ -7,7 +7,7 @@ import pytest
 
 from edgelm.kernels import shift, wkv
 from tests import naive
-from tests.kernels.arrays import EPS, Array, blank, many, same
+from tests.kernels.arrays import EPS, Array, blank, in_double, many, same
 from tests.naive import gradient
 
 SIZES = [(1, 1), (2, 3), (3, 8), (2, 16)]
@@ -26,6 +26,7 @@ def test_layer_forward(rng: np.random.Generator, dtype: type, steps: int, width:
     same(inverse, (np.var(x, 1) + EPS) ** -0.5)
 
 
+@in_double
 @pytest.mark.parametrize("steps", [1, 6])
 @pytest.mark.parametrize("width", [1, 5, 32])
 def test_layer_backward(rng: np.random.Generator, steps: int, width: int) -> None:
@@ -47,6 +48,7 @@ def test_mix_forward(rng: np.random.Generator, dtype: type, steps: int, width: i
     same(out, naive.mix(h, before, share))
 
 
+@in_double
 @pytest.mark.parametrize("steps", [1, 2, 6])
 @pytest.mark.parametrize("width", [1, 5, 32])
 def test_mix_backward(rng: np.random.Generator, steps: int, width: int) -> None:
@@ -122,6 +124,7 @@ def test_a_key_without_length_removes_nothing(rng: np.random.Generator, dtype: t
     assert (kk[1, 3:] == 0).all()
 
 
+@in_double
 @pytest.mark.parametrize("steps", [1, 6])
 @pytest.mark.parametrize(("heads", "size"), SIZES)
 def test_keys_backward(rng: np.random.Generator, steps: int, heads: int, size: int) -> None:
@@ -178,6 +181,7 @@ def test_wkv_forward_carries_its_memory(rng: np.random.Generator, dtype: type, c
     same(memory, after)
 
 
+@in_double
 @pytest.mark.parametrize(("steps", "room"), [(1, 1), (2, 5), (5, 5)])
 @pytest.mark.parametrize(("heads", "size"), SIZES)
 def test_wkv_backward(rng: np.random.Generator, steps: int, room: int, heads: int, size: int) -> None:
@@ -220,6 +224,7 @@ def test_read_forward(rng: np.random.Generator, dtype: type, steps: int, heads: 
     same(inverse, (np.var(y.reshape(steps, heads, size), -1) + EPS) ** -0.5)
 
 
+@in_double
 @pytest.mark.parametrize("steps", [1, 6])
 @pytest.mark.parametrize(("heads", "size"), SIZES)
 def test_read_backward(rng: np.random.Generator, steps: int, heads: int, size: int) -> None:

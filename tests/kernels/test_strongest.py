@@ -10,7 +10,7 @@ import pytest
 from edgelm.cells.top_k_ffn.paper import TopKFfn
 from edgelm.kernels import strongest
 from tests import naive
-from tests.kernels.arrays import blank, many, same
+from tests.kernels.arrays import blank, in_double, many, same
 from tests.naive import gradient
 
 
@@ -36,6 +36,7 @@ def test_of_equals_the_last_sleep() -> None:
     assert ((cell.activations(a0, w, {}) > 0) == (a > 0)).all()
 
 
+@in_double
 @pytest.mark.parametrize("max_awake", [2, 6])
 def test_wake_backward(rng: np.random.Generator, max_awake: int) -> None:
     da, a0, bias, log_gamma, before = many(rng, (9, 6), (9, 6), (6,), (6,), (6,))
