@@ -52,7 +52,7 @@ class KernelSession:
             weights = self._integers(model)
         self._decoder = Decoder(config, weights, self._state, STEPS)
         self._pipeline: Pipeline | None = None
-        self._n_threads, self._weights = threads if self._decoder.is_fused else 1, weights
+        self._n_threads, self._weights = min(threads, config.n_layers) if self._decoder.is_fused else 1, weights
         self._id, self._logits = np.zeros(1, np.int64), np.zeros((1, self.vocab_size), np.float32)
         self._decode = self._decoder.of_one(self._id, self._logits)
 

@@ -3,11 +3,10 @@ already at the next tokens. Every sum is that of one thread, to the last bit."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -34,14 +33,13 @@ class Pipeline:
     weights, state, max_steps
         As of ``edgelm.network.decoder.Decoder``. Weights must not change during a call.
     n_threads : int
-        2 or more; no more are used than there are layers.
+        From 2 to the number of layers.
     """
 
     def __init__(self, config: ModelConfig, weights: Operands, state: State, max_steps: int, n_threads: int) -> None:
         self._shared, parts = shared_part(state), [*config.parts()]
         cuts = [len(parts) * i // config.n_layers for i in range(config.n_layers + 1)]
-        n = min(n_threads, config.n_layers)
-        bounds = [cuts[config.n_layers * i // n] for i in range(n + 1)]
+        bounds = [cuts[config.n_layers * i // n_threads] for i in range(n_threads + 1)]
         self._sections = [
             Section(parts[first:end], weights, state, {k: a.copy() for k, a in self._shared.items()}, max_steps)
             for first, end in itertools.pairwise(bounds)
@@ -78,10 +76,17 @@ class Pipeline:
                     between[number] = x, [array.copy() for array in section.left]
                 progress.count(place)
 
+        others: list[Future[None]] = []
         with ThreadPoolExecutor(last) as pool:
-            others = [pool.submit(progress.stops_with, work, place) for place in range(last)]
-            with contextlib.suppress(_StoppedError):
-                progress.stops_with(work, last)
+            # An interrupt between any two of these lines must not leave the others waiting.
+            try:
+                others += [pool.submit(progress.stops_with, work, place) for place in range(last)]
+                work(last)
+            except _StoppedError:
+                pass
+            except BaseException:
+                progress.stop()
+                raise
         failed = [exc for exc in (other.exception() for other in others) if exc is not None]
         for exc in sorted(failed, key=lambda exc: isinstance(exc, _StoppedError)):
             raise exc
@@ -118,12 +123,16 @@ class _Progress:
             self._done[place] += 1
             self._changed.notify_all()
 
+    def stop(self) -> None:
+        """All waits fail from now on."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
     def stops_with(self, work: Callable[[int], None], place: int) -> None:
         """Calls ``work(place)``; if it fails, so do the waits of all."""
         try:
             work(place)
         except BaseException:
-            with self._changed:
-                self._stopped = True
-                self._changed.notify_all()
+            self.stop()
             raise

@@ -198,6 +198,13 @@ def test_several_threads_read_to_the_last_bit_what_one_reads(
     assert len(many._pipeline._sections) == min(threads, 3)
 
 
+def test_one_layer_is_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_session, "STEPS", 8)
+    model = model_of(n_layers=1)
+    ids = random_ids(model.config, 20)
+    assert (KernelSession(model, threads=4).run(ids, 0) == KernelSession(model).run(ids, 0)).all()
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_where_one_thread_fails_all_end(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_session, "STEPS", 8)
