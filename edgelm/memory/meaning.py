@@ -10,8 +10,8 @@ for the word of a statement that is nearest to it; what words of one stem count 
 
 **Asks.** A logistic regression over words and pairs of neighbouring words: does a turn ask for something told?
 
-Vectors are of length 1 and int8; words without one share the vector of numbers or of unknown words. How all of this
-is made: ``tools/pretrain/meaning.py``.
+Vectors are of length 1 and int8; a word without one has that of its stem ("frightens", "frighten"), or shares that of
+numbers or of unknown words. How all of this is made: ``tools/pretrain/meaning.py``.
 """
 
 from __future__ import annotations
@@ -120,13 +120,19 @@ class Meaning:
         return Lines(self.rows(words, texts), words.stems, np.searchsorted(words.line, np.arange(len(texts) + 1)))
 
     def rows(self, words: Words, texts: Sequence[str]) -> Array:
-        """[n] int32: the row of the vector of each word."""
-        place = np.minimum(np.searchsorted(self.codes, words.codes), len(self.codes) - 1)
-        known = self.codes[place] == words.codes
+        """[n] int32: the row of the vector of each word, or else of its stem."""
+        place, known = self._places(words.codes)
+        of_stem, stem_known = self._places(words.stems)
+        place, known = np.where(known, place, of_stem), known | stem_known
         raw = np.frombuffer("\n".join(t.replace("\n", " ").replace("’", "'") for t in texts).encode() or b" ", np.uint8)
         first = raw[np.minimum(words.begins, len(raw) - 1)]
         is_number = (first >= ord("0")) & (first <= ord("9"))
         return np.where(known, self._order[place] + FIRST, np.where(is_number, NUMBER, UNKNOWN)).astype(np.int32)
+
+    def _places(self, codes: Array) -> tuple[Array, Array]:
+        """Where each code stands among the sorted ones, and whether it does."""
+        place = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
+        return place, self.codes[place] == codes
 
     def unit(self, side: str, rows: Array) -> Array:
         """[n, WIDTH] float32 of length 1: vectors of ``match``, ``remark`` or ``reply``."""

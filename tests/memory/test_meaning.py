@@ -49,6 +49,11 @@ def test_numbers_and_unknown_words_have_rows_of_their_own(meaning: Meaning) -> N
     assert rows[2] > UNKNOWN
 
 
+def test_a_word_without_a_vector_has_that_of_its_stem(meaning: Meaning) -> None:
+    row, of_stem, of_another = meaning.lines(["frightens frighten dog"]).rows.tolist()
+    assert row == of_stem != of_another
+
+
 def test_nothing_matches_nothing(meaning: Meaning) -> None:
     empty = meaning.lines([])
     assert len(meaning.match("who?", empty)[0]) == 0
