@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q --no-input
 SOURCES := edgelm tools tests
 MEASURED := --cov --cov-report= --cov-fail-under=0 --durations=12
+LIBRARY := build/kernels
 WHEEL_ROOM := build/wheel-test
 ARM_ROOM := build/arm
 
@@ -62,14 +63,20 @@ layers: venv
 # A tracer sees a kernel only as Python; what is too slow that way runs compiled. Each pass measures the rest, too.
 coverage: compiled plain report
 
+# numba compiles kernels for the tests of kernels; all others take them from a library, as a wheel does.
 compiled: venv
-	EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.compiled $(MAKE) test ARGS='-m "not once" $(MEASURED)'
+	EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.jit $(MAKE) test ARGS='tests/kernels -m "not once" $(MEASURED)'
+	rm -rf $(LIBRARY)
+	-$(BIN)/python -m tools.aot native $(LIBRARY)
+	if test -d $(LIBRARY); then export EDGELM_KERNELS="$$PWD/$(LIBRARY)"; fi; \
+		EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.compiled $(MAKE) test \
+		ARGS='--ignore tests/kernels -m "not once" $(MEASURED)'
 
 plain: venv
 	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.plain $(MAKE) test ARGS='-m "not jit_only" $(MEASURED)'
 
 report: venv
-	$(BIN)/coverage combine -q .coverage.compiled .coverage.plain
+	$(BIN)/coverage combine -q .coverage.jit .coverage.compiled .coverage.plain
 	$(BIN)/coverage report
 
 # The wheel is built from the source distribution, and runs where the source tree is not.

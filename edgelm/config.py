@@ -183,8 +183,12 @@ def engine_choice() -> Literal["kernels", "onnx"] | None:
     return _choice("EDGELM_ENGINE", "kernels", "onnx")  # type: ignore[return-value]
 
 
-def kernel_choice() -> Literal["aot", "jit", "python"] | None:
-    """How kernels shall run, if ``EDGELM_KERNELS`` says so: compiled before, compiled by numba, or as plain Python."""
+def kernel_choice() -> Literal["aot", "jit", "python"] | Path | None:
+    """How kernels shall run, if ``EDGELM_KERNELS`` says so: compiled before, in libraries of this installation or of a
+    folder that it names; compiled by numba; or as plain Python."""
+    folder = Path(os.environ.get("EDGELM_KERNELS", ""))
+    if folder.is_absolute():
+        return folder
     return _choice("EDGELM_KERNELS", "aot", "jit", "python")  # type: ignore[return-value]
 
 

@@ -45,16 +45,19 @@ def choose() -> Path | None:
         There shall be one, and is none.
     """
     choice = kernel_choice()
-    path = find() if choice in (None, "aot") else None
-    if choice == "aot" and path is None:
-        raise DeviceError("EDGELM_KERNELS=aot: this installation has no compiled kernels for this processor; unset it")
+    if choice in ("jit", "python"):
+        return None
+    path = find(choice) if isinstance(choice, Path) else find()
+    if choice is not None and path is None:
+        place = "this installation" if choice == "aot" else "that folder"
+        raise DeviceError(f"EDGELM_KERNELS={choice}: {place} has no compiled kernels for this processor; unset it")
     return path
 
 
 def in_use() -> str:
     """How kernels run here: the level of the library, ``jit`` or ``python``."""
     path = choose()
-    return path.stem if path is not None else kernel_choice() or "jit"
+    return path.stem if path is not None else str(kernel_choice() or "jit")
 
 
 class Library:

@@ -1,8 +1,8 @@
 """Makes kernels of plain functions; the only import of numba and of its llvmlite, and the only place of flags.
 
 One source has three uses: compiled ahead of time, in a library that came with the wheel; compiled by numba when it is
-first called; run as it stands. ``EDGELM_KERNELS`` says which (aot, jit, python), else there is a library for this
-processor or not. Nobody who has the library waits for numba, or has it at all.
+first called; run as it stands. ``EDGELM_KERNELS`` says which (aot, jit, python, or a folder of libraries), else there
+is a library for this processor or not. Nobody who has the library waits for numba, or has it at all.
 """
 
 from __future__ import annotations

@@ -171,6 +171,7 @@ SCRIPT = "import sys, edgelm.kernels.norm as n; print(type(n.silu_forward).__nam
     [
         ("python", "function False"),
         ("aot", "DeviceError: EDGELM_KERNELS=aot: this installation has no compiled kernels"),
+        ("/nowhere", "DeviceError: EDGELM_KERNELS=/nowhere: that folder has no compiled kernels"),
         ("gpu", "ConfigError: EDGELM_KERNELS must be aot, jit or python, not 'gpu'"),
     ],
 )
@@ -178,6 +179,12 @@ def test_the_environment_chooses(choice: str, said: str) -> None:
     environment = {**os.environ, "EDGELM_KERNELS": choice}
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert said in done.stdout + done.stderr
+
+
+def test_the_environment_names_a_folder(compiled: Path) -> None:
+    environment = {**os.environ, "EDGELM_KERNELS": str(compiled)}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout == "function False\n", done.stderr
 
 
 def test_without_library_and_numba_one_line_says_what_to_install() -> None:

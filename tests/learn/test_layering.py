@@ -79,6 +79,7 @@ def test_what_goes_leaves_nothing(open_: Open, tiny_model: Path, tmp_path: Path,
     assert plain.sha256 == again.sha256
 
 
+@pytest.mark.jit_only
 @pytest.mark.parametrize("case", range(24))
 def test_forgetting_is_exact_with_layers(open_: Open, case: int) -> None:
     """Entries are forgotten, and layers come or go, in any order: it is as if the entries had never been."""
