@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.matrices.changed import change_of, keep_change, set_change
+from edgelm.matrices.changed import blocks_at_a_time, change_of, keep_change, set_change
 from edgelm.matrices.matrix import Operands
 from edgelm.matrices.pages import untouched
 from edgelm.model.config import ModelConfig
@@ -43,14 +43,14 @@ class GoodPoint:
         stale = self._guard.versions != self._seen
         for name, change in self._change.items():
             row = self._rows.get(name)
-            if row is None or (stale[row] & self._is_held[row]).all():
+            if row is None:
                 keep_change(self._adapted[name], self._base[name], change)
                 continue
-            blocks = np.flatnonzero(stale[row])
-            now = change_of(self._adapted[name], self._base[name], blocks).astype(np.float16, copy=False)
-            self._is_held[row, blocks] |= now.any(tuple(range(1, now.ndim)))
-            held = self._is_held[row, blocks]
-            change[blocks[held]] = now[held]
+            for blocks in blocks_at_a_time(np.flatnonzero(stale[row]), change):
+                now = change_of(self._adapted[name], self._base[name], blocks).astype(np.float16, copy=False)
+                self._is_held[row, blocks] |= now.any(tuple(range(1, now.ndim)))
+                held = self._is_held[row, blocks]
+                change[blocks[held]] = now[held]
         np.copyto(self._seen, self._guard.versions)
 
     def restore(self) -> None:

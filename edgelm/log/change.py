@@ -6,11 +6,12 @@ For neuron blocks only those that changed are kept, with their indices (``NAME.b
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 
 from edgelm.errors import DivergenceError
-from edgelm.matrices.changed import change_of, set_change
+from edgelm.matrices.changed import ChangedRows, blocks_at_a_time, change_of, set_change
 from edgelm.matrices.matrix import Operands
 from edgelm.model.config import ModelConfig
 from edgelm.model.layers import BLOCKS
@@ -35,24 +36,40 @@ def pack_change(weights: Operands, base: Operands, config: ModelConfig, *, copy:
     """
     changes, specs = Weights(), tensors(config)
     for name in adaptable_names(config):
-        change = change_of(weights[name], base[name])
         if specs[name].blocks:
-            blocks = np.flatnonzero(change.any(tuple(range(1, change.ndim))))
-            if not blocks.size:
-                continue
-            if not copy and len(blocks) > MOST * len(change):
-                # A copy would be nearly as large as all that was ever learned.
-                blocks = np.arange(len(change))
-            else:
-                change = change[blocks]
-            changes[name + BLOCKS] = blocks.astype(np.int32)
-        elif not change.any():
-            continue
-        with np.errstate(over="ignore"):
-            changes[name] = change.astype(np.float16, copy=False)
-        if not np.isfinite(changes[name]).all():
+            blocks, change = _changed_blocks(weights[name], base[name], copy)
+            if blocks.size:
+                changes[name + BLOCKS] = blocks.astype(np.int32)
+        else:
+            change = _half(change_of(weights[name], base[name]))
+        if not np.isfinite(change).all():
             raise DivergenceError(f"the change of {name} is too large to be kept")
+        if name + BLOCKS in changes or (not specs[name].blocks and change.any()):
+            changes[name] = change
     return changes
+
+
+def _changed_blocks(weight: Any, base: Any, copy: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The blocks of a tensor that changed, and their change in float16."""
+    if isinstance(weight, ChangedRows):
+        change = change_of(weight, base)
+        blocks = np.flatnonzero(change.any(tuple(range(1, change.ndim))))
+        if not copy and len(blocks) > MOST * len(change):
+            # A copy would be nearly as large as all that was ever learned.
+            return np.arange(len(change)), change
+        return blocks, change[blocks]
+    found, changes = [], []
+    for part in blocks_at_a_time(np.arange(len(weight)), weight):
+        change = change_of(weight, base, part)
+        differs = change.any(tuple(range(1, change.ndim)))
+        found.append(part[differs])
+        changes.append(_half(change[differs]))
+    return np.concatenate(found), np.concatenate(changes)
+
+
+def _half(change: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return change.astype(np.float16, copy=False)
 
 
 def apply_change(changes: Weights, base: Operands, weights: Operands) -> None:

@@ -19,6 +19,8 @@ from edgelm.matrices.quantize import BLOCK
 Array = np.ndarray
 _ROWS = 64
 """Rows that are made float32 at a time."""
+_NUMBERS = 1 << 16
+"""Numbers of neuron blocks that are made float32 at a time."""
 
 
 class ChangedRows:
@@ -182,6 +184,12 @@ def change_of(weight: Any, base: Any, ids: Array | None = None) -> Array:
     return np.asarray(weight[ids] - as_matrix(base, -1).rows(ids))
 
 
+def blocks_at_a_time(ids: Array, array: Array) -> Iterator[Array]:
+    """``ids`` of blocks of an array in parts, so that a copy of a part in float32 takes little memory."""
+    size = max(1, _NUMBERS // math.prod(array.shape[1:]))
+    return (ids[first : first + size] for first in range(0, len(ids), size))
+
+
 def keep_change(weight: Any, base: Any, out: Array) -> None:
     """out of float16 = the difference of a tensor that learns to its base."""
     if isinstance(weight, ChangedRows):
@@ -196,9 +204,14 @@ def set_change(weight: Any, base: Any, change: Array | None, ids: Array | None =
     if isinstance(weight, ChangedRows):
         weight.set_change(change, ids)
         return
-    np.copyto(weight, base)
+    if isinstance(base, np.ndarray):
+        np.copyto(weight, base)
+    else:
+        for part in blocks_at_a_time(np.arange(len(weight)), weight):
+            weight[part] = as_matrix(base, -1).rows(part)
     if change is not None:
-        weight[slice(None) if ids is None else ids] += change.astype(np.float32)
+        for part in blocks_at_a_time(np.arange(len(change)), change):
+            weight[part if ids is None else ids[part]] += change[part].astype(np.float32)
 
 
 def pull(weight: Any, base: Any, share: np.float32) -> None:

@@ -43,6 +43,8 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_is_measured_and_the_profile_stays(cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgelm.bench.process.STARTS", 1)
     cli("adapt", "-", input=TEXT)
+    # With compiled kernels the engine was chosen by then.
+    (home / CHOICE).unlink(missing_ok=True)
     before = contents(home)
     result = cli(*BENCH, "--json")
     fields = result.json

@@ -32,6 +32,7 @@ def test_what_a_command_imports(
     args: list[str], loaded: list[str], tiny_model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EDGELM_ENGINE", raising=False)
+    monkeypatch.setenv("EDGELM_KERNELS", "jit")
     command = [sys.executable, "-c", SCRIPT, *args, "--model", str(tiny_model)]
     result = subprocess.run(command, input="hello\n", capture_output=True, text=True, timeout=120, check=True)
     assert result.stderr.split() == loaded
