@@ -67,6 +67,26 @@ def test_without_a_copy_it_says_the_same() -> None:
         np.testing.assert_array_equal(weights[name], array)
 
 
+def test_some_blocks_at_a_time_are_what_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, weights = random_model()
+    base = _base(config, weights)
+    _learn(config, weights, 1e-2)
+    at_once = pack_change(weights, base, config)
+    found = {name: array.copy() for name, array in base.items()}
+    monkeypatch.setattr("edgelm.matrices.changed._NUMBERS", 1)
+    one_by_one = pack_change(weights, base, config)
+    assert list(one_by_one) == list(at_once)
+    for name, array in at_once.items():
+        np.testing.assert_array_equal(one_by_one[name], array)
+    apply_change(one_by_one, base, found)
+    for name, array in base.items():
+        change, blocks = at_once.get(name), at_once.get(name + ".blocks")
+        expected = array.copy()
+        if change is not None:
+            expected[... if blocks is None else blocks] += change.astype(np.float32)
+        np.testing.assert_array_equal(found[name], expected)
+
+
 def test_changed_rows_need_no_copy_where_most_changed() -> None:
     rng = np.random.default_rng(0)
     q, scale = to_int8(rng.standard_normal((96, 32)).astype(np.float32))
