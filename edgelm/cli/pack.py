@@ -288,7 +288,7 @@ def diff(pack: str, paths: tuple[str, ...], common: Common) -> None:
 @click.option(
     "--weight",
     type=click.FloatRange(0, 4),
-    help="What the merged change is multiplied by (default: sum: 1 by the root of how many; ties: 1).",
+    help="What the merged change is multiplied by (default: sum: 0.85; ties: 1).",
 )
 @_CARD
 @_OUTPUT
@@ -303,7 +303,7 @@ def merge(
         raise click.UsageError("give two packs or more")
     model = _model(common)
     found = [read_pack(_find(pack), model) for pack in packs]
-    weight = usual_weight(method, len(found)) if weight is None else weight
+    weight = usual_weight(method) if weight is None else weight
     changes = clipped(merged([pack.changes for pack in found], model, method, weight), model)
     licence = " AND ".join(sorted({pack.licence for pack in found}))
     text = DOCUMENT.join(pack.text for pack in found if pack.text)

@@ -17,6 +17,7 @@ from edgelm.learn.packs import merged, parts_of
 from edgelm.log.packs import path_of, read_pack
 from edgelm.memory.reading import Reading
 from edgelm.model import hub, tensorfile
+from edgelm.model.weights import shapes
 from edgelm.runtime import Engine, EngineOptions
 from tests.cli.conftest import Cli
 from tests.command import ROOT, assert_one_line
@@ -208,10 +209,28 @@ def test_diff_and_merge(cli: Cli, folder: Path, tiny_model: Path) -> None:
         assert len(whole.sources) == 1
         assert parts_of(whole.changes, model)
     plain = merged(changes, model, "sum", 1.0)["final_norm"].astype(float)
-    np.testing.assert_allclose(plain, sum(change["final_norm"].astype(float) for change in changes), atol=1e-5)
+    gains = np.stack([change["final_norm"].astype(float) for change in changes])
+    size = np.abs(gains).max(0) / np.maximum(np.linalg.norm(gains, axis=0), 1e-12)
+    np.testing.assert_allclose(plain, size * gains.sum(0), atol=1e-5)
     elected = merged(changes, model, "ties", 1.0)["final_norm"].astype(float)
     assert (np.sign(elected) * np.sign(plain) >= 0).all()
     assert cli("pack", "add", "both.safetensors").code == 0
+
+
+def test_a_merged_block_is_as_long_as_the_longest(tiny_model: Path) -> None:
+    """Blocks at right angles; of one that a single pack changed all is left."""
+    model, name = hub.load(str(tiny_model)), "layers.0.ffn.w2"
+    shape = shapes(model.config)[name]
+    one, other = np.zeros((2, *shape[1:]), np.float16), np.zeros((1, *shape[1:]), np.float16)
+    one[0, 0, 0], one[1, 0, 0], other[0, 0, 1] = 3 / 64, 1 / 64, 4 / 64
+    packs = [
+        {name: one, f"{name}.blocks": np.array([0, 2], np.int32)},
+        {name: other, f"{name}.blocks": np.array([0], np.int32)},
+    ]
+    found = merged(packs, model, "sum", 1.0)
+    assert found[f"{name}.blocks"].tolist() == [0, 2]
+    np.testing.assert_allclose(found[name][0, 0, :2], np.array([3, 4]) / 64 * 0.8, rtol=1e-3)
+    np.testing.assert_array_equal(found[name][1], one[1])
 
 
 def test_a_layer_comes_while_answers_go_on(home: Path, tiny_model: Path, folder: Path) -> None:
