@@ -13,11 +13,14 @@ PIP := $(BIN)/pip --disable-pip-version-check -q --no-input
 SOURCES := edgelm tools tests
 MEASURED := --cov --cov-report= --cov-fail-under=0 --durations=12
 LIBRARY := build/kernels
+FROM_LIBRARY = if test -d $(LIBRARY); then export EDGELM_KERNELS="$$PWD/$(LIBRARY)"; fi;
+LOOPS := tests/kernels tests/cells tests/learn tests/matrices
+ALL_ELSE := tests --ignore-glob "tests/kernels/test_[b-z]*" $(addprefix --ignore ,$(filter-out tests/kernels,$(LOOPS)))
 WHEEL_ROOM := build/wheel-test
 ARM_ROOM := build/arm
 
-.PHONY: chat test check bench docs fix clean venv style types layers coverage compiled plain report wheel wheels arm \
-	arm-room
+.PHONY: chat test check bench docs fix clean venv style types layers coverage library compiled jit plain onnx report \
+	wheel wheels arm arm-room
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -31,12 +34,15 @@ bench: $(VENV)/.chat
 test: venv
 	$(BIN)/python -m pytest -q $(ARGS)
 
-# Two passes on two cores: kernels compiled, which answer too, then the wheel; kernels as plain Python, where ONNX Runtime
-# answers, then, where there is one, an Arm.
+# On two cores: a library of kernels, then kernels of it that answer, kernels compiled by numba, and the wheel; meanwhile
+# kernels as plain Python, ONNX Runtime that answers, and, where there is one, an Arm.
 check: style types layers
-	@mkdir -p build; $(MAKE) plain >build/plain.log 2>&1 && .ci/arm >>build/plain.log 2>&1 & plain=$$!; \
-		$(MAKE) compiled wheel; compiled=$$?; \
-		wait $$plain; plain=$$?; cat build/plain.log; exit $$((compiled + plain))
+	@mkdir -p build; failed=0; $(MAKE) plain >build/plain.log 2>&1 & plain=$$!; \
+		$(MAKE) library; \
+		$(MAKE) compiled jit wheel >build/compiled.log 2>&1 & compiled=$$!; \
+		wait $$plain || failed=1; cat build/plain.log; \
+		{ $(MAKE) onnx && .ci/arm; } || failed=1; \
+		wait $$compiled || failed=1; cat build/compiled.log; exit $$failed
 	$(MAKE) report
 
 docs: venv
@@ -61,22 +67,30 @@ layers: venv
 	$(BIN)/lint-imports --no-logo
 
 # A tracer sees a kernel only as Python; what is too slow that way runs compiled. Each pass measures the rest, too.
-coverage: compiled plain report
+coverage: plain library compiled jit onnx report
 
-# numba compiles kernels for the tests of kernels; all others take them from a library, as a wheel does.
-compiled: venv
-	EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.jit $(MAKE) test ARGS='tests/kernels -m "not once" $(MEASURED)'
+# Without a linker there is none, and numba compiles.
+library: venv
 	rm -rf $(LIBRARY)
 	-$(BIN)/python -m tools.aot native $(LIBRARY)
-	if test -d $(LIBRARY); then export EDGELM_KERNELS="$$PWD/$(LIBRARY)"; fi; \
-		EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.compiled $(MAKE) test \
+
+compiled: venv
+	$(FROM_LIBRARY) EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.compiled $(MAKE) test \
 		ARGS='--ignore tests/kernels -m "not once" $(MEASURED)'
 
+jit: venv
+	COVERAGE_FILE=.coverage.jit $(MAKE) test ARGS='tests/kernels -m "not once" $(MEASURED)'
+
 plain: venv
-	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.plain $(MAKE) test ARGS='-m "not jit_only" $(MEASURED)'
+	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.plain $(MAKE) test \
+		ARGS='$(LOOPS) --ignore tests/kernels/test_aot.py -m "not jit_only" $(MEASURED)'
+
+onnx: venv
+	$(FROM_LIBRARY) EDGELM_ENGINE=onnx COVERAGE_FILE=.coverage.onnx $(MAKE) test \
+		ARGS='$(ALL_ELSE) -m "not jit_only" $(MEASURED)'
 
 report: venv
-	$(BIN)/coverage combine -q .coverage.jit .coverage.compiled .coverage.plain
+	$(BIN)/coverage combine -q .coverage.compiled .coverage.jit .coverage.plain .coverage.onnx
 	$(BIN)/coverage report
 
 # The wheel is built from the source distribution, and runs where the source tree is not.

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from edgelm.config import kernel_choice
 from edgelm.ports import level_of_this_processor, levels
 from edgelm.text.opening import open_tokenizer
 from edgelm.text.tokenizer import Tokenizer
@@ -80,7 +81,9 @@ settings.load_profile("edgelm")
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one library of kernels, compiled ahead of time for this processor."""
+    """A folder with one library of kernels, compiled ahead of time for this processor (``EDGELM_KERNELS``)."""
+    if isinstance(folder := kernel_choice(), Path):
+        return folder
     level = level_of_this_processor(levels())
     if level is None:
         pytest.skip(f"ports/levels.toml has no level for this processor ({platform.system()} {platform.machine()})")
