@@ -49,7 +49,8 @@ def no_engine_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def engine(tiny_model: Path, home: Path) -> Engine:
-    return Engine(EngineOptions(str(tiny_model)))
+    """An engine that answers by ONNX Runtime."""
+    return Engine(EngineOptions(str(tiny_model), engine="onnx"))
 
 
 def graph(config: ModelConfig, precision: str) -> onnx.GraphProto:
