@@ -33,6 +33,8 @@ def test_what_a_command_imports(
 ) -> None:
     monkeypatch.delenv("EDGELM_ENGINE", raising=False)
     monkeypatch.setenv("EDGELM_KERNELS", "jit")
+    # numba is loaded all the same, and need not compile.
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     command = [sys.executable, "-c", SCRIPT, *args, "--model", str(tiny_model)]
     result = subprocess.run(command, input="hello\n", capture_output=True, text=True, timeout=120, check=True)
     assert result.stderr.split() == loaded
