@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.matrices.changed import blocks_at_a_time, change_of, keep_change, set_change
+from edgelm.matrices.changed import blocks_at_a_time, change_of, set_change
 from edgelm.matrices.matrix import Operands
 from edgelm.matrices.pages import untouched
 from edgelm.model.config import ModelConfig
@@ -44,7 +44,7 @@ class GoodPoint:
         for name, change in self._change.items():
             row = self._rows.get(name)
             if row is None:
-                keep_change(self._adapted[name], self._base[name], change)
+                np.subtract(self._adapted[name], self._base[name], out=change, casting="same_kind")
                 continue
             for blocks in blocks_at_a_time(np.flatnonzero(stale[row]), change):
                 now = change_of(self._adapted[name], self._base[name], blocks).astype(np.float16, copy=False)

@@ -190,14 +190,6 @@ def blocks_at_a_time(ids: Array, array: Array) -> Iterator[Array]:
     return (ids[first : first + size] for first in range(0, len(ids), size))
 
 
-def keep_change(weight: Any, base: Any, out: Array) -> None:
-    """out of float16 = the difference of a tensor that learns to its base."""
-    if isinstance(weight, ChangedRows):
-        out[:] = weight.change
-    else:
-        np.subtract(weight, base, out=out, casting="same_kind")
-
-
 def set_change(weight: Any, base: Any, change: Array | None, ids: Array | None = None) -> None:
     """Makes a tensor that learns its base and a change of float16, in place: of the blocks ``ids``, or of all; None:
     none."""
