@@ -14,6 +14,8 @@ SOURCES := edgelm tools tests
 MEASURED := --cov --cov-report= --cov-fail-under=0 --durations=12
 LIBRARY := build/kernels
 FROM_LIBRARY = if test -d $(LIBRARY); then export EDGELM_KERNELS="$$PWD/$(LIBRARY)"; fi;
+# Those of tools/ call kernels in float64, for which a library has none.
+JITTED := tests/kernels tests/tools
 LOOPS := tests/kernels tests/cells tests/learn tests/matrices
 ALL_ELSE := tests --ignore-glob "tests/kernels/test_[b-z]*" $(addprefix --ignore ,$(filter-out tests/kernels,$(LOOPS)))
 WHEEL_ROOM := build/wheel-test
@@ -76,10 +78,10 @@ library: venv
 
 compiled: venv
 	$(FROM_LIBRARY) EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.compiled $(MAKE) test \
-		ARGS='--ignore tests/kernels -m "not once" $(MEASURED)'
+		ARGS='tests $(addprefix --ignore ,$(JITTED)) -m "not once" $(MEASURED)'
 
 jit: venv
-	COVERAGE_FILE=.coverage.jit $(MAKE) test ARGS='tests/kernels -m "not once" $(MEASURED)'
+	EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.jit $(MAKE) test ARGS='$(JITTED) -m "not once" $(MEASURED)'
 
 plain: venv
 	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.plain $(MAKE) test \
