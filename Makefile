@@ -14,7 +14,7 @@ SOURCES := edgelm tools tests
 MEASURED := --cov --cov-report= --cov-fail-under=0 --durations=12
 LIBRARY := build/kernels
 FROM_LIBRARY = if test -d $(LIBRARY); then export EDGELM_KERNELS="$$PWD/$(LIBRARY)"; fi;
-# Those of tools/ call kernels in float64, for which a library has none.
+# Tests of tools/ call kernels in float64; a library has none for that.
 JITTED := tests/kernels tests/tools
 LOOPS := tests/kernels tests/cells tests/learn tests/matrices
 ALL_ELSE := tests --ignore-glob "tests/kernels/test_[b-z]*" $(addprefix --ignore ,$(filter-out tests/kernels,$(LOOPS)))

@@ -1,7 +1,7 @@
 """Changes of the weights from several packs, made one; and how large each part of a change is.
 
-Two ways to merge are known here. Task arithmetic (Ilharco et al. 2022, arXiv 2212.04089) adds the changes; here no
-neuron block becomes longer by it. TIES (Yadav et al. 2023, arXiv 2306.01708) leaves out the smallest numbers of each
+Two ways to merge are known here. Task arithmetic (Ilharco et al. 2022, arXiv 2212.04089) adds the changes; here
+each neuron block of the sum is scaled. TIES (Yadav et al. 2023, arXiv 2306.01708) leaves out the smallest numbers of each
 change, decides for every number by the larger sum which sign counts, and takes the mean of those changes that have that
 sign. What was measured is in docs/experiments.md.
 """
@@ -92,9 +92,9 @@ def _limit(change: Weights) -> float:
 
 
 def _sum(dense: Sequence[Array], limits: Sequence[float]) -> Array:
-    """The sum, each neuron block of it as long as the longest of its parts would make it at right angles to the others.
+    """The sum, each neuron block times max |a| / sqrt(sum |a|^2) over the norms of its parts.
 
-    Changes learned from different texts are nearly at right angles, so that their sum is longer than each.
+    Changes learned from different texts are nearly orthogonal; of orthogonal ones the block gets the largest norm.
     """
     total = np.asarray(np.sum(dense, axis=0, dtype=np.float32))
     squares = np.stack([np.square(array).sum(tuple(range(1, array.ndim)), keepdims=True) for array in dense])

@@ -38,14 +38,16 @@ def pack_change(weights: Operands, base: Operands, config: ModelConfig, *, copy:
     for name in adaptable_names(config):
         if specs[name].blocks:
             blocks, change = _changed_blocks(weights[name], base[name], copy)
-            if blocks.size:
-                changes[name + BLOCKS] = blocks.astype(np.int32)
+            if not blocks.size:
+                continue
+            changes[name + BLOCKS] = blocks.astype(np.int32)
         else:
             change = _half(change_of(weights[name], base[name]))
+            if not change.any():
+                continue
         if not np.isfinite(change).all():
             raise DivergenceError(f"the change of {name} is too large to be kept")
-        if name + BLOCKS in changes or (not specs[name].blocks and change.any()):
-            changes[name] = change
+        changes[name] = change
     return changes
 
 
