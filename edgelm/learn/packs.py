@@ -1,7 +1,7 @@
 """Changes of the weights from several packs, made one; and how large each part of a change is.
 
-Two ways to merge are known here. Task arithmetic (Ilharco et al. 2022, arXiv 2212.04089) adds the changes; here
-each neuron block of the sum is scaled. TIES (Yadav et al. 2023, arXiv 2306.01708) leaves out the smallest numbers of each
+Two ways to merge are known here. Task arithmetic (Ilharco et al. 2022, arXiv 2212.04089) adds the changes; here each
+neuron block of the sum is scaled. TIES (Yadav et al. 2023, arXiv 2306.01708) leaves out the smallest numbers of each
 change, decides for every number by the larger sum which sign counts, and takes the mean of those changes that have that
 sign. What was measured is in docs/experiments.md.
 """
