@@ -35,10 +35,9 @@ UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
 SURE, FAIR, LIKELY = 0.5, 0.15, 0.07
 """Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
 meant, to any question that the bank has no answer to, and to one with I, my or we in it."""
-CALIBRATION = (-2.91, 1.67, 2.57, -0.75, 0.37)
-"""Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of the
-word of the question that it leaves open, and of the logit that the turn asks; a logistic regression over told and asked
-turns of the training dialogues, among others (docs/experiments.md)."""
+CALIBRATION = (-3.82, 1.77, 6.36, 2.36, 0.57)
+"""Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of what
+question and statement share, and of the logit that the turn asks: ``tools/pretrain/calibrate.py``."""
 GIVEN, GIVEN_ALIKE, GREETED, READ = 1.82, 1.7, 1.5, 1.4
 """Score of an exchange from which on its reply is given; the same where turn and exchange do not each have a word of
 content that the other lacks, and where both greet besides; and the score from which on the model reads it."""
@@ -65,7 +64,7 @@ PLANNED_CHARS = 1000
 """Characters of a turn that are looked at: time and memory grow with its words times those of the bank."""
 CONTEXT_WORDS = 3
 """A turn of fewer words leans on what was said before; the bank, which knows single exchanges, does not answer it."""
-BY_CHANCE = 1.0
+BY_CHANCE = 0.4
 """Score that the next best of many statements has: in a short log too, none leads by more than over this."""
 _OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
 _MINE = re.compile(r"\b(?:what|who|when|where|which|how old)\b.*\b(?:my|our)\b", re.IGNORECASE)
@@ -237,10 +236,14 @@ def asks_for_told(turn: str, asks: float) -> bool:
     return asks > least
 
 
+def chance_features(found: Sequence[Found], asks: float) -> tuple[float, ...]:
+    """What ``CALIBRATION`` weighs: 1, the score of the first statement, its lead over the next, the share of the
+    question that it says in its words, and the logit that the turn asks."""
+    best, second = found[0].score, max([BY_CHANCE, *(one.score for one in found[1:])])
+    return 1.0, best, best - second, found[0].shared, min(asks, 5.0)
+
+
 def answer_chance(found: Sequence[Found], asks: float) -> float:
     """Chance that the first statement answers the question."""
-    best, second = found[0].score, max([BY_CHANCE, *(f.score for f in found[1:])])
-    bias, by_score, by_lead, by_missing, by_asks = CALIBRATION
-    logit = bias + by_score * best + by_lead * (best - second) + by_missing * found[0].missing
-    logit += by_asks * min(asks, 5.0)
+    logit = sum(w * f for w, f in zip(CALIBRATION, chance_features(found, asks), strict=True))
     return float(1 / (1 + np.exp(-logit)))

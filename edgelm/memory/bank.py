@@ -183,7 +183,7 @@ class Bank:
         words = np.arange(counts.sum()) + np.repeat(self._starts[candidates] - starts, counts)
         rows, stems, asked_stems = self._rows[words], self._stems[words], _short(asked.stems)
         same = asked_stems[:, None] == stems
-        similar = np.maximum(self._meaning.unit("match", asked.rows) @ self._meaning.unit("match", rows).T, 0) ** 2
+        similar = np.maximum(self._meaning.unit("alike", asked.rows) @ self._meaning.unit("alike", rows).T, 0) ** 2
         similar[same] = 1
         weight, other = self._idf[asked.rows], self._idf[rows]
         covered = weight @ np.maximum.reduceat(similar, starts, axis=1) / (weight.sum() + 1e-3)

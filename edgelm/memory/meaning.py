@@ -4,7 +4,13 @@
 for the word of a statement that is nearest to it; what words of one stem count was learned:
 
     s(q, t) = 1 + same if their stems are equal, else cos(v_q, v_t)
-    match   = sum over q of w_q max(0, max over t of s(q, t))^2 / sqrt(sum over q of w_q)
+    match   = sum over q of w_q max(0, max over t of s(q, t))^2 / W - length W log(1 + words of the statement),
+    W       = sqrt(sum over q of w_q)
+
+What is taken off for its length is what a statement of many words finds by chance.
+
+**Alike.** Other vectors, and s of them, say which words can stand for each other, in the bank of exchanges and in
+commands: a question and its answer may hold opposites, two remarks that mean the same may not.
 
 **Fit.** Remark and reply are weighted sums of vectors, of two kinds; fit is their cosine.
 
@@ -92,25 +98,29 @@ class Meaning:
         expected = {
             "codes": (n, 8),
             "match.same": (1,),
+            "alike.same": (1,),
+            "match.length": (1,),
             "asks.words": (n + FIRST,),
             "asks.pairs": (PAIRS,),
             "asks.bias": (1,),
         }
-        n_fit = len(tensors.get("reply.weights", ()))
-        for side, n_rows in (("match", n + FIRST), ("remark", n_fit), ("reply", n_fit)):
+        n_fit, n_alike = (len(tensors.get(f"{side}.weights", ())) for side in ("reply", "alike"))
+        for side, n_rows in (("match", n + FIRST), ("alike", n_alike), ("remark", n_fit), ("reply", n_fit)):
             expected |= {f"{side}.vectors": (n_rows, WIDTH), f"{side}.weights": (n_rows,)}
         if (
             metadata.get("kind") != "edgelm meaning"
             or {k: a.shape for k, a in tensors.items()} != expected
-            or not (FIRST < n_fit <= n + FIRST)
+            or not (FIRST < n_fit <= n_alike <= n + FIRST)
         ):
             raise ModelFileError(f"{path}: not the word vectors of this edgelm; install it again")
         codes = np.ascontiguousarray(tensors["codes"]).view(np.uint64)[:, 0]
         self._order = np.argsort(codes)
         self.codes = codes[self._order]
-        self._vectors = {side: tensors[f"{side}.vectors"] for side in ("match", "remark", "reply")}
+        self._vectors = {side: tensors[f"{side}.vectors"] for side in ("match", "alike", "remark", "reply")}
         self._weights = {side: tensors[f"{side}.weights"].astype(np.float32) for side in self._vectors}
-        self._same, self._asks_bias = float(tensors["match.same"][0]), float(tensors["asks.bias"][0])
+        self._same = {side: float(tensors[f"{side}.same"][0]) for side in ("match", "alike")}
+        self._length = tensors["match.length"][0]
+        self._asks_bias = float(tensors["asks.bias"][0])
         self._asks_words = tensors["asks.words"].astype(np.float32)
         self._asks_pairs = tensors["asks.pairs"].astype(np.float32)
 
@@ -135,8 +145,12 @@ class Meaning:
         return place, self.codes[place] == codes
 
     def unit(self, side: str, rows: Array) -> Array:
-        """[n, WIDTH] float32 of length 1: vectors of ``match``, ``remark`` or ``reply``."""
-        return self._vectors[side][rows].astype(np.float32) / np.float32(_ONE)
+        """[n, WIDTH] float32 of length 1: vectors of ``match``, ``alike``, ``remark`` or ``reply``; 0 for a word that
+        is too rare to have one there."""
+        vectors = self._vectors[side]
+        unit: Array = vectors[np.minimum(rows, len(vectors) - 1)].astype(np.float32) / np.float32(_ONE)
+        unit[rows >= len(vectors)] = 0
+        return unit
 
     def _with_vector(self, side: str, rows: Array) -> Array:
         """Rows of one side, which has vectors of the more frequent words alone."""
@@ -146,46 +160,43 @@ class Meaning:
         """[n, WIDTH] float32 of length 1: vectors of ``reply``; words that replies can exchange are near each other."""
         return self.unit("reply", self._with_vector("reply", rows))
 
-    def weights(self, rows: Array) -> Array:
-        """[n] float32: what each word of a question weighs."""
-        return self._weights["match"][rows]
+    def weights(self, rows: Array, side: str = "alike") -> Array:
+        """[n] float32: what each word of a question or remark weighs."""
+        return self._weights[side][self._with_vector(side, rows)]
 
-    def similar(self, asked: Lines, told: Lines, line: slice = slice(None)) -> Array:
+    def similar(self, asked: Lines, told: Lines, line: slice = slice(None), side: str = "alike") -> Array:
         """[words of ``asked``, words of ``told[line]``]: s(q, t) of the equations."""
-        score = self.unit("match", asked.rows) @ self.unit("match", told.rows[line]).T
-        score[asked.stems[:, None] == told.stems[line]] = 1 + self._same
+        score = self.unit(side, asked.rows) @ self.unit(side, told.rows[line]).T
+        score[asked.stems[:, None] == told.stems[line]] = 1 + self._same[side]
         return np.maximum(score, 0)
 
     def all_similar(self, asked: Lines, which: Array) -> Array:
-        """[words, rows]: cosine of some words of ``asked`` to every word that has a vector."""
-        unit = self.unit("match", asked.rows[which])
-        found = np.empty((len(which), len(self._weights["match"])), np.float32)
-        unit /= np.float32(_ONE)
-        for i in range(0, found.shape[1], 2048):
-            found[:, i : i + 2048] = unit @ self._vectors["match"][i : i + 2048].astype(np.float32).T
+        """[words, rows]: cosine by ``alike`` of some words of ``asked`` to every word; 0 to one that has no vector."""
+        unit, vectors = self.unit("alike", asked.rows[which]) / np.float32(_ONE), self._vectors["alike"]
+        found = np.zeros((len(which), len(self.codes) + FIRST), np.float32)
+        for i in range(0, len(vectors), 2048):
+            part = vectors[i : i + 2048].astype(np.float32)
+            found[:, i : i + len(part)] = unit @ part.T
         return found
 
-    def match(self, asked: str, told: Lines) -> tuple[Array, Array]:
-        """How well each statement answers a question, and what it leaves open.
-
-        Returns
-        -------
-        scores, missing : ndarray [lines of ``told``] of float32
-            ``match`` of the equations, and the largest weight of a word of the question that the statement has nothing
-            for: max over q of w_q (1 - max over t of s(q, t)^2).
-        """
-        n_lines = len(told.starts) - 1
-        question = self.lines([asked])
-        if not len(question.rows) or not len(told.rows):
-            return np.zeros(n_lines, np.float32), np.zeros(n_lines, np.float32)
-        score = self.similar(question, told)
+    def match(self, asked: Lines, told: Lines) -> Array:
+        """[lines of ``told``] float32: how well each statement answers a question, ``match`` of the equations."""
+        n_words = np.diff(told.starts)
+        if not len(asked.rows) or not len(told.rows):
+            return np.zeros(len(n_words), np.float32)
+        score = self.similar(asked, told, side="match")
         # An empty line has no words to take the largest of.
-        has_words = np.flatnonzero(np.diff(told.starts))
-        best = np.zeros((len(score), n_lines), np.float32)
+        has_words = np.flatnonzero(n_words)
+        best = np.zeros((len(score), len(n_words)), np.float32)
         best[:, has_words] = np.maximum.reduceat(score, told.starts[has_words], axis=1)
-        weight = self.weights(question.rows)
-        missing = (weight[:, None] * (1 - np.minimum(best, 1) ** 2)).max(0)
-        return (weight @ best**2) / np.sqrt(weight.sum() + np.float32(1e-3)), missing
+        weight = self.weights(asked.rows, "match")
+        root = np.sqrt(weight.sum() + np.float32(1e-3))
+        return (weight @ best**2) / root - self._length * root * np.log1p(n_words, dtype=np.float32)
+
+    def shared(self, asked: Lines, stems: Array) -> float:
+        """The share of the weight of a question's words that are among ``stems``."""
+        weight = self.weights(asked.rows, "match")
+        return float(weight[np.isin(asked.stems, stems)].sum() / (weight.sum() + np.float32(1e-3)))
 
     def sums(self, side: str, lines: Lines) -> Array:
         """[lines, WIDTH] float32 of length 1 (0 for a line without words): remarks or replies, for ``fit``."""

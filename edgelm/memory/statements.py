@@ -24,8 +24,6 @@ _LEANS = re.compile(
 )
 LONGEST = 200
 """Characters of a statement; a longer turn is cut between sentences."""
-FIT = 1.5
-"""What the fit of a statement as a reply weighs beside the match of its words (docs/experiments.md)."""
 NEAR, SAME = 0.85, 0.45
 """Of statements whose scores are this near to the best one, as a share of it, and which share so much of the weight of
 their words with it, the newest counts: they tell the same thing, and what was said last is right."""
@@ -39,11 +37,11 @@ class Statement(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A statement, how well it answers a question, and the weight of a word of it that the statement leaves open."""
+    """A statement, how well it answers a question, and the share of the question's weight that it says in its words."""
 
     statement: Statement
     score: float
-    missing: float
+    shared: float
 
 
 def is_question(sentence: str) -> bool:
@@ -91,19 +89,16 @@ class Statements:
     ) -> None:
         self._meaning, self.statements = meaning, list(statements)
         self._lines = meaning.lines([statement.text for statement in self.statements])
-        self._fits = meaning.sums("reply", self._lines)
         if earlier is not None:
             self.statements = earlier.statements + self.statements
             self._lines = earlier._lines.then(self._lines)
-            self._fits = np.concatenate([earlier._fits, self._fits])
 
     def find(self, question: str, count: int = 3) -> list[Found]:
         """The statements that answer ``question`` best, best first."""
         if not self.statements:
             return []
-        asked = self._meaning.sums("remark", self._meaning.lines([question]))[0]
-        matches, missing = self._meaning.match(question, self._lines)
-        scores = matches + FIT * (self._fits @ asked)
+        asked = self._meaning.lines([question])
+        scores = self._meaning.match(asked, self._lines)
         order = np.argsort(-scores, kind="stable").tolist()
         best, found = order[0], []
         # Where nothing fits, the best score is negative, and NEAR of it would leave out the best itself.
@@ -112,7 +107,8 @@ class Statements:
         newest = max(alike)
         rest = (i for i in order if i not in alike)
         for i in [newest, *rest][:count]:
-            found.append(Found(self.statements[i], float(scores[best if i == newest else i]), float(missing[i])))
+            shared = self._meaning.shared(asked, self._lines.stems[self._lines.line(i)])
+            found.append(Found(self.statements[i], float(scores[best if i == newest else i]), shared))
         return found
 
     def _tells_the_same(self, one: int, other: int) -> bool:
@@ -120,7 +116,7 @@ class Statements:
             dict(
                 zip(
                     self._lines.stems[part].tolist(),
-                    self._meaning.weights(self._lines.rows[part]).tolist(),
+                    self._meaning.weights(self._lines.rows[part], "match").tolist(),
                     strict=True,
                 )
             )

@@ -61,7 +61,7 @@ def test_what_was_said_last_is_right(answering: Answering, meaning: Meaning) -> 
 
 def test_a_statement_that_fits_no_question_answers_none(answering: Answering, meaning: Meaning) -> None:
     told = ["My dog is called Biscuit."]
-    question = "What colour is snow?"
+    question = "Why is the sky blue?"
     (only,) = Statements(meaning, [Statement(told[0], 1)]).find(question)
     assert only.score < 0
     assert plan(answering, meaning, question, told).told == ()
@@ -73,7 +73,7 @@ def test_what_was_not_told_is_not_made_up(answering: Answering, meaning: Meaning
 
 
 def test_what_may_be_meant_is_said_as_that(answering: Answering, meaning: Meaning) -> None:
-    found = plan(answering, meaning, "which insects do I look after?", ["I keep bees at the bottom of the garden"])
+    found = plan(answering, meaning, "which pets do I have?", ["I keep bees at the bottom of the garden"])
     assert found.text == UNSURE.format("You keep bees at the bottom of the garden.")
     assert [one.statement.entry_id for one in found.told] == [1]
 

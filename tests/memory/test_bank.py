@@ -52,7 +52,7 @@ def test_the_score_is_the_equation(bank: Bank, meaning: Meaning) -> None:
     idf = bank._idf
     for row, exchange in zip(parts, EXCHANGES, strict=True):
         said = meaning.lines([exchange.said])
-        similar = np.maximum(meaning.unit("match", asked.rows) @ meaning.unit("match", said.rows).T, 0) ** 2
+        similar = np.maximum(meaning.unit("alike", asked.rows) @ meaning.unit("alike", said.rows).T, 0) ** 2
         similar[asked.stems[:, None] == said.stems] = 1
         covered = (similar.max(1) * idf[asked.rows]).sum() / (idf[asked.rows].sum() + 1e-3)
         covering = (similar.max(0) * idf[said.rows]).sum() / (idf[said.rows].sum() + 1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from edgelm.errors import ModelFileError
 from edgelm.memory.meaning import NUMBER, UNKNOWN, Meaning, pair_slots
 from edgelm.model import tensorfile
 
+BUNDLED = Path(str(files("edgelm").joinpath("models", "talk", "meaning.safetensors")))
 TOLD = ["I pick every leaf of coriander out of my food.", "", "My brother moved to Lisbon.", "We have two dogs."]
 
 
@@ -21,19 +23,22 @@ def meaning() -> Meaning:
 
 def test_match_is_the_equation(meaning: Meaning) -> None:
     told, question = meaning.lines(TOLD), meaning.lines(["which herb do I avoid?"])
-    similar = meaning.similar(question, told)
-    weight = meaning.weights(question.rows).astype(np.float64)
-    for line, score in enumerate(meaning.match("which herb do I avoid?", told)[0]):
+    length = float(tensorfile.read(BUNDLED)[0]["match.length"][0])
+    similar = meaning.similar(question, told, side="match")
+    weight = meaning.weights(question.rows, "match").astype(np.float64)
+    for line, score in enumerate(meaning.match(question, told)):
         part = similar[:, told.line(line)]
         best = part.max(1) if part.size else np.zeros(len(weight))
-        expected = sum(w * b**2 for w, b in zip(weight, best.tolist(), strict=True)) / np.sqrt(weight.sum() + 1e-3)
+        root = np.sqrt(weight.sum() + 1e-3)
+        expected = sum(w * b**2 for w, b in zip(weight, best.tolist(), strict=True)) / root
+        expected -= length * root * np.log1p(part.shape[1])
         assert score == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_a_question_finds_its_answer_in_other_words(meaning: Meaning) -> None:
     told = meaning.lines(TOLD)
     for question, line in (("which herb do I avoid?", 0), ("Where does my brother live now?", 2)):
-        assert int(meaning.match(question, told)[0].argmax()) == line
+        assert int(meaning.match(meaning.lines([question]), told).argmax()) == line
 
 
 def test_sums_are_those_of_each_line_alone(meaning: Meaning) -> None:
@@ -50,14 +55,14 @@ def test_numbers_and_unknown_words_have_rows_of_their_own(meaning: Meaning) -> N
 
 
 def test_a_word_without_a_vector_has_that_of_its_stem(meaning: Meaning) -> None:
-    row, of_stem, of_another = meaning.lines(["frightens frighten dog"]).rows.tolist()
+    row, of_stem, of_another = meaning.lines(["gargles gargle dog"]).rows.tolist()
     assert row == of_stem != of_another
 
 
 def test_nothing_matches_nothing(meaning: Meaning) -> None:
     empty = meaning.lines([])
-    assert len(meaning.match("who?", empty)[0]) == 0
-    assert meaning.match("?!", meaning.lines(TOLD))[0].tolist() == [0] * 4
+    assert len(meaning.match(meaning.lines(["who?"]), empty)) == 0
+    assert meaning.match(meaning.lines(["?!"]), meaning.lines(TOLD)).tolist() == [0] * 4
     assert meaning.asks("...") == -np.inf
 
 
@@ -77,9 +82,7 @@ def test_pair_slots_depend_on_both_words_and_their_order() -> None:
 
 @pytest.mark.parametrize("damage", ["kind", "shape", "missing"])
 def test_another_file_is_refused(tmp_path: Path, damage: str) -> None:
-    import edgelm
-
-    tensors, metadata = tensorfile.read(Path(edgelm.__file__).parent / "models" / "talk" / "meaning.safetensors")
+    tensors, metadata = tensorfile.read(BUNDLED)
     if damage == "kind":
         metadata = {"kind": "something else"}
     elif damage == "shape":

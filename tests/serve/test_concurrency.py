@@ -160,7 +160,7 @@ def test_an_answer_that_rests_on_what_is_forgotten_is_left_out_in_every_conversa
         chat = Conversation(engine, SampleConfig(max_tokens=4), learn=False)
         chat.resume([("What is she called?", "She is called Clara."), ("And he?", "Ann's brother.")])
         statement = Statement("My brother is Bert.", 7)
-        chat._said[1].plan = Plan("Ann's brother.", (Found(statement, 1.0, 0.0),))
+        chat._said[1].plan = Plan("Ann's brother.", (Found(statement, 1.0, 0.5),))
         chat.drop([], ["clara"])
         assert chat.exchanges == [("What is she called?", ""), ("And he?", "Ann's brother.")]
         chat.drop([7], ["My brother is Bert."])

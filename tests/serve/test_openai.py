@@ -196,7 +196,8 @@ def test_a_text_goes_on(client: Any) -> None:
     options = {"model": "tiny", "prompt": "The ferry", "max_tokens": 6, "seed": 4}
     whole = client.completions.create(logprobs=2, **options)
     choice = whole.choices[0]
-    assert "".join(choice.logprobs.tokens) == choice.text
+    # Bytes that are no whole character show as one mark a token there, and one a character in the text.
+    assert "".join(choice.logprobs.tokens).replace("\ufffd", "") == choice.text.replace("\ufffd", "")
     assert len(choice.logprobs.top_logprobs) == len(choice.logprobs.tokens) == whole.usage.completion_tokens
     streamed = "".join(chunk.choices[0].text for chunk in client.completions.create(stream=True, **options))
     assert streamed == choice.text
