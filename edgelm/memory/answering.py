@@ -35,9 +35,10 @@ UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
 SURE, FAIR, LIKELY = 0.5, 0.15, 0.07
 """Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
 meant, to any question that the bank has no answer to, and to one with I, my or we in it."""
-CALIBRATION = (-3.82, 1.77, 6.36, 2.36, 0.57)
+CALIBRATION = (-4.33, 1.64, 6.38, 2.51, 0.43, 0.82)
 """Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of what
-question and statement share, and of the logit that the turn asks: ``tools/pretrain/calibrate.py``."""
+question and statement share, of the logit that the turn asks, and of I, my or we in it:
+``tools/pretrain/calibrate.py``."""
 GIVEN, GIVEN_ALIKE, GREETED, READ = 1.82, 1.7, 1.5, 1.4
 """Score of an exchange from which on its reply is given; the same where turn and exchange do not each have a word of
 content that the other lacks, and where both greet besides; and the score from which on the model reads it."""
@@ -137,9 +138,8 @@ class Answering:
         """
         turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
         asks = self._meaning.asks(turn)
-        may_ask = (asks > MAY_ASK or is_question(turn)) and not (_OF_YOU.match(turn) and not _OF_ME.search(turn))
-        found = statements.find(turn) if may_ask else []
-        chance = answer_chance(found, asks) if found else 0.0
+        found = statements.find(turn) if may_ask(turn, asks) else []
+        chance = answer_chance(found, turn, asks) if found else 0.0
         if chance > SURE:
             return Plan(second_person(found[0].statement.text), (found[0],))
         if learns and corrects(turn) and not is_question(turn):
@@ -227,6 +227,11 @@ def nothing_to_say(turn: str, *, learns: bool) -> str:
     return REMEMBERED if learns and _OF_ME.search(turn) else TELL_MORE
 
 
+def may_ask(turn: str, asks: float) -> bool:
+    """Whether it is worth a look if something told answers a turn; ``asks`` is the logit that it asks for that."""
+    return (asks > MAY_ASK or is_question(turn)) and not (_OF_YOU.match(turn) and not _OF_ME.search(turn))
+
+
 def asks_for_told(turn: str, asks: float) -> bool:
     """Whether a turn asks for what only the person can have told; ``asks`` is the logit of that."""
     if not is_question(turn) or _ADVICE.search(turn):
@@ -236,14 +241,15 @@ def asks_for_told(turn: str, asks: float) -> bool:
     return asks > least
 
 
-def chance_features(found: Sequence[Found], asks: float) -> tuple[float, ...]:
+def chance_features(found: Sequence[Found], turn: str, asks: float) -> tuple[float, ...]:
     """What ``CALIBRATION`` weighs: 1, the score of the first statement, its lead over the next, the share of the
-    question that it says in its words, and the logit that the turn asks."""
+    question that it says in its words, the logit that the turn asks, and whether the turn speaks of the person."""
     best, second = found[0].score, max([BY_CHANCE, *(one.score for one in found[1:])])
-    return 1.0, best, best - second, found[0].shared, min(asks, 5.0)
+    of_me = float(_OF_ME.search(turn) is not None)
+    return 1.0, best, best - second, found[0].shared, min(asks, 5.0), of_me
 
 
-def answer_chance(found: Sequence[Found], asks: float) -> float:
+def answer_chance(found: Sequence[Found], turn: str, asks: float) -> float:
     """Chance that the first statement answers the question."""
-    logit = sum(w * f for w, f in zip(CALIBRATION, chance_features(found, asks), strict=True))
+    logit = sum(w * f for w, f in zip(CALIBRATION, chance_features(found, turn, asks), strict=True))
     return float(1 / (1 + np.exp(-logit)))

@@ -4,9 +4,9 @@
 
 ASKED are files of statements and questions (``match.py``) that the vectors were not trained on. From them, from what
 was held out of ``talk_memory`` and from turns of talk, logs of 1 to 200 statements are drawn. Asked are questions for
-what stands in the log, for what does not, and other turns of talk. A logistic regression over what ``answer_chance``
-is given says whether the first statement is the right one. Prints its weights, and for each of the three kinds the
-share above each threshold, and how many of those are right.
+what stands in the log, for what does not, and other questions of talk. A logistic regression over what
+``answer_chance`` is given says whether the first statement is the right one. Prints its weights, and for each of the
+three kinds the share above each threshold, and how many of those are right.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from edgelm.memory import answering
-from edgelm.memory.answering import FAIR, LIKELY, SURE, chance_features
+from edgelm.memory.answering import FAIR, LIKELY, SURE, chance_features, may_ask
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.statements import Statement, Statements, is_question
 from tools.pretrain.match import Asked, asked_in_talk, read_asked
@@ -40,6 +40,7 @@ def drawn(meaning: Meaning, asked: Sequence[Asked], talk: Sequence[str], rng: np
     for row in asked:
         questions.setdefault(row.told, []).append(row.asked)
     says = [text for text in talk if not is_question(text)]
+    others = [text for text in talk if may_ask(text, meaning.asks(text))]
     for _ in range(LOGS):
         n = int(np.exp(rng.uniform(np.log(LEAST), np.log(MOST))))
         kept = [told[i] for i in rng.choice(len(told), n + 10, replace=False)]
@@ -48,11 +49,11 @@ def drawn(meaning: Meaning, asked: Sequence[Asked], talk: Sequence[str], rng: np
         statements = Statements(meaning, [Statement(texts[i], None) for i in rng.permutation(len(texts))])
         turns = [(0, text, str(rng.choice(questions[text]))) for text in inside[:20]]
         turns += [(1, "", str(rng.choice(questions[text]))) for text in outside]
-        turns += [(2, "", talk[i]) for i in rng.choice(len(talk), 20)]
+        turns += [(2, "", others[i]) for i in rng.choice(len(others), 20)]
         for kind, answer, question in turns:
             found = statements.find(question)
             right = found[0].statement.text == answer
-            yield np.array([kind, right, *chance_features(found, meaning.asks(question))])
+            yield np.array([kind, right, *chance_features(found, question, meaning.asks(question))])
 
 
 def fitted(features: Array, right: Array) -> Array:
