@@ -29,6 +29,8 @@ UNSURE, ALSO = "I am not sure, but you told me this: {}", "And this: {}"
 ASKS, ASKS_OF_ME, MAY_ASK = 1.0, -0.3, -0.6
 """Logit from which on a question asks for something told; from which on one with I, my or we in it does; and from
 which on it is worth a look whether something told answers it."""
+LIKELY_ASKS = 0.0
+"""Logit that a question asks from which on it counts as one with I, my or we in it."""
 ALSO_LIKELY = 0.7
 """Share of the best score from which on a second statement is given beside it."""
 UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
@@ -145,7 +147,7 @@ class Answering:
         if learns and corrects(turn) and not is_question(turn):
             return Plan(REMEMBERED)
         plan = self._from_banks(turn, n_before)
-        of_me = asks > ASKS_OF_ME or (asks > MAY_ASK and _OF_ME.search(turn) is not None)
+        of_me = asks > (MAY_ASK if _OF_ME.search(turn) else LIKELY_ASKS)
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))

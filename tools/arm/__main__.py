@@ -34,6 +34,7 @@ def main() -> None:
         each.add_argument("room", type=Path)
         each.add_argument("--cpu", choices=FEATURES, default="cortex-a72")
     costing.add_argument("--engine", choices=ENGINES, action="append", help="this engine alone")
+    costing.add_argument("--model", type=Path, help="the memory of this model alone, two turns")
     comparing.add_argument("--short", action="store_true")
     running.add_argument("args", nargs=argparse.REMAINDER)
     given = parser.parse_args()
@@ -42,6 +43,8 @@ def main() -> None:
     elif given.command == "compare":
         there = [sys.executable, "-m", "tools.arm", "run", "--cpu", given.cpu, str(given.room.resolve())]
         compare.main(there, short=given.short)
+    elif given.command == "cost" and given.model:
+        cost.memory_of(given.room.resolve(), given.cpu, given.model.resolve())
     elif given.command == "cost":
         cost.main(given.room.resolve(), given.cpu, given.engine or ENGINES)
     else:

@@ -1,11 +1,11 @@
 """What a token costs on emulated Arm: instructions executed and memory taken, and the speed that a board may then have.
 
-python -m tools.arm cost ROOM [--cpu CPU]
+python -m tools.arm cost ROOM [--cpu CPU] [--model FOLDER]
 
 Instructions are counted by a plugin of qemu (``count.c``, compiled here), of two runs that differ in their number of
 tokens, so that the start falls out. Memory is what the pages of the emulated process take, those of the
 emulator left out: its addresses are moved to a range of their own. The speeds are an estimate, not a measurement.
-Needs a C compiler.
+Needs a C compiler. With ``--model``, the memory alone that another model takes in a conversation of two turns.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class Emulator:
             counts.append(self._count("evaluate", str(path), "--learn", "--threads", "1", of=(engine, precision)))
         return _slope(counts)
 
-    def memory(self, engine: str, precision: str, *options: str) -> float:
-        """The most megabytes that a conversation of a few turns takes, sampled."""
+    def memory(self, engine: str, precision: str, *options: str, turns: int = 6) -> float:
+        """The most megabytes that a conversation of some turns takes, sampled."""
         command, environment = self._edgelm("chat", "--json", "--temperature", "0", *options, qemu=["-B", hex(BASE)])
         environment |= self._environment(engine, precision, f"memory{options}")
         pipe = subprocess.PIPE
@@ -111,7 +111,7 @@ class Emulator:
 
             watcher = threading.Thread(target=watch)
             watcher.start()
-            process.communicate("\n".join(TURNS[:6]) + "\n")
+            process.communicate("\n".join(TURNS[:turns]) + "\n")
             ended.set()
             watcher.join()
         return largest
@@ -186,6 +186,15 @@ def main(room: Path, cpu: str, engines: Sequence[str] = ENGINES) -> None:
             for what, options in (("answering", ["--no-learn"]), ("learning", [])):
                 taken = emulator.memory(engine, precision, *options)
                 print(f"{what}, {engine} {precision}: {taken:.1f} MB", flush=True)
+
+
+def memory_of(room: Path, cpu: str, model: Path) -> None:
+    """Prints what a model takes that kernels answer for, in int8."""
+    with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
+        emulator = Emulator(room, cpu, Path(folder))
+        for what, options in (("answering", ["--no-learn"]), ("learning", [])):
+            taken = emulator.memory("kernels", "int8", "--model", str(model), *options, turns=2)
+            print(f"{what}, {model.name}: {taken:.1f} MB", flush=True)
 
 
 def _row(name: str, board: Board, instructions: float, n_bytes: float) -> None:
