@@ -37,7 +37,7 @@ UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
 SURE, FAIR, LIKELY = 0.5, 0.15, 0.07
 """Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
 meant, to any question that the bank has no answer to, and to one with I, my or we in it."""
-CALIBRATION = (-4.33, 1.64, 6.38, 2.51, 0.43, 0.82)
+CALIBRATION = (-3.28, 0.55, 7.37, 2.4, 0.44, 0.78)
 """Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of what
 question and statement share, of the logit that the turn asks, and of I, my or we in it:
 ``tools/pretrain/calibrate.py``."""

@@ -10,10 +10,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs PyTorch")
 import torch.nn.functional as F  # noqa: E402
 
+from edgelm.measure.recall import ToldFact  # noqa: E402
 from edgelm.memory.words import words_of  # noqa: E402
 from tools.pretrain import match as module  # noqa: E402
 from tools.pretrain.calibrate import fitted  # noqa: E402
-from tools.pretrain.match import Asked, Match, batch_loss, read_asked, train_match  # noqa: E402
+from tools.pretrain.match import Asked, Match, batch_loss, not_near, read_asked, train_match  # noqa: E402
 from tools.pretrain.word_vectors import FIRST, NUMBER, PAD, SVD_WIDTH, UNKNOWN, Texts  # noqa: E402
 
 PAIRS = [
@@ -56,7 +57,10 @@ def plain(match: Match, texts: Texts, asked: list[str], told: list[str]) -> torc
     return torch.stack(scores)
 
 
-def test_scores_and_gradients_are_those_of_the_equation(match: Match, texts: Texts) -> None:
+@pytest.mark.parametrize("same", [0.5, -1.5], ids=["a word of the stem is nearest", "another word is nearer"])
+def test_scores_and_gradients_are_those_of_the_equation(match: Match, texts: Texts, same: float) -> None:
+    with torch.no_grad():
+        match.same.fill_(same)
     asked, told = [row.asked for row in PAIRS], [row.told for row in PAIRS]
     questions, statements = texts.lines(asked), texts.lines(told)
     scores = match(questions, statements, np.zeros(len(questions.rows), np.bool_))
@@ -84,6 +88,15 @@ def test_training_finds_what_answers(match: Match, texts: Texts, monkeypatch: py
     questions = texts.lines(asked)
     scores = match(questions, texts.lines(told), np.zeros(len(questions.rows), np.bool_))
     assert scores.argmax(1).tolist() == [0, 1, 2]
+
+
+def test_what_is_near_a_list_is_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMMON", 0)
+    fact = ToldFact("My sister plays cello.", "Who makes music?", "sister")
+    near = [Asked("which strings?", "A cello my sister plays well."), Asked("who makes loud music", "the neighbours")]
+    far = [Asked("which strings?", "He plays cello."), PAIRS[0]]
+    assert not_near([*near, *far], [fact]) == far
+    assert not_near(near, []) == near
 
 
 def test_files_hold_a_statement_and_its_questions(tmp_path: Path) -> None:

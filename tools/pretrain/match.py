@@ -7,6 +7,7 @@ words that occur are computed, and what is nearest is found by a loop that numba
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,9 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor, nn
 
+from edgelm.measure.recall import ToldFact
 from edgelm.memory.meaning import Lines
-from tools.pretrain.told import Memory
+from tools.pretrain.told import Memory, stems
 from tools.pretrain.word_vectors import Texts, Vectors
 
 Array = np.ndarray
@@ -30,7 +32,10 @@ OTHERS = 4000
 """Exchanges of other talk in an epoch, as if the reply were the statement."""
 DECAY, HELD_OUT = 2e-5, 12
 STEM = -2
-"""What stands for the place of the nearest word where one of the same stem is there."""
+"""What stands for the row of the nearest word where that is one of the same stem."""
+COMMON, NEAR, SHARED = 120, 0.5, 3
+"""So many of the most frequent stems do not count when texts are compared; and the share, and the number, of the others
+from which on a text is near another one."""
 
 
 class Asked(NamedTuple):
@@ -47,6 +52,26 @@ def read_asked(path: Path) -> list[Asked]:
     return [Asked(asked.strip(), told.strip()) for told, *questions in rows for asked in questions if asked.strip()]
 
 
+def not_near(asked: Sequence[Asked], never: Sequence[ToldFact]) -> list[Asked]:
+    """Those of ``asked`` whose statement or question is near none of a list that recall is measured on."""
+    texts = dict.fromkeys(text for row in asked for text in (row.told, row.asked))
+    words = {text: stems(text) for text in texts}
+    common = {stem for stem, _ in Counter(stem for found in words.values() for stem in found).most_common(COMMON)}
+    lists = [stems(text) - common for fact in never for text in (fact.told, fact.asked)]
+    holders: dict[str, list[int]] = {}
+    for i, found in enumerate(lists):
+        for stem in found:
+            holders.setdefault(stem, []).append(i)
+
+    def near(text: str) -> bool:
+        own = words[text] - common
+        shared = Counter(i for stem in own for i in holders.get(stem, ()))
+        return any(n >= SHARED and n >= NEAR * min(len(own), len(lists[i])) for i, n in shared.items())
+
+    close = {row.told for row in asked if near(row.told) or near(row.asked)}
+    return [row for row in asked if row.told not in close]
+
+
 def asked_in_talk(memory: Memory) -> tuple[list[Asked], list[Asked]]:
     """Questions of ``talk_memory`` for training, and every ``HELD_OUT``th, which is not trained on."""
     asked = [Asked(one.asked, one.told, one.others) for one in memory.told]
@@ -54,13 +79,15 @@ def asked_in_talk(memory: Memory) -> tuple[list[Asked], list[Asked]]:
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
-def nearest(similar, q_rows, q_stems, t_rows, t_stems, starts):  # type: ignore[no-untyped-def]
-    """For each word of questions, in each statement: its largest similarity, at least 0, and to which row.
+def nearest(similar, same, q_rows, q_stems, t_rows, t_stems, starts):  # type: ignore[no-untyped-def]
+    """For each word of questions, in each statement: its largest s(q, t) of ``Meaning``, at least 0, and where it is.
 
     Parameters
     ----------
     similar : array [n, m] of float32
         Cosine of each row of questions to each row of statements.
+    same : float
+        s of words of one stem, less 1.
     q_rows, q_stems : array [words] of int64
     t_rows, t_stems : array [words of statements] of int64
     starts : array [statements + 1] of int64
@@ -69,9 +96,8 @@ def nearest(similar, q_rows, q_stems, t_rows, t_stems, starts):  # type: ignore[
     Returns
     -------
     best : array [words, statements] of float32
-        0 where a word of the same stem is there.
     which : array [words, statements] of int32
-        -1 where nothing is above 0, ``STEM`` where a word of the same stem is there.
+        The row of the nearest word; -1 where nothing is above 0, ``STEM`` where that is a word of the same stem.
     """
     n, m = len(q_rows), len(starts) - 1
     best, which = np.zeros((n, m), np.float32), np.full((n, m), -1, np.int32)
@@ -79,11 +105,10 @@ def nearest(similar, q_rows, q_stems, t_rows, t_stems, starts):  # type: ignore[
         row = similar[q_rows[i]]
         for j in range(m):
             for k in range(starts[j], starts[j + 1]):
-                if q_stems[i] == t_stems[k]:
-                    best[i, j], which[i, j] = 0, STEM
-                    break
-                if row[t_rows[k]] > best[i, j]:
-                    best[i, j], which[i, j] = row[t_rows[k]], t_rows[k]
+                alike = q_stems[i] == t_stems[k]
+                score = np.float32(1 + same) if alike else row[t_rows[k]]
+                if score > best[i, j]:
+                    best[i, j], which[i, j] = score, STEM if alike else t_rows[k]
     return best, which
 
 
@@ -101,9 +126,8 @@ class _Best(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, similar: Tensor, same: Tensor, *words: Array) -> Tensor:  # type: ignore[override]
-        best, which = nearest(similar.detach().numpy(), *words)
+        best, which = nearest(similar.detach().numpy(), float(same), *words)
         ctx.which, ctx.rows, ctx.shape = which, words[0], similar.shape
-        best[which == STEM] = 1 + float(same)
         return torch.from_numpy(best)
 
     @staticmethod

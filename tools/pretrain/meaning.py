@@ -1,11 +1,12 @@
 """Makes ``meaning.safetensors``: word vectors, and what is learned with them about questions, statements and replies.
 
-    python -m tools.pretrain.meaning CORPUS OUT.safetensors [--asked FILE...] [--begin-from MEANING.safetensors]
+    python -m tools.pretrain.meaning CORPUS OUT.safetensors [--asked FILE... --never LIST...]
+        [--begin-from MEANING.safetensors]
 
 1. *Vectors* of words (``word_vectors.py``).
 2. *Match*: which statement answers a question (``match.py``); trained on ``talk_memory``, a question and the earlier
    turn that shares most with its answer, and on files of ``--asked``: in each line a statement and questions that it
-   answers, between tabs.
+   answers, between tabs. What is near a line of the lists of ``--never`` is left out.
    *Alike*: the same, trained on ``talk_memory`` alone, for remarks that mean the same.
 3. *Fit*: which reply fits a remark, two weighted sums of vectors, trained on talk with the other replies of a batch as
    wrong ones.
@@ -25,9 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgelm.measure.recall import read_told
 from edgelm.memory.meaning import PAIRS, Meaning, pair_slots
 from edgelm.model import tensorfile
-from tools.pretrain.match import Match, asked_in_talk, read_asked, train_match
+from tools.pretrain.match import Match, asked_in_talk, not_near, read_asked, train_match
 from tools.pretrain.told import exchanges, told_and_asked
 from tools.pretrain.word_vectors import FIRST, PAD, TALK, Texts, Vectors, find_vocabulary, make_vectors
 
@@ -111,12 +113,16 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--asked", type=Path, nargs="+", default=[], help="statements and questions that they answer")
+    parser.add_argument("--never", type=Path, nargs="+", default=[], help="lists that recall is measured on")
     parser.add_argument("--begin-from", type=Path, help="of which all stays but match")
     parser.add_argument("--words", type=int, default=32_768, help="words that are kept, the most frequent")
     parser.add_argument("--fit-words", type=int, default=12_288, help="those that have vectors of remarks and replies")
     parser.add_argument("--cache", type=Path, help="keeps the vectors between runs")
     args = parser.parse_args()
+    never = [fact for path in args.never for fact in read_told(path.read_text(encoding="utf-8"), path.name)]
     told = [row for path in args.asked for row in read_asked(path)]
+    n_read, told = len(told), not_near(told, never)
+    print(f"{len(told)} written questions, {n_read - len(told)} near those of --never left out", flush=True)
     before = tensorfile.read(args.begin_from)[0] if args.begin_from else {}
     if args.cache and args.cache.exists():
         saved = np.load(args.cache)
