@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgelm.engine.blocks_ahead import BlocksAhead
 from edgelm.engine.integer_blocks import IntegerBlocks
 from edgelm.engine.session import Snapshot
 from edgelm.matrices.matrix import Int8
@@ -26,9 +27,9 @@ STEPS = 64
 class KernelSession:
     """The model by its cells' kernels, which see what is learned.
 
-    What learning changes is copied after each change, of the neuron blocks those that were written to, as integers;
-    while somebody is writing, the copies of before answer, so that a token is never computed from half a change, and
-    never waits for one.
+    What learning changes is copied after each change. Of the neuron blocks those that were written to are copied, as
+    integers, which whoever learns makes for a session that answers meanwhile. While somebody is writing, the copies of
+    before answer, so that a token is never computed from half a change, and never waits for one.
 
     Parameters
     ----------
@@ -74,18 +75,25 @@ class KernelSession:
                 weights[name] = operand(model.packed, name)
         # What was written before now is not in the file.
         self._seen, self._versions = 0, np.zeros_like(self._guard.versions)
-        self._blocks = [(name, weights[name]) for name in block_names(model.config) if name in in_strips]
+        stacks = {row: name for row, name in enumerate(block_names(model.config)) if name in in_strips}
+        self._ahead = BlocksAhead(model, [(row, name, weights[name]) for row, name in stacks.items()])
+        with self._guard:
+            self._guard.followers.add(self)
         return weights
+
+    def follow(self) -> None:
+        """As of ``edgelm.model.guard.Follower``."""
+        self._ahead.make(self._versions)
 
     def _refresh(self) -> None:
         """Takes over what was learned since the last time, unless somebody is just writing."""
-        if self._guard.n_writes == self._seen or not self._guard.enter_if_free():
+        if self._guard.n_writes == self._seen:
+            return
+        self._ahead.want()
+        if not self._guard.enter_if_free():
             return
         try:
-            stale = self._guard.versions != self._versions
-            for (name, strips), used in zip(self._blocks, stale, strict=False):
-                if used.any():
-                    strips.quantize(self._model.learning(name), used)
+            self._ahead.take(self._versions)
             self._rows.refresh()
             for name, copy in self._copies.items():
                 np.copyto(copy, self._model.now(name))

@@ -73,6 +73,15 @@ class Strips:
         codes = np.zeros(weight.shape[1:], np.uint8)
         dots.quantize_strips(weight, used, codes, codes.view(np.int32), self.q.view(np.int32), self.scale)
 
+    def empty_copy(self) -> Strips:
+        """Of the same shape, with whatever its memory holds."""
+        return Strips(np.empty_like(self.q), np.empty_like(self.scale), self.n_rows)
+
+    def copy_from(self, other: Strips, used: Array) -> None:
+        """Takes over the ``used`` blocks [M] of bool of a stack of the same shape."""
+        which = slice(None) if used.all() else np.flatnonzero(used)
+        self.q[which], self.scale[which] = other.q[which], other.scale[which]
+
     def product(self, x: Array, workspace: Array, out: Array) -> Array:
         """As of ``Matrix``; not of a stack, nor of 2 bits a number. The result is that of ``Int8``, to the last bit."""
         dense.product_along_strips(x, self.q, self.scale, workspace, out)

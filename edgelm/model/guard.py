@@ -5,12 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+from weakref import WeakSet
 
 import numpy as np
 
 from edgelm.model.config import ModelConfig
 
 Array = np.ndarray
+
+
+class Follower(Protocol):
+    """Who wants to know of each change."""
+
+    def follow(self) -> None:
+        """Called by the thread that wrote, which still holds the guard; what is written is whole."""
 
 
 class Guard:
@@ -27,11 +36,15 @@ class Guard:
         integers, makes it anew when this has changed.
     n_writes : int
         How often anything was written.
+    followers : set of Follower
+        They are forgotten when nobody else holds them.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         self.versions = np.zeros((config.n_layers, config.n_blocks), np.int64)
         self.n_writes = 0
+        self.followers: WeakSet[Follower] = WeakSet()
+        self._depth = 0
         self._lock = threading.RLock()
 
     def __enter__(self) -> None:
@@ -54,4 +67,11 @@ class Guard:
         with self._lock:
             self.versions[... if blocks is None else blocks] += 1
             self.n_writes += 1
-            yield
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            if self._depth == 0:
+                for follower in list(self.followers):
+                    follower.follow()

@@ -11,6 +11,7 @@ import pytest
 from edgelm.engine import kernel_session
 from edgelm.engine.kernel_session import STEPS, KernelSession
 from edgelm.engine.session import ReferenceSession
+from edgelm.matrices.strips import Strips
 from edgelm.model.hub import Model
 from edgelm.model.packing import pack, unpack
 from edgelm.model.weights import adaptable_names, block_names, ternary_names
@@ -127,13 +128,57 @@ def test_only_blocks_that_were_written_are_made_again(monkeypatch: pytest.Monkey
     model, seen = model_of(), []
     session, ids = KernelSession(model), random_ids(model.config, 3)
     session.run(ids)
-    strips = session._blocks[0][1]
-    monkeypatch.setattr(type(strips), "quantize", lambda self, weight, used: seen.append(used.copy()))
+    monkeypatch.setattr(Strips, "quantize", lambda self, weight, used: seen.append(used.copy()))
     session.run(ids)
     learn(model, 2)
     for _ in range(2):
         session.run(ids)
     assert [used.tolist() for used in seen] == [[i == 2 for i in range(model.config.n_blocks)]]
+
+
+@pytest.mark.parametrize("blocks", [(1, 1), (1, 3)])
+def test_who_learns_makes_integers_for_who_answers_meanwhile(
+    blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, made = model_of(), list[bool]()
+    session, ids = KernelSession(model), random_ids(model.config, 30)
+    quantize = Strips.quantize
+
+    def follow(self: Strips, weight: Array, used: Array) -> None:
+        made.append(threading.current_thread() is threading.main_thread())
+        quantize(self, weight, used)
+
+    def write(block: int) -> None:
+        writer = threading.Thread(target=learn, args=(model, block))
+        writer.start()
+        writer.join()
+
+    monkeypatch.setattr(Strips, "quantize", follow)
+    write(blocks[0])
+    assert made == []  # nobody answers yet
+    session.run(ids)
+    assert made == [True]
+    write(blocks[1])
+    assert made == [True, False]
+    write(0)
+    assert made == [True, False]  # nobody has answered since
+    session.reset()
+    found = session.run(ids, 0)
+    assert made == [True, False, True]
+    assert (found == KernelSession(model).run(ids, 0)).all()
+
+
+def test_what_is_made_ahead_is_a_whole_change() -> None:
+    model = model_of()
+    session, ids = KernelSession(model), random_ids(model.config, 30)
+    learn(model)
+    session.run(ids)
+    with model.guard.writing():
+        learn(model)
+        for name in block_names(model.config):
+            model.learning(name)[:] -= np.float32(0.25)
+    session.reset()
+    assert (session.run(ids, 0) == KernelSession(model).run(ids, 0)).all()
 
 
 def test_who_writes_stops_no_token_and_is_not_seen_half_way() -> None:
