@@ -26,15 +26,15 @@ BETWEEN = 2
 
 @dataclass(frozen=True)
 class ToldFact:
-    """What is told, how it is asked for, and the word that a right answer holds."""
+    """What is told, how it is asked for, and the word that a right answer holds; None: it was not told."""
 
     told: str
     asked: str
-    word: str
+    word: str | None
 
 
 def read_told(text: str, name: str) -> list[ToldFact]:
-    """Facts of a file, one JSON object a line with ``told``, ``asked`` and ``word``.
+    """Facts of a file, one JSON object a line with ``told``, ``asked`` and ``word``, which may be null.
 
     Raises
     ------
@@ -48,9 +48,10 @@ def read_told(text: str, name: str) -> list[ToldFact]:
         try:
             fields = json.loads(line)
             fact = ToldFact(**{key: fields[key] for key in ("told", "asked", "word")})
-            if not all(isinstance(v, str) and v.strip() for v in (fact.told, fact.asked, fact.word)):
+            texts = [fact.told, fact.asked, *([] if fact.word is None else [fact.word])]
+            if not all(isinstance(text, str) and text.strip() for text in texts):
                 raise ValueError("every field must be a text")
-            " ".join((fact.told, fact.asked, fact.word)).encode()  # half of a surrogate pair is none
+            " ".join(texts).encode()  # half of a surrogate pair is none
         except (ValueError, TypeError, KeyError, RecursionError) as exc:
             raise InputError(f'{name}, line {number}: not a line {{"told", "asked", "word"}} ({exc})') from None
         found.append(fact)
@@ -76,7 +77,8 @@ def recall(
     """Tells ``facts`` in one chat with small talk between, ends it, and asks for each in a new conversation.
 
     Of the answers that lack the word, those are *beside* the question which say back something else that was told, and
-    those are *wrong* which assert anything else: they neither decline nor ask back.
+    those are *wrong* which assert anything else: they neither decline nor ask back. Of the answers to what was not
+    told, those that assert something are *claimed*, or *maybe* where they begin with "I am not sure".
     """
     prompts = everyday_prompts()
     with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
@@ -97,12 +99,17 @@ def recall(
             for fact in facts:
                 talk.reset()
                 rows.append((fact, _answer(talk, fact.asked)))
-    missed = [(fact, answer) for fact, answer in rows if not holds(answer, fact.word)]
+    untold = [answer for fact, answer in rows if fact.word is None]
+    rows = [(fact, answer) for fact, answer in rows if fact.word is not None]
+    missed = [(fact, answer) for fact, answer in rows if fact.word and not holds(answer, fact.word)]
     told = {second_person(part) for text in [*(f.told for f in facts), *prompts] for part in told_in(text)}
     beside = [answer for _, answer in missed if is_said_back(answer, told)]
     wrong = [answer for _, answer in missed if asserts(answer) and not is_said_back(answer, told)]
     misses = [{"told": fact.told, "asked": fact.asked, "word": fact.word, "answer": answer} for fact, answer in missed]
     counts = {"right": len(rows) - len(missed), "wrong": len(wrong), "beside": len(beside), "asked": len(rows)}
+    if untold:
+        maybe = sum(answer.startswith(UNSURE.format("").strip()) for answer in untold)
+        counts |= {"untold": len(untold), "claimed": sum(map(asserts, untold)) - maybe, "maybe": maybe}
     return {**counts, "misses": misses}
 
 

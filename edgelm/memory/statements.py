@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgelm.memory.meaning import Meaning
+from edgelm.memory.whose import asked_of, same_or_other, told_of
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _ASKS = frozenset([
@@ -27,6 +28,12 @@ LONGEST = 200
 NEAR, SAME = 0.85, 0.45
 """Of statements whose scores are this near to the best one, as a share of it, and which share so much of the weight of
 their words with it, the newest counts: they tell the same thing, and what was said last is right."""
+
+NEAREST = 50
+"""Statements, the best ones, of which it is looked at whose they are."""
+OF_THE_SAME, OF_ANOTHER = 0.1, -9.0
+"""What is added to the score of a statement of the same person or animal as the question, and to that of one of
+another, which is no answer."""
 
 
 class Statement(NamedTuple):
@@ -99,6 +106,9 @@ class Statements:
             return []
         asked = self._meaning.lines([question])
         scores = self._meaning.match(asked, self._lines)
+        of = asked_of(question)
+        for i in np.argsort(-scores, kind="stable")[:NEAREST] if of.kinds else ():
+            scores[i] += (0.0, OF_THE_SAME, OF_ANOTHER)[same_or_other(of, told_of(self.statements[i].text))]
         order = np.argsort(-scores, kind="stable").tolist()
         best, found = order[0], []
         # Where nothing fits, the best score is negative, and NEAR of it would leave out the best itself.

@@ -220,7 +220,8 @@ def facts(room: Room) -> Reader:
     def read(blob: bytes) -> None:
         found = read_told(_text(blob), "facts.jsonl")
         assert found
-        assert all(isinstance(v, str) and v.strip() for fact in found for v in (fact.told, fact.asked, fact.word))
+        texts = [text for fact in found for text in (fact.told, fact.asked, fact.word) if text is not None]
+        assert all(isinstance(text, str) and text.strip() for text in texts)
 
     lines = [
         {"told": f"The boat of {name} is called Heron.", "asked": "What is the boat called?", "word": "Heron"}

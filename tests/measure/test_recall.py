@@ -28,6 +28,18 @@ def test_what_is_written_counts(tiny_model: Path, home: Path) -> None:
     assert not home.exists()
 
 
+@pytest.mark.jit_only
+def test_what_was_not_told_is_counted_by_itself(tiny_model: Path, home: Path) -> None:
+    untold = [
+        {"told": "My aunt is a judge.", "asked": asked, "word": None}
+        for asked in ("What is my uncle?", "What is my aunt?")
+    ]
+    found = recall(EngineOptions(str(tiny_model)), read_told("\n".join(map(json.dumps, [*FACTS, *untold])), "facts"))
+    assert {key: value for key, value in found.items() if key != "misses"} == {
+        "right": 2, "wrong": 0, "beside": 1, "asked": 3, "untold": 2, "claimed": 1, "maybe": 0,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("answer", "word", "right"),
     [("He has headaches.", "headache", True), ("The forty-third", "third", True), ("A bone", "on", False),
