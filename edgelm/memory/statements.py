@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgelm.memory.expected import lacks_what_is_asked
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.whose import asked_of, same_or_other, told_of
 
@@ -30,7 +31,9 @@ NEAR, SAME = 0.85, 0.45
 their words with it, the newest counts: they tell the same thing, and what was said last is right."""
 
 NEAREST = 50
-"""Statements, the best ones, of which it is looked at whose they are."""
+"""Statements, the best ones, of which it is looked at whose they are and what they hold."""
+LACKING = 0.2
+"""What a statement loses that has no number, time or name where one is asked for."""
 OF_THE_SAME, OF_ANOTHER = 0.1, -9.0
 """What is added to the score of a statement of the same person or animal as the question, and to that of one of
 another, which is no answer."""
@@ -44,11 +47,23 @@ class Statement(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A statement, how well it answers a question, and the share of the question's weight that it says in its words."""
+    """A statement as the answer to a question.
+
+    Attributes
+    ----------
+    statement : Statement
+    score : float
+        How well it answers.
+    shared : float
+        The share of the question's weight that it says in its words.
+    lacks : bool
+        It has no number, time or name where the question asks for one.
+    """
 
     statement: Statement
     score: float
     shared: float
+    lacks: bool = False
 
 
 def is_question(sentence: str) -> bool:
@@ -107,8 +122,10 @@ class Statements:
         asked = self._meaning.lines([question])
         scores = self._meaning.match(asked, self._lines)
         of = asked_of(question)
-        for i in np.argsort(-scores, kind="stable")[:NEAREST] if of.kinds else ():
-            scores[i] += (0.0, OF_THE_SAME, OF_ANOTHER)[same_or_other(of, told_of(self.statements[i].text))]
+        for i in np.argsort(-scores, kind="stable")[:NEAREST]:
+            text = self.statements[i].text
+            scores[i] += (0.0, OF_THE_SAME, OF_ANOTHER)[same_or_other(of, told_of(text))]
+            scores[i] -= LACKING * lacks_what_is_asked(question, text)
         order = np.argsort(-scores, kind="stable").tolist()
         best, found = order[0], []
         # Where nothing fits, the best score is negative, and NEAR of it would leave out the best itself.
@@ -118,7 +135,8 @@ class Statements:
         rest = (i for i in order if i not in alike)
         for i in [newest, *rest][:count]:
             shared = self._meaning.shared(asked, self._lines.stems[self._lines.line(i)])
-            found.append(Found(self.statements[i], float(scores[best if i == newest else i]), shared))
+            lacks = lacks_what_is_asked(question, self.statements[i].text)
+            found.append(Found(self.statements[i], float(scores[best if i == newest else i]), shared, lacks))
         return found
 
     def _tells_the_same(self, one: int, other: int) -> bool:

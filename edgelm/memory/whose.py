@@ -44,7 +44,7 @@ def _kinds() -> dict[str, frozenset[str]]:
 
 _KINDS = _kinds()
 _WORD = "|".join(sorted(_KINDS, key=len, reverse=True))
-_TERM = re.compile(rf"\b({_WORD})(?:s|'s|s')?\b(?!-)", re.IGNORECASE)
+_TERM = re.compile(rf"(?<!great-)(?<!step-)\b({_WORD})(?:s|'s|s')?\b(?!-)", re.IGNORECASE)
 _ASKED = re.compile(rf"\b(?:my|our) (?:[\w-]+ ){{0,2}}?({_WORD})(?:s|'s|s')?\b(?!-)", re.IGNORECASE)
 _CHAIN = re.compile(rf"\b(?:{_WORD})(?:'s|s') (?:\w+ )?(?:{_WORD})\b", re.IGNORECASE)
 _IN_LAW = re.compile(r"\b(mother|father|sister|brother|daughter|son) in law\b", re.IGNORECASE)

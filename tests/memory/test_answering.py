@@ -60,8 +60,8 @@ def test_what_was_said_last_is_right(answering: Answering, meaning: Meaning) -> 
 
 
 def test_a_statement_that_fits_no_question_answers_none(answering: Answering, meaning: Meaning) -> None:
-    told = ["My dog is called Biscuit."]
-    question = "Why is the sky blue?"
+    told = ["I lent my drill to Marcus."]
+    question = "What is the capital of Peru?"
     (only,) = Statements(meaning, [Statement(told[0], 1)]).find(question)
     assert only.score < 0
     assert plan(answering, meaning, question, told).told == ()

@@ -4,9 +4,9 @@
 
 ASKED are files of statements and questions (``match.py``) that the vectors were not trained on. From them, from what
 was held out of ``talk_memory`` and from turns of talk, logs of 1 to 200 statements are drawn. Asked are questions for
-what stands in the log, for what does not, and other questions of talk. A logistic regression over what
-``answer_chance`` is given says whether the first statement is the right one. Prints its weights, and for each of the
-three kinds the share above each threshold, and how many of those are right.
+what stands in the log, for what does not, the same where what is nearest to it does, and other questions of talk. A
+logistic regression over what ``answer_chance`` is given says whether the first statement is the right one. Prints its
+weights, and for each of these kinds the share above each threshold, and how many of those are right.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from tools.pretrain.word_vectors import TALK
 Array = np.ndarray
 LOGS, LEAST, MOST = 400, 1, 200
 OTHER_TALK = ("dlg_self", "instr_dolly", "qa_small")
-KINDS = ("told", "not told", "other")
+KINDS = ("told", "not told", "near", "other")
+NEAR = 4
+"""Statements that come nearest to a question for what was not told."""
 STEPS, DECAY = 30, 1e-3
 
 
@@ -41,6 +43,7 @@ def drawn(meaning: Meaning, asked: Sequence[Asked], talk: Sequence[str], rng: np
         questions.setdefault(row.told, []).append(row.asked)
     says = [text for text in talk if not is_question(text)]
     others = [text for text in talk if may_ask(text, meaning.asks(text))]
+    all_told = Statements(meaning, [Statement(text, None) for text in told])
     for _ in range(LOGS):
         n = int(np.exp(rng.uniform(np.log(LEAST), np.log(MOST))))
         kept = [told[i] for i in rng.choice(len(told), n + 10, replace=False)]
@@ -48,10 +51,12 @@ def drawn(meaning: Meaning, asked: Sequence[Asked], talk: Sequence[str], rng: np
         texts = inside + [says[i] for i in rng.choice(len(says), n // 2)]
         statements = Statements(meaning, [Statement(texts[i], None) for i in rng.permutation(len(texts))])
         turns = [(0, text, str(rng.choice(questions[text]))) for text in inside[:20]]
-        turns += [(1, "", str(rng.choice(questions[text]))) for text in outside]
-        turns += [(2, "", others[i]) for i in rng.choice(len(others), 20)]
+        turns += [(kind, text, str(rng.choice(questions[text]))) for text in outside for kind in (1, 2)]
+        turns += [(3, "", others[i]) for i in rng.choice(len(others), 20)]
         for kind, answer, question in turns:
-            found = statements.find(question)
+            near = [one.statement for one in all_told.find(question, NEAR + 1)] if kind == 2 else []
+            near = [statement for statement in near if statement.text != answer][:NEAR]
+            found = Statements(meaning, near, statements).find(question)
             right = found[0].statement.text == answer
             yield np.array([kind, right, *chance_features(found, question, meaning.asks(question))])
 

@@ -1,0 +1,41 @@
+"""Whether a statement holds what a question asks for: a number, a time, a name."""
+
+from __future__ import annotations
+
+import re
+
+_NUMBER = re.compile(
+    r"\d|\b(?:no|none|nothing|half|quarter|third|quarters|thirds|one|two|three|four|five|six|seven|eight|nine|ten|eleven|"
+    r"twelve|\w+teen|\w*(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)(?:-\w+)?|\w*hundred|\w*thousand|million|"
+    r"dozens?|couple|pair|twins?|triplets|both|double|once|twice|thrice|first|second|fourth|fifth|sixth|seventh|eighth|"
+    r"ninth|tenth|\w+(?:tieth|enth)|fiver|tenner|grand|score|single|only|free|every|each|all|few|several)\b",
+    re.IGNORECASE,
+)
+_TIME = re.compile(
+    r"\d|\b(?:mon|tues|wednes|thurs|fri|satur|sun|to|yester|birth|mid|week|holi|every)?days?\b|"
+    r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december|jan|feb|apr|aug|sept?|"
+    r"oct|nov|dec|spring|summer|autumn|fall|winter|(?:over|to|fort)?nights?|mornings?|afternoons?|evenings?|noon|midnight|"
+    r"dawn|dusk|breakfast|lunch|dinner|supper|bed|tomorrow|now|currently|already|just|still|soon|later|early|late|earlier|"
+    r"then|ago|since|until|till|before|after|when|whenever|while|during|once|twice|always|never|often|usually|daily|nightly|"
+    r"weekly|monthly|yearly|annually|every|each|next|last|first|moments?|seconds?|minutes?|hours?|weeks?|weekends?|months?|"
+    r"years?|decades?|centur\w+|terms?|semesters?|christmas|easter|ramadan|eid|diwali|hanukkah|passover|thanksgiving|"
+    r"halloween|advent|lent|new year|eve|o'clock|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+    r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty|\w+teen|second|third|fourth|fifth|\w+th|school|war|child\w*|young|"
+    r"age|aged|old|born|at|for)\b",
+    re.IGNORECASE,
+)
+_NAME = re.compile(
+    r"(?<=.)(?<![.!?] )\b(?!(?:I|I'm|I've|I'd|I'll)\b)[A-Z]|^(?!(?:I|My|Our|The|We|It|He|She|They)\b)[A-Z]"
+)
+_OF_NUMBERS = re.compile(r"\bhow (?:many|much|old|tall|far|heavy|high|big)\b|\bwhat (?:age|size|time)\b", re.IGNORECASE)
+_OF_TIMES = re.compile(r"^when\b|\b(?:what|which) (?:day|date|month|year|weekday|season)\b|\bbirthday\b", re.IGNORECASE)
+_OF_NAMES = re.compile(
+    r"\b(?:names?|called)\W*$|^what(?:'s| is| are| was) the (?:\w+ )?names?\b|^who(?:'s| is) (?:my|our)\b",
+    re.IGNORECASE,
+)
+_ASKED = ((_OF_NUMBERS, _NUMBER), (_OF_TIMES, _TIME), (_OF_NAMES, _NAME))
+
+
+def lacks_what_is_asked(question: str, statement: str) -> bool:
+    """Whether a question asks for a number, a time or a name, and the statement has none."""
+    return any(asks.search(question) and not answers.search(statement) for asks, answers in _ASKED)
