@@ -1,7 +1,7 @@
 """Of whom a question is: what my sister does is not answered by what was said of my brother.
 
 Vectors of words hold sister and brother for near, as they must to find either by "who in my family". But a question
-that names one of them does not mean the other. Here are the words for those whom people have, or are, and the *kinds*
+that names one of them does not mean the other. Here are the words for people and animals of one's own, and the *kinds*
 that each of them may mean: "parent" may be a mother or a father.
 """
 
