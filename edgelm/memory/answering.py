@@ -192,7 +192,8 @@ class Answering:
                 return None
             fits = not near.differs and not speaks_of_another(near.exchange, turn, self._meaning)
             return near.exchange.reply if fits else None
-        if is_question(near.exchange.said) or _HAS_A_LIFE.search(near.exchange.reply):
+        reply = near.exchange.reply
+        if is_question(near.exchange.said) or _HAS_A_LIFE.search(reply) or cheers_at_sorrow(turn, reply):
             return None
         return adapted_reply(near.exchange, turn, self._meaning)
 

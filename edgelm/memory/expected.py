@@ -33,7 +33,14 @@ _OF_NAMES = re.compile(
     r"\b(?:names?|called)\W*$|^what(?:'s| is| are| was) the (?:\w+ )?names?\b|^who(?:'s| is) (?:my|our)\b",
     re.IGNORECASE,
 )
-_ASKED = ((_OF_NUMBERS, _NUMBER), (_OF_TIMES, _TIME), (_OF_NAMES, _NAME))
+_OF_BIRTHDAYS = re.compile(r"^when\b.*\bbirthday|^what day\b.*\bbirthday|\bbirthday\W*$", re.IGNORECASE)
+_DATE = re.compile(
+    r"\d|\b(?:birth\w*|born|turn(?:s|ed|ing)?|yesterday|tomorrow|today|(?:mon|tues|wednes|thurs|fri|satur|sun)day|"
+    r"jan\w*|feb\w*|march|april|may|june|july|august|sept\w*|oct\w*|nov\w*|dec\w*|christmas|easter|spring|summer|autumn|"
+    r"winter)\b",
+    re.IGNORECASE,
+)
+_ASKED = ((_OF_BIRTHDAYS, _DATE), (_OF_NUMBERS, _NUMBER), (_OF_TIMES, _TIME), (_OF_NAMES, _NAME))
 
 
 def lacks_what_is_asked(question: str, statement: str) -> bool:

@@ -34,7 +34,8 @@ _SORROW = re.compile(
 )
 _CHEER = re.compile(
     r"\b(?:congratulations|well done|hooray|hurray|hurrah|how (?:nice|lovely|wonderful|exciting|great|sweet|lucky)|"
-    r"great!|wonderful!|lovely!|bravo|good for you|happy birthday)|^(?:lovely|nice|great|wonderful|good idea|yum)\b",
+    r"great!|wonderful!|lovely!|bravo|good for you|what a relief|happy birthday)|"
+    r"^(?:lovely|nice|great|wonderful|good idea|yum)\b",
     re.IGNORECASE,
 )
 _ENDINGS = ("s", "ing", "ed", "ly", "er", "est")

@@ -18,6 +18,8 @@ from edgelm.memory.statements import Statement, Statements
         ("How many hens have we?", "We keep hens behind the shed.", True),
         ("When is my mother's birthday?", "Mum likes opera.", True),
         ("When is my mother's birthday?", "Mum turns sixty on the third of June.", False),
+        ("when is my wife's birthday?", "My wife works nights this week.", True),
+        ("when is my wife's birthday?", "My wife turned forty on Friday.", False),
         ("which day is swimming", "I swim on Tuesdays.", False),
         ("when do we eat", "We eat after church.", False),
         ("What's my boss called?", "My new boss hates mornings.", True),
