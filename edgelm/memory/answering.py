@@ -34,7 +34,7 @@ LIKELY_ASKS = 0.0
 ALSO_LIKELY = 0.7
 """Share of the best score from which on a second statement is given beside it."""
 UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
-SURE, FAIR, LIKELY = 0.5, 0.1, 0.05
+SURE, FAIR, LIKELY = 0.5, 0.1, 0.03
 """Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
 meant, to any question that the bank has no answer to, and to one with I, my or we in it."""
 CALIBRATION = (-2.64, -1.14, 9.55, 1.92, 0.42, 0.44, -0.22)
