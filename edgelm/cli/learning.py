@@ -94,7 +94,8 @@ def adapt(paths: tuple[str, ...], holdout: float, no_log: bool, common: Common) 
 def evaluate(paths: tuple[str, ...], learn: bool, blocks: int | None, suite: str | None, common: Common) -> None:
     """Bits per byte of whole files, or a measure of learning.
 
-    The suites facts, correction and recall need no PATH: they have facts of their own, or read files of them.
+    The suites facts, correction and recall need no PATH: they have facts of their own, or read files of them. Of recall
+    a line is {"told": ..., "asked": ..., "word": ...}, the word null where what is asked was not told.
     The suite point reads remarks with their replies: dialogue files, or JSON lines.
     """
     if suite in ("recall", "point"):
