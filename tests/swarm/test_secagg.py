@@ -15,6 +15,7 @@ pytest.importorskip("flwr", reason="the swarm needs Flower: pip install 'edgelm[
 # Before any other part of Flower is imported: it keeps Flower silent.
 pytest.importorskip("edgelm.swarm.flower")
 
+from flwr.common.secure_aggregation.crypto.shamir import create_shares
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
 from flwr.common.secure_aggregation.secaggplus_constants import Key, Stage
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
@@ -29,12 +30,16 @@ STEP = 2 * CLIP / TARGET_RANGE
 SIZE = 0.002
 
 
+def _members(n_devices: int) -> list[Member]:
+    identify()
+    rng = np.random.default_rng(0)
+    return [Member(11 + i, rng.normal(0.0, SIZE, 2000).astype(np.float32)) for i in range(n_devices)]
+
+
 @pytest.fixture
 def members() -> list[Member]:
     """Three devices, the first of them with the lowest number."""
-    identify()
-    rng = np.random.default_rng(0)
-    return [Member(i, rng.normal(0.0, SIZE, 2000).astype(np.float32)) for i in (11, 12, 13)]
+    return _members(3)
 
 
 def _folded(key: bytes) -> int:
@@ -65,10 +70,13 @@ def test_the_twister_that_is_tried_is_that_of_the_masks() -> None:
     assert found.tolist() == wanted
 
 
-def test_a_server_that_does_as_it_should_has_the_update_of_one_device(members: list[Member]) -> None:
-    room = Room(members)
+@pytest.mark.parametrize(("n_devices", "gone"), [(3, ()), (5, (12, 14))])
+def test_a_server_that_does_as_it_should_has_the_update_of_one_device(n_devices: int, gone: tuple[int, ...]) -> None:
+    members = _members(n_devices)
+    room = Room(members, gone)
     mean = room.run_round()
-    assert np.abs(mean - np.mean([member.update for member in members], 0)).max() < STEP
+    left = [member.update for member in members if member.node_id not in gone]
+    assert np.abs(mean - np.mean(left, 0)).max() < STEP
     # `python -m tools.measure.secagg` tries all of them; here those of this round are among some thousand.
     others = np.random.default_rng(1).integers(0, 1 << PAIR_BITS, 5000)
     seeds = np.concatenate([pair_seeds(int(i), int(i) + 1) for i in others])
@@ -93,6 +101,8 @@ def test_a_device_takes_ranges_in_which_masks_are_nothing(members: list[Member])
 
 
 def test_a_device_takes_a_threshold_of_one(members: list[Member]) -> None:
+    secret = bytes(range(32))
+    assert all(share[4:36] == secret for share in create_shares(secret, 1, 3))
     own = members[0].ask(Stage.SETUP, {**SETUP, Key.THRESHOLD: 1})
     keys = {"11": [own[Key.PUBLIC_KEY_1], own[Key.PUBLIC_KEY_2]]}
     keys |= {str(i): [public_key_to_bytes(generate_key_pairs()[1]) for _ in range(2)] for i in (12, 13)}

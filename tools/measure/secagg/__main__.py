@@ -1,10 +1,11 @@
-"""What a server gets of one device's update in a round of Flower's SecAgg+ with three devices, in four ways.
+"""What a server gets of one device's update in a round of Flower's SecAgg+, in four ways.
 
     python -m tools.measure.secagg [--numbers 292000]
 
 The devices answer by Flower's mod, the round is that of Flower's own workflow, all in one process; updates are drawn at
 random. ``by_seeds`` tries every seed that a mask can have, from nothing but what an honest server has when the round is
-over; it takes 2 GB. In the others the server does what the mod does not refuse. Prints one JSON object.
+over: one of three devices, and one of five of which two went; it takes 2 GB. In the others the server does what the mod
+does not refuse. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -33,34 +33,40 @@ def main() -> None:
     identify()
     rng = np.random.default_rng(0)
 
-    def members() -> list[Member]:
-        return [Member(i, rng.normal(0.0, SIZE, args.numbers).astype(np.float32)) for i in (11, 12, 13)]
+    def members(n_devices: int = 3) -> list[Member]:
+        return [Member(11 + i, rng.normal(0.0, SIZE, args.numbers).astype(np.float32)) for i in range(n_devices)]
 
-    def told(attack: Callable[[list[Member]], Any]) -> dict[str, float]:
+    def told(attack: Callable[[list[Member]], np.ndarray]) -> dict[str, float]:
         devices, begun = members(), time.monotonic()
-        found = attack(devices)
-        return _compared(found, devices[0].update) | {"seconds": round(time.monotonic() - begun, 1)}
+        return _compared(attack(devices), devices[0].update, begun)
 
-    devices = members()
-    room, begun = Room(devices), time.monotonic()
-    mean = room.run_round()
-    seconds = time.monotonic() - begun
-    wire = {"up": devices[0].up, "down": devices[0].down, "seconds": round(seconds, 1)}
-    of_the_mean = float(np.abs(mean - np.mean([device.update for device in devices], 0)).max())
-    begun = time.monotonic()
-    found, tried = by_seeds(room, pair_seeds(0, 1 << PAIR_BITS))
-    seeds = _compared(found, devices[0].update) | {"seconds": round(time.monotonic() - begun, 1), "pairs": tried}
     print(json.dumps({
-        "numbers": args.numbers, "round": wire | {"error_of_mean": of_the_mean}, "by_seeds": seeds,
+        "numbers": args.numbers, "by_seeds": _tried(members()), "by_seeds_of_five": _tried(members(5), (12, 14)),
         "by_keys": told(lambda devices: by_keys(devices[0])), "by_shares": told(by_shares),
         "by_ranges": told(lambda devices: by_ranges(devices, 2 * SIZE)),
     }, indent=1))  # fmt: skip
 
 
-def _compared(found: np.ndarray, update: np.ndarray) -> dict[str, float]:
-    """How what the server has differs from the update: the largest error, and how far they correlate."""
+def _tried(devices: list[Member], gone: tuple[int, ...] = ()) -> dict[str, float]:
+    """One round, and what trying all seeds then finds; of those that go, their numbers."""
+    room = Room(devices, gone)
+    mean = room.run_round()
+    wanted = np.mean([device.update for device in devices if device.node_id not in gone], 0)
+    begun = time.monotonic()
+    found, tried = by_seeds(room, pair_seeds(0, 1 << PAIR_BITS))
+    return {
+        "error_of_mean": float(np.abs(mean - wanted).max()), "up": devices[0].up, "down": devices[0].down,
+        "pairs": tried, **_compared(found, devices[0].update, begun),
+    }  # fmt: skip
+
+
+def _compared(found: np.ndarray, update: np.ndarray, begun: float) -> dict[str, float]:
+    """How what the server has differs from the update, how far they correlate, and the seconds that it took."""
     error, correlation = np.abs(found - update).max(), np.corrcoef(found, update)[0, 1]
-    return {"largest_error": float(error), "correlation": round(float(correlation), 6)}
+    seconds = time.monotonic() - begun
+    return {
+        "largest_error": float(error), "correlation": round(float(correlation), 6), "seconds": round(seconds, 1)
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

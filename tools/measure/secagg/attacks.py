@@ -41,7 +41,7 @@ def by_seeds(room: Room, seeds: Array) -> tuple[Array, int]:
     Parameters
     ----------
     room : Room
-        After a round of three devices.
+        After a round in which three devices answered to the end.
     seeds : ndarray
         [n] of uint32 to try; ``pair_seeds`` has all.
 
@@ -55,13 +55,21 @@ def by_seeds(room: Room, seeds: Array) -> tuple[Array, int]:
     LookupError
         None of the seeds fit.
     """
-    node_id = min(room.got[Stage.UNMASK])
-    shares = []
-    for answer in room.got[Stage.UNMASK].values():
-        owners = list(answer[Key.NODE_ID_LIST])
-        shares.append(answer[Key.SHARE_LIST][owners.index(node_id)])
+    answers, keys = room.got[Stage.UNMASK], room.got[Stage.SETUP]
+    node_id = min(answers)
+    shares: dict[int, list[bytes]] = {}
+    for answer in answers.values():
+        for owner, share in zip(answer[Key.NODE_ID_LIST], answer[Key.SHARE_LIST], strict=True):
+            shares.setdefault(owner, []).append(share)
+    # What the protocol tells a server: the own mask of a device that answered, and the keys of one that has gone.
     masked = _vector(room.got[Stage.COLLECT_MASKED_VECTORS][node_id])
-    masked = (masked - _mask(combine_shares(shares), len(masked))) % MOD_RANGE
+    public = bytes_to_public_key(keys[node_id][Key.PUBLIC_KEY_1])
+    pairwise = {
+        owner: generate_shared_key(bytes_to_private_key(combine_shares(found)), public)
+        for owner, found in shares.items()
+        if owner not in answers
+    }
+    masked = _without(masked, node_id, combine_shares(shares[node_id]), pairwise)
     table = np.empty(len(seeds), np.uint64)
     first_numbers(seeds, table)
     table.sort()
@@ -94,7 +102,7 @@ def by_keys(member: Member) -> Array:
     masked = _vector(member.ask(Stage.COLLECT_MASKED_VECTORS, forwarded))
     public = bytes_to_public_key(own[Key.PUBLIC_KEY_1])
     pairwise = {i: generate_shared_key(one[0], public) for i, (one, _) in others.items()}
-    return _unmasked(masked, member.node_id, combine_shares(shares), pairwise)
+    return _update(_without(masked, member.node_id, combine_shares(shares), pairwise))
 
 
 def by_shares(members: Sequence[Member]) -> Array:
@@ -105,7 +113,7 @@ def by_shares(members: Sequence[Member]) -> Array:
     shares = [member.ask(Stage.UNMASK, wanted)[Key.SHARE_LIST] for member in members[1:]]
     seed, private = combine_shares([found[0] for found in shares]), combine_shares([found[-1] for found in shares])
     pairwise = {i: generate_shared_key(bytes_to_private_key(private), bytes_to_public_key(keys[i][0])) for i in ids[1:]}
-    return _unmasked(masked[ids[0]], ids[0], seed, pairwise)
+    return _update(_without(masked[ids[0]], ids[0], seed, pairwise))
 
 
 def by_ranges(members: Sequence[Member], clip: float) -> Array:
@@ -152,12 +160,12 @@ def _mask(seed: bytes, n_numbers: int) -> Array:
     return pseudo_rand_gen(seed, MOD_RANGE, [(n_numbers,)])[0]
 
 
-def _unmasked(masked: Array, node_id: int, seed: bytes, pairwise: dict[int, bytes]) -> Array:
-    """The update of a device, whose own seed and whose keys with the others are known."""
+def _without(masked: Array, node_id: int, seed: bytes, pairwise: dict[int, bytes]) -> Array:
+    """What a device sent without its own mask, and without those that it shares with others whose keys are known."""
     masked = masked - _mask(seed, len(masked))
     for other, key in pairwise.items():
         masked = masked - np.sign(node_id - other) * _mask(key, len(masked))
-    return _update(masked)
+    return masked % MOD_RANGE
 
 
 def _update(numbers: Array) -> Array:

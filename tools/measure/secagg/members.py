@@ -98,10 +98,22 @@ def _size(message: Any) -> int:
 
 
 class Room:
-    """Members in this process as a round of Flower's sees them; it notes what the server gets, by stage and node."""
+    """Members in this process as a round of Flower's sees them.
 
-    def __init__(self, members: Iterable[Member]) -> None:
-        self._members = {member.node_id: member for member in members}
+    Parameters
+    ----------
+    members : iterable of Member
+    gone : iterable of int
+        Numbers of those that go when the keys have been shared.
+
+    Attributes
+    ----------
+    got : dict
+        What the server gets, by stage and node.
+    """
+
+    def __init__(self, members: Iterable[Member], gone: Iterable[int] = ()) -> None:
+        self._members, self._gone = {member.node_id: member for member in members}, set(gone)
         self.got: dict[str, dict[int, Any]] = {}
 
     def send_and_receive(self, messages: Iterable[Any], *, timeout: float | None = None) -> list[Any]:
@@ -113,6 +125,8 @@ class Room:
             parts = {name: part.deflate() for name, part in get_all_nested_objects(message.content).items()}
             content = inflate_object_from_contents(message.content.object_id, parts)
             stage = content.config_records[RECORD_KEY_CONFIGS][Key.STAGE]
+            if stage in (Stage.COLLECT_MASKED_VECTORS, Stage.UNMASK) and node_id in self._gone:
+                continue
             answers.append(self._members[node_id].answer(Message(content, node_id, "train")))
             answers[-1].metadata.__dict__["_src_node_id"] = node_id
             self.got.setdefault(stage, {})[node_id] = answers[-1].content.config_records[RECORD_KEY_CONFIGS]
@@ -130,6 +144,6 @@ class Room:
         start = compat.parameters_to_arrayrecord(ndarrays_to_parameters([np.zeros(1, np.float32)]), True)
         context.state.array_records[MAIN_PARAMS_RECORD] = start
         sizes = {"clipping_range": CLIP, "quantization_range": TARGET_RANGE, "modulus_range": MOD_RANGE}
-        SecAggPlusWorkflow(1.0, 2 / 3, max_weight=1.0, **sizes)(self, context)
+        SecAggPlusWorkflow(1.0, (n // 2 + 1) / n, max_weight=1.0, **sizes)(self, context)
         (mean,) = context.state.array_records[MAIN_PARAMS_RECORD].to_numpy_ndarrays()
         return np.asarray(mean)
