@@ -74,16 +74,10 @@ class KernelSession:
             else:
                 weights[name] = operand(model.packed, name)
         # What was written before now is not in the file.
-        self._seen, self._versions = 0, np.zeros_like(self._guard.versions)
-        stacks = {row: name for row, name in enumerate(block_names(model.config)) if name in in_strips}
-        self._ahead = BlocksAhead(model, [(row, name, weights[name]) for row, name in stacks.items()])
-        with self._guard:
-            self._guard.followers.add(self)
+        self._seen = 0
+        of_layers = enumerate(block_names(model.config))
+        self._ahead = BlocksAhead(model, [(i, name, weights[name]) for i, name in of_layers if name in in_strips])
         return weights
-
-    def follow(self) -> None:
-        """As of ``edgelm.model.guard.Follower``."""
-        self._ahead.make(self._versions)
 
     def _refresh(self) -> None:
         """Takes over what was learned since the last time, unless somebody is just writing."""
@@ -93,12 +87,11 @@ class KernelSession:
         if not self._guard.enter_if_free():
             return
         try:
-            self._ahead.take(self._versions)
+            self._ahead.take()
             self._rows.refresh()
             for name, copy in self._copies.items():
                 np.copyto(copy, self._model.now(name))
             self._seen = self._guard.n_writes
-            np.copyto(self._versions, self._guard.versions)
         finally:
             self._guard.leave()
 

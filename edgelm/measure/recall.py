@@ -100,13 +100,13 @@ def recall(
                 talk.reset()
                 rows.append((fact, _answer(talk, fact.asked)))
     untold = [answer for fact, answer in rows if fact.word is None]
-    rows = [(fact, answer) for fact, answer in rows if fact.word is not None]
-    missed = [(fact, answer) for fact, answer in rows if fact.word and not holds(answer, fact.word)]
+    missed = [(fact, answer) for fact, answer in rows if fact.word is not None and not holds(answer, fact.word)]
     told = {second_person(part) for text in [*(f.told for f in facts), *prompts] for part in told_in(text)}
     beside = [answer for _, answer in missed if is_said_back(answer, told)]
     wrong = [answer for _, answer in missed if asserts(answer) and not is_said_back(answer, told)]
     misses = [{"told": fact.told, "asked": fact.asked, "word": fact.word, "answer": answer} for fact, answer in missed]
-    counts = {"right": len(rows) - len(missed), "wrong": len(wrong), "beside": len(beside), "asked": len(rows)}
+    asked = len(rows) - len(untold)
+    counts = {"right": asked - len(missed), "wrong": len(wrong), "beside": len(beside), "asked": asked}
     if untold:
         maybe = sum(answer.startswith(UNSURE.format("").strip()) for answer in untold)
         counts |= {"untold": len(untold), "claimed": sum(map(asserts, untold)) - maybe, "maybe": maybe}

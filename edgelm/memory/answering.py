@@ -37,10 +37,10 @@ UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
 SURE, FAIR, LIKELY = 0.5, 0.1, 0.03
 """Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
 meant, to any question that the bank has no answer to, and to one with I, my or we in it."""
-CALIBRATION = (-2.64, -1.14, 9.55, 1.92, 0.42, 0.44, -0.22)
+CALIBRATION = (-2.72, -1.19, 9.76, 2.06, 0.4, 0.51)
 """Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of what
-question and statement share, of the logit that the turn asks, of I, my or we in it, and of a statement that lacks the
-number, time or name that is asked for: ``tools/pretrain/calibrate.py``."""
+question and statement share, of the logit that the turn asks, and of I, my or we in it:
+``tools/pretrain/calibrate.py``."""
 GIVEN, GIVEN_ALIKE, GREETED, READ = 1.82, 1.7, 1.5, 1.4
 """Score of an exchange from which on its reply is given; the same where turn and exchange do not each have a word of
 content that the other lacks, and where both greet besides; and the score from which on the model reads it."""
@@ -246,11 +246,10 @@ def asks_for_told(turn: str, asks: float) -> bool:
 
 def chance_features(found: Sequence[Found], turn: str, asks: float) -> tuple[float, ...]:
     """What ``CALIBRATION`` weighs: 1, the score of the first statement, its lead over the next, the share of the
-    question that it says in its words, the logit that the turn asks, whether the turn speaks of the person, and whether
-    the statement lacks what is asked for."""
+    question that it says in its words, the logit that the turn asks, and whether the turn speaks of the person."""
     best, second = found[0].score, max([BY_CHANCE, *(one.score for one in found[1:])])
     of_me = float(_OF_ME.search(turn) is not None)
-    return 1.0, best, best - second, found[0].shared, min(asks, 5.0), of_me, float(found[0].lacks)
+    return 1.0, best, best - second, found[0].shared, min(asks, 5.0), of_me
 
 
 def answer_chance(found: Sequence[Found], turn: str, asks: float) -> float:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgelm.memory.expected import lacks_what_is_asked
+from edgelm.memory.expected import expected_in, lacks
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.whose import asked_of, same_or_other, told_of
 
+Array = np.ndarray
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _ASKS = frozenset([
     "what", "who", "whom", "whose", "where", "when", "why", "how", "which", "is", "are", "am", "was", "were",
@@ -29,7 +30,6 @@ LONGEST = 200
 NEAR, SAME = 0.85, 0.45
 """Of statements whose scores are this near to the best one, as a share of it, and which share so much of the weight of
 their words with it, the newest counts: they tell the same thing, and what was said last is right."""
-
 NEAREST = 50
 """Statements, the best ones, of which it is looked at whose they are and what they hold."""
 LACKING = 0.2
@@ -47,23 +47,11 @@ class Statement(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A statement as the answer to a question.
-
-    Attributes
-    ----------
-    statement : Statement
-    score : float
-        How well it answers.
-    shared : float
-        The share of the question's weight that it says in its words.
-    lacks : bool
-        It has no number, time or name where the question asks for one.
-    """
+    """A statement, how well it answers a question, and the share of the question's weight that it says in its words."""
 
     statement: Statement
     score: float
     shared: float
-    lacks: bool = False
 
 
 def is_question(sentence: str) -> bool:
@@ -121,11 +109,7 @@ class Statements:
             return []
         asked = self._meaning.lines([question])
         scores = self._meaning.match(asked, self._lines)
-        of = asked_of(question)
-        for i in np.argsort(-scores, kind="stable")[:NEAREST]:
-            text = self.statements[i].text
-            scores[i] += (0.0, OF_THE_SAME, OF_ANOTHER)[same_or_other(of, told_of(text))]
-            scores[i] -= LACKING * lacks_what_is_asked(question, text)
+        self._look_at_nearest(question, scores)
         order = np.argsort(-scores, kind="stable").tolist()
         best, found = order[0], []
         # Where nothing fits, the best score is negative, and NEAR of it would leave out the best itself.
@@ -135,9 +119,19 @@ class Statements:
         rest = (i for i in order if i not in alike)
         for i in [newest, *rest][:count]:
             shared = self._meaning.shared(asked, self._lines.stems[self._lines.line(i)])
-            lacks = lacks_what_is_asked(question, self.statements[i].text)
-            found.append(Found(self.statements[i], float(scores[best if i == newest else i]), shared, lacks))
+            found.append(Found(self.statements[i], float(scores[best if i == newest else i]), shared))
         return found
+
+    def _look_at_nearest(self, question: str, scores: Array) -> None:
+        """Changes the best of ``scores`` by whose the statements are and by what they hold."""
+        asked, expected = asked_of(question), expected_in(question)
+        if not asked.kinds and not expected:
+            return
+        for i in np.argsort(-scores, kind="stable")[:NEAREST]:
+            text = self.statements[i].text
+            if asked.kinds:
+                scores[i] += (0.0, OF_THE_SAME, OF_ANOTHER)[same_or_other(asked, told_of(text))]
+            scores[i] -= LACKING * lacks(text, expected)
 
     def _tells_the_same(self, one: int, other: int) -> bool:
         words = [

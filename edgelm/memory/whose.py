@@ -8,6 +8,7 @@ that each of them may mean: "parent" may be a mother or a father.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 _SAME = """
@@ -17,8 +18,7 @@ granddaughter; grandson; aunt auntie aunty; uncle; niece; nephew; cousin; mother
 brother-in-law; daughter-in-law; son-in-law; godmother; godfather; stepmother stepmum stepmom; stepfather stepdad;
 boss manager supervisor; colleague coworker; neighbour neighbor; landlord landlady; friend mate pal; doctor gp;
 dentist; teacher; hairdresser barber; flatmate housemate roommate; plumber; electrician; gardener; cleaner;
-accountant; lawyer; dog puppy; cat kitten; rabbit bunny; hamster; parrot; budgie; horse pony; tortoise; goldfish; hen
-chicken
+accountant; lawyer; dog puppy; cat kitten; rabbit bunny; hamster; parrot; budgie; horse pony; tortoise; goldfish
 """
 _WIDER = """
 spouse = wife husband partner; fiance = partner; fiancé = partner; fiancee = partner; fiancée = partner; partner =
@@ -27,7 +27,7 @@ parent = mother father; sibling = sister brother; twin = sister brother; child =
 son; kid = daughter son; baby = daughter son; girl = daughter girlfriend; boy = son boyfriend; grandparent =
 grandmother grandfather; grandchild = granddaughter grandson; grandchildren = granddaughter grandson; in-law =
 mother-in-law father-in-law sister-in-law brother-in-law daughter-in-law son-in-law; pet = dog cat rabbit hamster
-parrot budgie horse tortoise goldfish hen
+parrot budgie horse tortoise goldfish
 """
 SELF = "self"
 """The kind of the person who speaks, where they are named."""
@@ -43,10 +43,10 @@ def _kinds() -> dict[str, frozenset[str]]:
 
 
 _KINDS = _kinds()
-_WORD = "|".join(sorted(_KINDS, key=len, reverse=True))
-_TERM = re.compile(rf"(?<!great-)(?<!step-)\b({_WORD})(?:s|'s|s')?\b(?!-)", re.IGNORECASE)
-_ASKED = re.compile(rf"\b(?:my|our) (?:[\w-]+ ){{0,2}}?({_WORD})(?:s|'s|s')?\b(?!-)", re.IGNORECASE)
-_CHAIN = re.compile(rf"\b(?:{_WORD})(?:'s|s') (?:\w+ )?(?:{_WORD})\b", re.IGNORECASE)
+_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
+_ANY = "|".join(sorted(_KINDS, key=len, reverse=True))
+_ASKED = re.compile(rf"\b(?:my|our) (?:[\w-]+ ){{0,2}}?({_ANY})(?:s|'s|s')?\b(?!-)", re.IGNORECASE)
+_CHAIN = re.compile(rf"\b(?:{_ANY})(?:'s|s') (?:\w+ )?(?:{_ANY})\b", re.IGNORECASE)
 _IN_LAW = re.compile(r"\b(mother|father|sister|brother|daughter|son) in law\b", re.IGNORECASE)
 _BESIDE = re.compile(
     r"\b(?:i|we|(?:at|to|from|about|with|for|in|by|on|near|than|without|into|as) (?:my|our))\b", re.IGNORECASE
@@ -57,6 +57,12 @@ _NAME = re.compile(r"\bmy (?:full |first |last |real )?name\b|\bwho (?:am i|i am
 _NAMED = re.compile(r"\b(?:[Mm]y (?:full |first |last |real )?name|[Cc]all me)\b|^(?:I'm|I am) [A-Z][a-z]+\b(?! \w)")
 _OF_SELF = re.compile(r"(?:i|i'm|i've|i'd|i'll)\b", re.IGNORECASE)
 _PLACE = re.compile(r"\b(?:in|at|to|from|near|on) [A-Z]\w*")
+_NAMED_FIRST = re.compile(
+    r"(?!(?:I|My|Our|We|It|He|She|They|You|This|That|These|There|Here|The|A|An|Some|Every|Each|On|In|At|For|To|With|From|"
+    r"After|Before|Since|Until|When|While|If|So|And|But|Or|Oh|Well|Guess|Just|Got|Had|Been|Remember|Please|No|Not|Yes|"
+    r"Yesterday|Today|Tonight|Tomorrow|Last|Next)\b)[A-Z]"
+)
+"""What a statement begins with that begins with a name, more or less: it is of the one who is named."""
 _OF_OTHERS = re.compile(
     r"\b(?:he|she|they|him|her|them|his|hers|their|we|us|our)\b|(?<=.)(?-i:[A-Z])[a-z]", re.IGNORECASE
 )
@@ -70,7 +76,8 @@ class Whose(NamedTuple):
     kinds : frozenset of str
         Those that its words may mean.
     is_open : bool
-        It may be of others too: of somebody's own relations ("my wife's sister"), or of a question's "who".
+        It may be of others too: of somebody who is named, of somebody's own relations ("my wife's sister"), or of a
+        question's "who".
     is_of_self : bool
         A statement of the person who speaks and of nobody else.
     """
@@ -85,17 +92,20 @@ def asked_of(question: str) -> Whose:
     question = _IN_LAW.sub(r"\1-in-law", question)
     if _CHAIN.search(question):
         return Whose(frozenset(), True)
-    kinds = _kinds_in(_ASKED, question) | ({SELF} if _NAME.search(question) else frozenset())
+    kinds = _kinds_of(_ASKED.findall(question)) | ({SELF} if _NAME.search(question) else frozenset())
     return Whose(kinds, _ASKS_WHO.match(question.strip()) is not None or _BESIDE.search(question) is not None)
 
 
 def told_of(statement: str) -> Whose:
     """Of whom a statement is."""
     statement = _IN_LAW.sub(r"\1-in-law", statement)
-    kinds = _kinds_in(_TERM, statement) | ({SELF} if _NAMED.search(statement) else frozenset())
-    of_self = not kinds and _OF_SELF.match(statement) is not None
-    of_self = of_self and not _OF_OTHERS.search(_PLACE.sub("", statement))
-    return Whose(kinds, _CHAIN.search(statement) is not None, of_self)
+    words = _WORD.findall(statement)
+    kinds = _kinds_of(words) | ({SELF} if _NAMED.search(statement) else frozenset())
+    if not kinds:
+        of_others = _OF_OTHERS.search(_PLACE.sub("", statement)) is not None
+        return Whose(kinds, is_of_self=_OF_SELF.match(statement) is not None and not of_others)
+    named = _NAMED_FIRST.match(statement) is not None and not _kinds_of(words[:1])
+    return Whose(kinds, named or _CHAIN.search(statement) is not None)
 
 
 def same_or_other(asked: Whose, told: Whose) -> int:
@@ -107,5 +117,7 @@ def same_or_other(asked: Whose, told: Whose) -> int:
     return -1
 
 
-def _kinds_in(pattern: re.Pattern[str], text: str) -> frozenset[str]:
-    return frozenset().union(*(_KINDS[word.lower()] for word in pattern.findall(text)))
+def _kinds_of(words: Sequence[str]) -> frozenset[str]:
+    lower = [word.lower() for word in words]
+    none: frozenset[str] = frozenset()
+    return none.union(*(_KINDS.get(word) or _KINDS.get(word.removesuffix("s"), none) for word in lower))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from edgelm.memory.expected import lacks_what_is_asked
+from edgelm.memory.expected import expected_in, lacks
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.statements import Statement, Statements
 
 
 @pytest.mark.parametrize(
-    ("question", "statement", "lacks"),
+    ("question", "statement", "expected"),
     [
         ("How old is my sister?", "My sister is a nurse in Rome.", True),
         ("How old is my sister?", "My sister turned thirty-four in May.", False),
@@ -20,6 +20,7 @@ from edgelm.memory.statements import Statement, Statements
         ("When is my mother's birthday?", "Mum turns sixty on the third of June.", False),
         ("when is my wife's birthday?", "My wife works nights this week.", True),
         ("when is my wife's birthday?", "My wife turned forty on Friday.", False),
+        ("What should nobody give me for my birthday?", "I hate socks.", False),
         ("which day is swimming", "I swim on Tuesdays.", False),
         ("when do we eat", "We eat after church.", False),
         ("What's my boss called?", "My new boss hates mornings.", True),
@@ -29,12 +30,12 @@ from edgelm.memory.statements import Statement, Statements
         ("What do I call a spurtle?", "I stir the porridge with it.", False),
     ],
 )
-def test_what_a_statement_lacks(question: str, statement: str, lacks: bool) -> None:
-    assert lacks_what_is_asked(question, statement) is lacks
+def test_what_a_statement_lacks(question: str, statement: str, expected: bool) -> None:
+    assert lacks(statement, expected_in(question)) is expected
 
 
 def test_a_statement_that_holds_what_is_asked_comes_first() -> None:
-    told = ["My aunt lives in a lighthouse.", "My aunt turned seventy."]
+    told = ["My shop opens at nine.", "My shop in Leeds opens new doors."]
     statements = Statements(Meaning(), [Statement(text, None) for text in told])
-    first, second = statements.find("What age is my aunt?")
-    assert (first.statement.text, first.lacks, second.lacks) == (told[1], False, True)
+    assert statements.find("When does the shop in Leeds open?")[0].statement.text == told[0]
+    assert statements.find("What opens in the shop in Leeds?")[0].statement.text == told[1]

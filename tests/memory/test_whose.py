@@ -37,6 +37,8 @@ SAME, OTHER, UNKNOWN = 1, -1, 0
         ("where does my aunt live?", "My mother's sister lives in Bonn.", UNKNOWN),
         ("What is my wife's sister called?", "My brother is called Jan.", UNKNOWN),
         ("What does my son play?", "Freya plays the cello.", UNKNOWN),
+        ("What is my dog afraid of?", "Bruno hates our cat.", UNKNOWN),
+        ("What is my dog afraid of?", "Mum hates our cat.", OTHER),
         ("How did my grandparents get along?", "They never spoke.", UNKNOWN),
         ("What is my son afraid of?", "I lie awake because of Felix and the thunder.", UNKNOWN),
     ],

@@ -54,9 +54,11 @@ def drawn(meaning: Meaning, asked: Sequence[Asked], talk: Sequence[str], rng: np
         turns += [(kind, text, str(rng.choice(questions[text]))) for text in outside for kind in (1, 2)]
         turns += [(3, "", others[i]) for i in rng.choice(len(others), 20)]
         for kind, answer, question in turns:
-            near = [one.statement for one in all_told.find(question, NEAR + 1)] if kind == 2 else []
-            near = [statement for statement in near if statement.text != answer][:NEAR]
-            found = Statements(meaning, near, statements).find(question)
+            log = statements
+            if kind == 2:
+                near = [one.statement for one in all_told.find(question, NEAR + 1) if one.statement.text != answer]
+                log = Statements(meaning, near[:NEAR], statements)
+            found = log.find(question)
             right = found[0].statement.text == answer
             yield np.array([kind, right, *chance_features(found, question, meaning.asks(question))])
 

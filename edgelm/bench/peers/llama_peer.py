@@ -24,7 +24,7 @@ CONTEXT = 1024
 def measure(model: llama_cpp.Llama, seconds: float) -> dict[str, float]:
     """Tokens per second."""
     # A file of random weights need not have a vocabulary that knows the text: then it is -1, which no model reads.
-    ids = [max(id, 0) for id in model.tokenize(rehearsal_text().encode())[:TEXT_TOKENS]]
+    ids = [max(token, 0) for token in model.tokenize(rehearsal_text().encode())[:TEXT_TOKENS]]
 
     def decode(done: int) -> int:
         if model.n_tokens + 1 >= CONTEXT:
