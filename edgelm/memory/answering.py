@@ -68,7 +68,8 @@ PLANNED_CHARS = 1000
 CONTEXT_WORDS = 3
 """A turn of fewer words leans on what was said before; the bank, which knows single exchanges, does not answer it."""
 BY_CHANCE = 0.4
-"""Score that the next best of many statements has: in a short log too, none leads by more than over this."""
+"""Score that the next best of many statements has: one that has no more is not looked at, and in a short log too none
+leads by more than over this."""
 _OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
 _MINE = re.compile(r"\b(?:what|who|when|where|which|how old)\b.*\b(?:my|our)\b", re.IGNORECASE)
 _HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
@@ -140,7 +141,7 @@ class Answering:
         """
         turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
         asks = self._meaning.asks(turn)
-        found = statements.find(turn) if may_ask(turn, asks) else []
+        found = [one for one in statements.find(turn) if one.score > BY_CHANCE] if may_ask(turn, asks) else []
         chance = answer_chance(found, turn, asks) if found else 0.0
         if chance > SURE:
             return Plan(second_person(found[0].statement.text), (found[0],))

@@ -53,6 +53,7 @@ def test_what_was_said_of_another_is_no_answer() -> None:
         "My mother-in-law is called Ruth and she lives in Ghent.",
         "Our cat is called Pickle.",
         "I was born in Cork.",
+        "Hi there!",
     ]
     statements = Statements(meaning, [Statement(text, None) for text in told])
     answering = Answering(meaning)
