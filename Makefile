@@ -74,7 +74,7 @@ coverage: plain library compiled jit onnx report
 # Without a linker there is none, and numba compiles.
 library: venv
 	rm -rf $(LIBRARY)
-	-$(BIN)/python -m tools.aot native $(LIBRARY)
+	-$(BIN)/python -m edgelm.kernels.compiler native $(LIBRARY)
 
 compiled: venv
 	$(FROM_LIBRARY) EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.compiled $(MAKE) test \

@@ -141,6 +141,14 @@ def one_blas_thread() -> None:
         os.environ[name] = "1"
 
 
+def compile_from_source() -> None:
+    """Lets processes that are started from now on compile kernels, whatever this one runs, and the same of one source.
+
+    The order of Python's sets shows in what numba makes.
+    """
+    os.environ.update(EDGELM_KERNELS="jit", NUMBA_DISABLE_JIT="0", PYTHONHASHSEED="0")
+
+
 def no_telemetry() -> None:
     """Keeps ONNX Runtime from collecting and sending anything; to be called before it is imported."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"

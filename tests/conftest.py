@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +12,15 @@ import pytest
 from hypothesis import settings
 
 from edgelm.config import kernel_choice
+from edgelm.kernels.compiler.here import compile_level
 from edgelm.ports import level_of_this_processor, levels
 from edgelm.text.opening import open_tokenizer
 from edgelm.text.tokenizer import Tokenizer
 from tests.model_folder import write_tiny_model
 from tests.unwritten import nan_where_nothing_was_written
+
+# Some tests call kernels in float64, which a library has none for: without a word numba compiles, whatever lies there.
+os.environ.setdefault("EDGELM_KERNELS", "jit")
 
 # A shell starts what runs in its background with interrupts ignored; tests, and the processes they start, need them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -88,18 +90,17 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if level is None:
         pytest.skip(f"ports/levels.toml has no level for this processor ({platform.system()} {platform.machine()})")
     numba = pytest.importorskip("numba", reason="kernels are compiled by numba")
-    codegen = pytest.importorskip("tools.aot.codegen")
-    from tools.aot.link import find_linker
+    codegen = pytest.importorskip("edgelm.kernels.compiler.codegen")
+    from edgelm.kernels.compiler.link import find_linker
 
     if not numba.__version__.startswith(codegen.PINNED):
         pytest.skip(f"kernels are compiled ahead of time by numba {codegen.PINNED}x, not {numba.__version__}")
-    if find_linker(levels()[level]["triple"]) is None:
-        pytest.skip("no linker: install binutils")
+    try:
+        find_linker(levels()[level]["triple"])
+    except RuntimeError as exc:
+        pytest.skip(str(exc))
     path = tmp_path_factory.mktemp("compiled") / f"{level}.so"
-    # In a process of its own, as always: numba keeps what it compiled. Its switch for plain Python is off.
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "NUMBA_DISABLE_JIT": "0"}
-    command = [sys.executable, "-m", "tools.aot", level, str(path)]
-    subprocess.run(command, cwd=Path(__file__).parents[1], env=environment, check=True, capture_output=True)
+    compile_level(level, path)
     return path.parent
 
 

@@ -23,6 +23,7 @@ import zipfile
 from pathlib import Path
 
 from edgelm import ports
+from edgelm.kernels.compiler.here import compile_level
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_NEEDED = {"x86_64": ("numba", "onnx"), "aarch64": ("numba", "onnx", "onnxruntime")}
@@ -46,16 +47,10 @@ def compile_libraries(machine: str, folder: Path) -> None:
         A library cannot be made, as without GNU ld for that machine.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # So that the order of no set can show in the code.
-    environment = os.environ | {"PYTHONHASHSEED": "0"}
     for name, level in ports.levels().items():
         out = folder / f"{name}.so"
         if level["triple"].startswith(machine + "-") and not out.exists():
-            command = [sys.executable, "-m", "tools.aot", name, str(out)]
-            done = subprocess.run(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-            if done.returncode:
-                said = done.stderr.splitlines() or [f"{name}: exit code {done.returncode}"]
-                raise RuntimeError(said[-1].removeprefix("RuntimeError: "))
+            compile_level(name, out)
 
 
 def pack(machine: str, libraries: Path, out: Path) -> Path:

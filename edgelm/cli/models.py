@@ -10,7 +10,7 @@ import click
 
 from edgelm import __version__, ports
 from edgelm.cli.options import Common, common, progress_bar
-from edgelm.config import data_dir
+from edgelm.config import data_dir, kernel_choice
 from edgelm.engine import verify as verification
 from edgelm.errors import DeviceError, ModelFileError
 from edgelm.log.folder import files_of
@@ -161,7 +161,11 @@ def _problems(folder: Path, what: str) -> list[str]:
 
 
 @click.command()
-@click.option("--measure", is_flag=True, help="Measure which engine is faster here, if that was not done yet.")
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Compile the kernels and measure which engine is faster here, where that was not done yet.",
+)
 @common
 def info(measure: bool, common: Common) -> None:
     """Version, model card, device and port detected, where files are."""
@@ -170,6 +174,12 @@ def info(measure: bool, common: Common) -> None:
     from edgelm.kernels import aot
 
     model, port = hub.load(common.options.model, models_dir()), ports.detect()
+    if measure and kernel_choice() is None and aot.choose() is None:
+        from edgelm.kernels.compiler import here
+
+        common.note("compiling the kernels, once ...")
+        if why_not := here.make():
+            common.insist(f"numba compiles each kernel when it is first called; no library of all was made: {why_not}")
     folder, name = data_dir() / "profiles", common.options.profile
     asked, threads = common.options.engine, common.options.threads
     choice = choose(model, asked, threads, learns=True, measures=measure)

@@ -1,4 +1,4 @@
-"""Kernels out of a library that was compiled ahead of time (``tools/aot``), called through ctypes.
+"""Kernels out of a library that was compiled ahead of time (``edgelm/kernels/compiler``), called through ctypes.
 
 An array is handed over as the address of its Python object. The library reads its dtype, shape and data from there,
 as every extension module does by the macros of numpy's C interface (``PyArrayObject_fields``), and refuses what does
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import struct
 import sys
 import threading
@@ -18,22 +19,32 @@ from typing import Any
 
 import numpy as np
 
+from edgelm import ports
 from edgelm.config import kernel_choice
 from edgelm.errors import DeviceError
 from edgelm.kernels.signature import DTYPES, Argument, Kind, flat
-from edgelm.ports import level_of_this_processor
 
 FOLDER = Path(__file__).parent / "compiled"
+"""Where a wheel has its libraries."""
 CHAIN, GIVEN = "chain", "_given"
 """The function of a library that makes many calls, and how the names end of those that take their arguments as words of
 64 bits."""
 _RAISED = -1
 
 
-def find(folder: Path = FOLDER) -> Path | None:
-    """The library for this processor, if this installation has one and can use it."""
-    level = level_of_this_processor(path.stem for path in folder.glob("*.so"))
+def find(folder: Path) -> Path | None:
+    """The library for this processor, if a folder has one and this Python can use it."""
+    level = ports.level_of_this_processor(path.stem for path in folder.glob("*.so"))
     return folder / f"{level}.so" if level is not None and _layout_is_known() else None
+
+
+@functools.cache
+def made_here() -> Path:
+    """The folder of a library that is compiled from these sources; of others there is another one."""
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    for path in [*sorted(package.rglob("*.py")), ports.FOLDER / "levels.toml"]:
+        digest.update(path.read_bytes())
+    return package / "__pycache__" / f"kernels-{digest.hexdigest()[:16]}"
 
 
 def choose() -> Path | None:
@@ -47,7 +58,7 @@ def choose() -> Path | None:
     choice = kernel_choice()
     if choice in ("jit", "python"):
         return None
-    path = find(choice) if isinstance(choice, Path) else find()
+    path = find(choice) if isinstance(choice, Path) else find(FOLDER) or find(made_here())
     if choice is not None and path is None:
         place = "this installation" if choice == "aot" else "that folder"
         raise DeviceError(f"EDGELM_KERNELS={choice}: {place} has no compiled kernels for this processor; unset it")
@@ -66,7 +77,7 @@ class Library:
     Parameters
     ----------
     path : Path
-        A library that ``tools.aot`` made.
+        A library that ``edgelm.kernels.compiler`` made.
 
     Raises
     ------

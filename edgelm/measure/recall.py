@@ -79,12 +79,14 @@ def recall(
     Of the answers that lack the word, those are *beside* the question which say back something else that was told, and
     those are *wrong* which assert anything else: they neither decline nor ask back. Of the answers to what was not
     told, those that assert something are *claimed*, or *maybe* where they begin with "I am not sure".
+
+    Layers of the options lie beneath what was told from the restart on.
     """
     prompts = everyday_prompts()
     with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
         options = replace(options, profiles=Path(folder), profile="recall", seed=options.seed or 1)
         sampling = SampleConfig()
-        with Engine(options, writable=True) as engine:
+        with Engine(replace(options, layers=None), writable=True) as engine:
             talk = Conversation(engine, sampling, learn=True)
             for i, fact in enumerate(facts):
                 _answer(talk, fact.told)

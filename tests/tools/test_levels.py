@@ -16,8 +16,9 @@ from tests.command import ROOT
 pytest.importorskip("numba", reason="kernels are compiled by numba")
 SCRIPT = """
 import sys
-from tools.aot.objects import compile_library
-library, _ = compile_library(*sys.argv[1:4], "dots_integer_product")
+from edgelm.kernels.compiler.objects import compile_library
+one = lambda points: [point for point in points if point.symbol == "dots_integer_product"]
+library, _ = compile_library(*sys.argv[1:4], one)
 print(library._codegen._tm.emit_assembly(library._final_module))
 """
 ZMM, YMM, XMM = (rf"\t.*%{kind}mm\d+" for kind in "zyx")

@@ -4,6 +4,7 @@
     python -m tools.measure.swarm liars TEXT... [--left-out NAME ...] [--n-liars 2]
     python -m tools.measure.swarm epsilon TEXT... [--left-out NAME ...]
     python -m tools.measure.swarm exposure TEXT
+    python -m tools.measure.swarm own-facts TEXT... --facts FILE [--rounds 1]
     python -m tools.measure.swarm scale [--preset nano] [--devices 1000] [--lying 0.2] [--strategies NAME ...]
 
 TEXT are chats, one device each; prints one JSON object. What was learned is kept in ``--cache``. ``scale`` runs in
@@ -18,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgelm.measure.recall import read_told
 from edgelm.model import hub
 from edgelm.model.config import PRESETS
 from edgelm.swarm.aggregate import STRATEGIES, AggregateConfig
@@ -27,6 +29,7 @@ from tools.measure.swarm.epsilon import epsilons
 from tools.measure.swarm.exposure import exposed
 from tools.measure.swarm.gain import gain
 from tools.measure.swarm.liars import liars
+from tools.measure.swarm.own_facts import own_facts
 from tools.measure.swarm.scale import Sizes, scale
 
 
@@ -53,6 +56,9 @@ def _measure(args: argparse.Namespace, swarm: Swarm, texts: dict[str, str]) -> d
         return epsilons(swarm, texts, left_out, args.score_characters)
     if args.command == "exposure":
         return exposed(swarm, next(iter(texts.values())))
+    if args.command == "own-facts":
+        facts = read_told(args.facts.read_text(encoding="utf-8"), args.facts.name)
+        return own_facts(swarm, texts, args.rounds, facts)
     strategies = tuple(args.strategies)
     return scale(swarm, Sizes(args.preset, args.devices, args.lying, strategies, args.wait, args.hand_out))
 
@@ -60,10 +66,12 @@ def _measure(args: argparse.Namespace, swarm: Swarm, texts: dict[str, str]) -> d
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    made = {name: commands.add_parser(name) for name in ("gain", "liars", "epsilon", "exposure", "scale")}
+    made = {name: commands.add_parser(name) for name in ("gain", "liars", "epsilon", "exposure", "own-facts", "scale")}
     for command in made.values():
         _add_settings(command)
     made["gain"].add_argument("--rounds", type=int, default=3)
+    made["own-facts"].add_argument("--rounds", type=int, default=1)
+    made["own-facts"].add_argument("--facts", type=Path, required=True)
     made["liars"].add_argument("--n-liars", type=int, default=2)
     made["liars"].add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     sizes = Sizes()

@@ -66,7 +66,7 @@ def view(layout, address):
 """
     names = {"_fields": _fields, "_words": _words, "carray": carray, "pointer": pointer}
     exec(source, names)
-    return njit(names["view"])  # type: ignore[no-any-return]
+    return njit(names["view"])
 
 
 def make_shim(entry: Entry) -> tuple[Callable[..., Any], list[types.Type]]:

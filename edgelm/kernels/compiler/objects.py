@@ -1,8 +1,9 @@
-"""All entry points as one object file for another machine."""
+"""Entry points as an object file for another machine."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -15,9 +16,9 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
 from edgelm.kernels.aot import CHAIN, GIVEN
-from edgelm.kernels.jit import entries
-from tools.aot.codegen import generate_for
-from tools.aot.shims import make_shim
+from edgelm.kernels.compiler.codegen import generate_for
+from edgelm.kernels.compiler.shims import make_shim
+from edgelm.kernels.jit import Entry, entries
 
 _WORD = ir.IntType(64)
 _GIVEN = ir.FunctionType(_WORD, [_WORD, _WORD.as_pointer()])
@@ -25,24 +26,21 @@ RAISED = -1
 """What a shim returns when a kernel raised, as it never should: ``edgelm.kernels.aot``."""
 
 
-def compile_kernels(triple: str, cpu: str, features: str) -> tuple[bytes, list[str]]:
-    """The object file and the symbols it offers; once in a process, since numba keeps what it compiled."""
-    library, symbols = compile_library(triple, cpu, features)
-    return library.emit_native_object(), symbols
-
-
 @global_compiler_lock  # type: ignore[untyped-decorator]
-def compile_library(triple: str, cpu: str, features: str, wanted: str = "") -> tuple[Any, list[str]]:
-    """numba's library, and the symbols it offers: of the entry point ``wanted`` alone, else of all."""
+def compile_library(
+    triple: str, cpu: str, features: str, choose: Callable[[list[Entry]], list[Entry]]
+) -> tuple[Any, list[str]]:
+    """numba's library of the entry points that are chosen, and the symbols it offers; once in a process, since numba
+    keeps what it compiled. With the first entry point of all comes the function that makes chains of calls."""
     context = generate_for(triple, cpu, features)
-    points = [point for point in entries() if wanted in ("", point.symbol)]
+    points = choose(entries())
     # Those that offer no entry point too: others call what is in them.
     for module in [module for name, module in sys.modules.items() if name.startswith("edgelm.kernels.")]:
         for function in vars(module).values():
             if isinstance(function, Dispatcher):
                 function.targetoptions |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
                 # On disk are those that were compiled for this machine.
-                function._cache = NullCache()
+                function._cache = NullCache()  # type: ignore[attr-defined]
     library = context.codegen().create_library("edgelm")
     flags = Flags()
     flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.nrt = True
@@ -54,9 +52,10 @@ def compile_library(triple: str, cpu: str, features: str, wanted: str = "") -> t
             cpu_target.typing_context, context, shim, takes, types.int64, flags, {}, library=library
         )
         _export(context, library, compiled.fndesc, point.symbol)
-    _add_chain(library)
-    library.finalize()
     symbols = [point.symbol for point in points]
+    if points[0] is entries()[0]:
+        _add_chain(library)
+    library.finalize()
     _hide_all_but([CHAIN, *symbols, *(symbol + GIVEN for symbol in symbols)], library)
     return library, symbols
 

@@ -1,4 +1,4 @@
-"""An object file to a shared library that any glibc of the last years can load, with a linker and nothing else.
+"""Object files to a shared library that any glibc of the last years can load, with a linker and nothing else.
 
 What the kernels call stands in libm and libc, at their oldest version for the machine. The linker sees stand-ins that
 are made here: those of a present system would ask for that system's age (``log`` for glibc 2.29).
@@ -21,33 +21,43 @@ SYMBOLS = {
 }
 
 
-def find_linker(triple: str) -> str | None:
-    """GNU ld for a machine, if it is installed (Debian: binutils-aarch64-linux-gnu)."""
-    own = llvm.get_default_triple().partition("-")[0] == triple.partition("-")[0]
-    return shutil.which(f"{triple}-ld") or (shutil.which("ld") if own else None)
+def find_linker(triple: str) -> str:
+    """GNU ld for a machine.
+
+    Raises
+    ------
+    RuntimeError
+        It is not installed (Debian: binutils-aarch64-linux-gnu).
+    """
+    machine = triple.partition("-")[0]
+    own = llvm.get_default_triple().partition("-")[0] == machine
+    linker = shutil.which(f"{triple}-ld") or (shutil.which("ld") if own else None)
+    if linker is None:
+        raise RuntimeError(f"no linker for {triple}: install binutils-{machine.replace('_', '-')}-linux-gnu")
+    return linker
 
 
-def link(blob: bytes, triple: str, out: Path) -> None:
-    """Writes the shared library ``out``.
+def link(blobs: list[bytes], triple: str, out: Path) -> None:
+    """Writes the shared library ``out`` of object files.
 
     Raises
     ------
     RuntimeError
         There is no linker for this machine, or something is called that is neither in libm nor in libc.
     """
-    linker, machine = find_linker(triple), triple.partition("-")[0]
-    if linker is None:
-        raise RuntimeError(f"no linker for {triple}: install binutils-{machine.replace('_', '-')}-linux-gnu")
+    linker = find_linker(triple)
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     with tempfile.TemporaryDirectory() as name:
         room = Path(name)
-        (room / "kernels.o").write_bytes(blob)
+        objects = [room / f"kernels-{i}.o" for i in range(len(blobs))]
+        for path, blob in zip(objects, blobs, strict=True):
+            path.write_bytes(blob)
         stubs = [_stub(linker, room, triple, soname) for soname in SYMBOLS]
         # Nothing in it tells when, where and from what it was made.
         options = ["-s", "--build-id=none", "--hash-style=gnu", "--no-undefined", "--as-needed"]
         options += ["-z", "now", "-z", "relro", "-z", "noexecstack"]
-        _run(linker, "-shared", *options, "-soname", "edgelm-kernels.so", "-o", out, room / "kernels.o", *stubs)
+        _run(linker, "-shared", *options, "-soname", "edgelm-kernels.so", "-o", out, *objects, *stubs)
         out.chmod(0o644)
 
 
