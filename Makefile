@@ -3,6 +3,7 @@
 # make wheels  wheels with compiled kernels, for all ports; needs GNU ld for Arm (Debian: binutils-aarch64-linux-gnu)
 # make arm     the same life on an emulated Raspberry Pi 4 and here; needs qemu-user and what make wheels needs
 # PYTHON=...     the interpreter for .venv     ARGS=...        options for chat, test and bench
+# LEVELS=...     of ports/levels.toml, those that the wheel of make arm has; without it all
 # PIP_EXTRA=...  more packages or pip options to install with
 
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
@@ -14,12 +15,15 @@ SOURCES := edgelm tools tests
 MEASURED := --cov --cov-report= --cov-fail-under=0 --durations=12
 LIBRARY := build/kernels
 FROM_LIBRARY = if test -d $(LIBRARY); then export EDGELM_KERNELS="$$PWD/$(LIBRARY)"; fi;
-# Tests of tools/ call kernels in float64; a library has none for that.
-JITTED := tests/kernels tests/tools
+# The first two are of kernels that numba compiles, the others call some in float64; a library has none for that.
+JITTED := tests/kernels/test_twins.py tests/kernels/test_panel.py tests/tools/test_chunked.py tests/tools/test_model.py
 LOOPS := tests/kernels tests/cells tests/learn tests/matrices
 ALL_ELSE := tests --ignore-glob "tests/kernels/test_[b-z]*" $(addprefix --ignore ,$(filter-out tests/kernels,$(LOOPS)))
 WHEEL_ROOM := build/wheel-test
 ARM_ROOM := build/arm
+
+# Tests start some hundred processes, each of which would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: chat test check bench docs fix clean venv style types layers coverage library compiled jit plain onnx report \
 	wheel wheels arm arm-room
@@ -69,7 +73,7 @@ layers: venv
 	$(BIN)/lint-imports --no-logo
 
 # A tracer sees a kernel only as Python; what is too slow that way runs compiled. Each pass measures the rest, too.
-coverage: plain library compiled jit onnx report
+coverage: plain library compiled onnx report
 
 # Without a linker there is none, and numba compiles.
 library: venv
@@ -78,13 +82,13 @@ library: venv
 
 compiled: venv
 	$(FROM_LIBRARY) EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.compiled $(MAKE) test \
-		ARGS='tests $(addprefix --ignore ,$(JITTED)) -m "not once" $(MEASURED)'
+		ARGS='tests $(addprefix --ignore ,$(filter tests/tools/%,$(JITTED))) -m "not once" $(MEASURED)'
 
 jit: venv
-	EDGELM_ENGINE=kernels COVERAGE_FILE=.coverage.jit $(MAKE) test ARGS='$(JITTED) -m "not once" $(MEASURED)'
+	EDGELM_KERNELS=jit EDGELM_ENGINE=kernels $(MAKE) test ARGS='$(JITTED) -m "not once" --durations=12'
 
 plain: venv
-	NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.plain $(MAKE) test \
+	EDGELM_KERNELS=jit NUMBA_DISABLE_JIT=1 COVERAGE_FILE=.coverage.plain $(MAKE) test \
 		ARGS='$(LOOPS) --ignore tests/kernels/test_aot.py -m "not jit_only" $(MEASURED)'
 
 onnx: venv
@@ -92,7 +96,7 @@ onnx: venv
 		ARGS='$(ALL_ELSE) -m "not jit_only" $(MEASURED)'
 
 report: venv
-	$(BIN)/coverage combine -q .coverage.compiled .coverage.jit .coverage.plain .coverage.onnx
+	$(BIN)/coverage combine -q .coverage.compiled .coverage.plain .coverage.onnx
 	$(BIN)/coverage report
 
 # The wheel is built from the source distribution, and runs where the source tree is not.
@@ -113,7 +117,7 @@ arm: arm-room
 	$(BIN)/python -m tools.arm compare $(ARGS) --cpu cortex-a72 $(ARM_ROOM)
 
 arm-room: venv
-	$(BIN)/python -m tools.build_wheel --port rpi-4 --out build/arm-wheel
+	$(BIN)/python -m tools.build_wheel --port rpi-4 $(addprefix --level ,$(LEVELS)) --out build/arm-wheel
 	$(BIN)/python -m tools.arm make $(ARM_ROOM) build/arm-wheel/*.whl
 
 venv: $(VENV)/.dev

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Some tests call kernels in float64, which a library has none for: without a word numba compiles, whatever lies there.
+os.environ.setdefault("EDGELM_KERNELS", "jit")
+
 from edgelm.config import kernel_choice
 from edgelm.kernels.compiler.here import compile_level
 from edgelm.ports import level_of_this_processor, levels
@@ -18,9 +21,6 @@ from edgelm.text.opening import open_tokenizer
 from edgelm.text.tokenizer import Tokenizer
 from tests.model_folder import write_tiny_model
 from tests.unwritten import nan_where_nothing_was_written
-
-# Some tests call kernels in float64, which a library has none for: without a word numba compiles, whatever lies there.
-os.environ.setdefault("EDGELM_KERNELS", "jit")
 
 # A shell starts what runs in its background with interrupts ignored; tests, and the processes they start, need them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,14 +31,19 @@ ONCE = {
     "kernels/test_emit.py", "kernels/test_emit_integers.py", "learn/test_gradients.py", "log/test_packs.py",
     "matrices/test_quantize.py",
     "measure/test_point.py", "measure/test_recall.py", "memory/test_answering.py", "memory/test_bank.py",
-    "memory/test_meaning.py", "memory/test_words.py", "model", "test_config.py", "test_docs.py",
+    "memory/test_meaning.py", "memory/test_words.py", "model", "swarm", "test_config.py", "test_docs.py",
     "test_docstrings.py", "test_heat.py", "test_house.py", "test_ports.py", "test_readme.py", "serve",
-    "swarm/test_aggregate.py", "swarm/test_link.py", "swarm/test_privacy.py", "swarm/test_update.py", "text",
+    "text",
     "tools/test_build_wheel.py", "tools/test_levels.py",
 }  # fmt: skip
 """Files and folders that have nothing to do with how kernels run."""
-JIT_ONLY = {"cli/test_light_start.py", "golden", "test_bundled_model.py", "test_llm_plugin.py", "tools"}
-"""Those that are too slow without compiled kernels, or start processes and tools that coverage does not see."""
+JIT_ONLY = {
+    "cli/test_bad_input.py", "cli/test_import.py", "cli/test_interrupt.py", "cli/test_light_start.py",
+    "cli/test_models.py", "cli/test_pack_command.py", "cli/test_profile_command.py", "cli/test_serve_command.py",
+    "golden", "test_bundled_model.py", "test_llm_plugin.py", "tools",
+}  # fmt: skip
+"""Those that are too slow without compiled kernels, start processes and tools that coverage does not see, or do not
+depend on which engine answers."""
 
 
 def _is_in(item: pytest.Item, places: set[str]) -> bool:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgelm import ports
@@ -38,8 +39,8 @@ def machine_of(port: str) -> str:
     return str(ports.levels()[ports.load(port).level]["triple"]).partition("-")[0]
 
 
-def compile_libraries(machine: str, folder: Path) -> None:
-    """Puts a library for each level of a machine into a folder; those that lie there are kept.
+def compile_libraries(machine: str, folder: Path, wanted: Sequence[str] = ()) -> None:
+    """Puts a library for each level of a machine, or for those wanted, into a folder; what lies there is kept.
 
     Raises
     ------
@@ -49,7 +50,7 @@ def compile_libraries(machine: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, level in ports.levels().items():
         out = folder / f"{name}.so"
-        if level["triple"].startswith(machine + "-") and not out.exists():
+        if level["triple"].startswith(machine + "-") and name in (wanted or (name,)) and not out.exists():
             compile_level(name, out)
 
 
@@ -115,15 +116,19 @@ def main() -> None:
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--port", choices=ports.names(), action="append", default=[])
     wanted.add_argument("--all", action="store_true")
+    parser.add_argument("--level", choices=ports.levels(), action="append", default=[], help="with these alone")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     parser.add_argument("--libraries", type=Path, help="folder of compiled libraries, kept for the next time")
     args = parser.parse_args()
+    for level in args.level:
+        if not all(ports.levels()[level]["triple"].startswith(f"{machine_of(port)}-") for port in args.port):
+            parser.error(f"{level} is no level of {' or '.join(args.port)}")
     machines = sorted({machine_of(port) for port in (ports.names() if args.all else args.port)})
     with tempfile.TemporaryDirectory() as room:
         libraries = args.libraries or Path(room)
         try:
             for machine in machines:
-                compile_libraries(machine, libraries.resolve())
+                compile_libraries(machine, libraries.resolve(), args.level)
                 wheel = pack(machine, libraries, args.out)
                 print(f"{wheel}: {wheel.stat().st_size:,} bytes")
         except RuntimeError as exc:

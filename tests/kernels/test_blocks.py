@@ -25,10 +25,10 @@ def test_route(rng: np.random.Generator, dtype: type, max_awake: int) -> None:
     assert (a > 0).sum(1).max() == max_awake and not a[0].any()
 
 
-def test_route_of_equals_the_last_sleep() -> None:
-    a0 = np.array([[1.0, 2, 1, 2, 1], [3, 3, 3, 3, 3], [0, 0, 1, 0, 1]])
-    a1, inverse, a = blank(3, 5), blank(3), blank(3, 5)
-    blocks.route_forward(a0, np.zeros(5), np.zeros(5), 3, 1e-5, a1, inverse, a)
+def test_route_of_equals_the_last_sleep(dtype: type) -> None:
+    a0 = np.array([[1.0, 2, 1, 2, 1], [3, 3, 3, 3, 3], [0, 0, 1, 0, 1]], dtype)
+    a1, inverse, a = (blank(*shape, dtype=dtype) for shape in ((3, 5), (3,), (3, 5)))
+    blocks.route_forward(a0, np.zeros(5, dtype), np.zeros(5, dtype), 3, 1e-5, a1, inverse, a)
     assert [np.flatnonzero(row).tolist() for row in a] == [[0, 1, 3], [0, 1, 2], [2, 4]]
     cell = BlockFfn(5, 1e-5, n_blocks=5, block_size=1, max_awake=3, shared_size=1)
     # Rows of one length, so that the norm before the router leaves their order as it is.
@@ -80,8 +80,8 @@ def work(h: Array, size: int) -> Array:
     return blank(blocks.workspace_size(len(h), size, h.shape[1]), dtype=h.dtype.type)
 
 
-def test_group_pairs(rng: np.random.Generator) -> None:
-    a = block_inputs(rng, 9, 5, 3)[1]
+def test_group_pairs(rng: np.random.Generator, dtype: type) -> None:
+    a = block_inputs(rng, 9, 5, 3, dtype)[1]
     starts, tokens, _, _ = pairs_of(a, 3)
     expected_starts, expected_tokens = naive.group(a)
     assert starts.tolist() == expected_starts

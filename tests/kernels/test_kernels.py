@@ -94,8 +94,8 @@ def test_decay_forward(rng: np.random.Generator, dtype: type, steps: int) -> Non
 
 
 @pytest.mark.parametrize("cut", [1, 16, 20])
-def test_decay_forward_carries_its_state(rng: np.random.Generator, cut: int) -> None:
-    *inputs, state = decay_inputs(rng, 33)
+def test_decay_forward_carries_its_state(rng: np.random.Generator, dtype: type, cut: int) -> None:
+    *inputs, state = decay_inputs(rng, 33, dtype)
     expected, memory = naive.decay(*inputs, state)
     parts = [run_decay(*(x[part] for x in inputs), state)[0] for part in (slice(cut), slice(cut, None))]
     same(np.concatenate(parts), expected)
@@ -127,10 +127,11 @@ def test_gates(rng: np.random.Generator, dtype: type) -> None:
     same(found, np.stack(naive.gates(raw, decay_bias, write_bias, rate)))
 
 
-def test_gates_far_out() -> None:
-    raw, none, found = np.array([[1000.0, 1000], [-1000, -1000]]), np.zeros(1), blank(2, 2, 1)
+def test_gates_far_out(dtype: type) -> None:
+    raw, none = np.array([[1000.0, 1000], [-1000, -1000]], dtype), np.zeros(1, dtype)
+    found = blank(2, 2, 1, dtype=dtype)
     with np.errstate(over="ignore"):
-        decay.gates_forward(raw, none, none, np.ones(1), *found)
+        decay.gates_forward(raw, none, none, np.ones(1, dtype), *found)
     same(found[..., 0], np.array([[-1000.0, 0], [1, 0]]))
 
 
@@ -283,8 +284,8 @@ def test_cross_entropy_leaves_the_gradient(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("place", [0, 3, 8])
-def test_cross_entropy_of_a_broken_logit_is_no_number(bad: float, place: int) -> None:
-    logits, losses = np.zeros((1, 9)), blank(1)
+def test_cross_entropy_of_a_broken_logit_is_no_number(dtype: type, bad: float, place: int) -> None:
+    logits, losses = np.zeros((1, 9), dtype), blank(1, dtype=dtype)
     logits[0, place] = bad
     with np.errstate(invalid="ignore"):
         loss.cross_entropy(np.array([2]), logits, losses)

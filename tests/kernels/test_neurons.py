@@ -44,8 +44,8 @@ def test_squared_relu(rng: np.random.Generator, dtype: type, steps: int, width: 
     np.testing.assert_array_equal(awake, woken)
 
 
-def test_squared_relu_of_no_number_is_none() -> None:
-    u, a = np.array([[np.nan, 1.0]]), blank(1, 2)
+def test_squared_relu_of_no_number_is_none(dtype: type) -> None:
+    u, a = np.array([[np.nan, 1.0]], dtype), blank(1, 2, dtype=dtype)
     neurons.squared_relu(u, a, np.zeros(2, bool))
     np.testing.assert_array_equal(a, [[np.nan, 1]])
 

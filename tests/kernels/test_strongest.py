@@ -26,10 +26,10 @@ def test_wake_forward(rng: np.random.Generator, dtype: type, max_awake: int) -> 
     same(share.sum(1), np.ones(9))
 
 
-def test_of_equals_the_last_sleep() -> None:
-    a0 = np.array([[1.0, 2, 1, 2, 1], [3, 3, 3, 3, 3], [-1, -1, 1, -1, 1]])
-    share, a = blank(3, 5), blank(3, 5)
-    strongest.wake_forward(a0, np.zeros(5), np.zeros(5), 3, 1.0, share, a)
+def test_of_equals_the_last_sleep(dtype: type) -> None:
+    a0 = np.array([[1.0, 2, 1, 2, 1], [3, 3, 3, 3, 3], [-1, -1, 1, -1, 1]], dtype)
+    share, a = blank(2, 3, 5, dtype=dtype)
+    strongest.wake_forward(a0, np.zeros(5, dtype), np.zeros(5, dtype), 3, 1.0, share, a)
     assert [np.flatnonzero(row).tolist() for row in a] == [[0, 1, 3], [0, 1, 2], [0, 2, 4]]
     cell = TopKFfn(5, 1e-5, n_blocks=5, block_size=1, max_awake=3, shared_size=1)
     w = {"norm": np.ones(5), "router": np.eye(5), "router_bias": np.zeros(5), "log_gamma": np.zeros(5)}
@@ -54,7 +54,8 @@ def test_wake_backward(rng: np.random.Generator, max_awake: int) -> None:
     same(dlog_gamma, before + gradient(total, log_gamma))
 
 
-def test_what_is_not_finite_wakes_nothing() -> None:
-    share, a = blank(2, 4), blank(2, 4)
-    strongest.wake_forward(np.array([[1.0, np.nan, 2, 3], [np.nan] * 4]), np.zeros(4), np.zeros(4), 2, 1.0, share, a)
+def test_what_is_not_finite_wakes_nothing(dtype: type) -> None:
+    a0, none = np.array([[1.0, np.nan, 2, 3], [np.nan] * 4], dtype), np.zeros(4, dtype)
+    share, a = blank(2, 2, 4, dtype=dtype)
+    strongest.wake_forward(a0, none, none, 2, 1.0, share, a)
     assert not (a[1] > 0).any()

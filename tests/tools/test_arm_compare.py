@@ -30,7 +30,8 @@ def test_the_text_has_no_line_twice() -> None:
 
 @pytest.mark.jit_only
 def test_a_machine_is_the_same_as_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = compare(*(Machine([sys.executable], tmp_path / name) for name in ("here", "there")), TURNS[3:6])
+    machines = [Machine([sys.executable], tmp_path / name) for name in ("here", "there")]
+    found = compare(*machines, TURNS[3:6], 10, "\n".join(TEXT.splitlines()[:6]))
     assert len(found) == 7 and not any(found.values())
     printed = capsys.readouterr().out
     assert printed.count("the same") == 8

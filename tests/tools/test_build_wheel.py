@@ -148,3 +148,14 @@ def test_it_learns_where_no_memory_is_both_written_and_run(site: Path, tmp_path:
         pytest.skip("the kernel has no PR_SET_MDWE (Linux 6.3)")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["learned_tokens"] > 0
+
+
+def test_a_level_of_another_machine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build_wheel", "--port", "rpi-4", "--level", "x86-64-v3", "--out", str(tmp_path / "dist")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "x86-64-v3 is no level of rpi-4\n" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []

@@ -73,7 +73,10 @@ class Machine:
         return [json.loads(line) for line in lines]
 
     def killed(self, said: Sequence[str], kept: int) -> list[str]:
-        """Says all, and is killed when so many turns are acknowledged; the log that is left, and a new answer."""
+        """Says all, and is killed when so many turns are acknowledged; the log that is left, and a new answer.
+
+        What had been logged besides is taken back before that, since one machine may be further than the other.
+        """
         with self.start(*_CHAT, home="killed") as process:
             assert process.stdin and process.stdout
             process.stdin.write("\n".join(said) + "\n")
@@ -81,7 +84,10 @@ class Machine:
             for _ in range(kept):
                 process.stdout.readline()
             os.killpg(process.pid, signal.SIGKILL)
-        log = [json.loads(line)["text"] for line in self.run("profile", "log", "--json", home="killed").splitlines()]
+        entries = [json.loads(line) for line in self.run("profile", "log", "--json", home="killed").splitlines()]
+        log = [entry["text"] for entry in entries]
+        if len(log) > kept:
+            self.run("profile", "rollback", str(entries[kept - 1]["id"]), home="killed")
         answer = self.chat("what is my dog called?", home="killed")[0]["reply"]
         return [*log[:kept], answer] if list(said[: len(log)]) == log else [f"a log of other words: {log}"]
 
