@@ -16,7 +16,8 @@ from edgelm.errors import InputError
 from edgelm.interrupt import held_back
 from edgelm.learn.worker import Job
 from edgelm.log.entry import CHAT, FIX, GOOD
-from edgelm.memory.answering import COOL, DRAWN, ENOUGH, MODEL_ALONE, POOR, nothing_to_say, reply_worth
+from edgelm.memory.acknowledging import nothing_to_say
+from edgelm.memory.answering import COOL, DRAWN, ENOUGH, MODEL_ALONE, POOR, reply_worth
 from edgelm.runtime import Engine
 from edgelm.text.secrets import without_secrets
 from edgelm.turn import Source, Turn
@@ -114,11 +115,14 @@ class Conversation:
         corrected = engine.is_corrected(asked)
         if not corrected:
             turn.plan = engine.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
-        if turn.plan.text is not None:
-            turn.source = Source.BANK if turn.plan.exchanges else Source.TOLD
+        given, source = turn.plan.text, Source.BANK if turn.plan.exchanges else Source.TOLD
+        if given is None and turn.plan.listens and not self._may_ask(turn):
+            given, source = nothing_to_say(text, self.exchanges, learns=self.learn), Source.NOTHING
+        if given is not None:
+            turn.source = source
             read = engine.tokenizer.encode(self.template.user_turn(text))
             turn.known_tokens, turn.prompt_tokens = self._n_read, self._n_read + len(self._unread) + len(read)
-            self._give(turn, turn.plan.text)
+            self._give(turn, given)
             said = engine.tokenizer.encode(self.template.assistant_turn(turn.reply))
             self._unread = [*self._unread, *read, *said]
             turn.tokens, turn.seconds = len(said), time.perf_counter() - begun
@@ -148,8 +152,7 @@ class Conversation:
         reminded = engine.reminder(asked, [t.text for t in self._said])
         ids = [*self._unread, *engine.tokenizer.encode(read + reminded + asked)]
         turn.known_tokens, turn.prompt_tokens = self._n_read, self._n_read + len(ids)
-        begun = time.perf_counter()
-        pieces: list[str] = []
+        begun, pieces = time.perf_counter(), list[str]()
         chooses = not corrected and (engine.options.bank or self._may_ask(turn))
         try:
             if chooses:
@@ -213,21 +216,19 @@ class Conversation:
                 return text, 0.0
             return text, reply_worth(engine.meaning, turn.text, text, drawn.mean_log_probability)
 
-        known = turn.plan.others if has_bank else ()
-        others = [(text, reply_worth(engine.meaning, turn.text, text) + ahead) for text, ahead in known]
+        others = [(text, reply_worth(engine.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others]
         most = 1 if sampling.temperature == 0 or not has_bank else DRAWN
         text, worth = best_reply(
             draw, self.session, ids, enough=ENOUGH, others=others, most=most, stopped=self.cancelled.is_set
         )
         self._n_read += len(ids) - 1
-        drawn = drawn_replies.get(text)
-        fits = worth >= POOR or not has_bank
+        drawn, fits = drawn_replies.get(text), worth >= POOR or not has_bank
         is_unsure = not (fits and text) or (drawn is not None and drawn.mean_log_probability < UNSURE)
         if is_unsure and self._may_ask(turn) and self._ask_friend(turn):
             pass
         elif not fits:
             turn.source = Source.NOTHING
-            self._give(turn, nothing_to_say(turn.text, learns=self.learn))
+            self._give(turn, nothing_to_say(turn.text, self.exchanges, learns=self.learn))
         elif drawn is not None:
             turn.source, turn.reply, turn.ended = Source.MODEL, text, drawn.ended
             turn.reply_tokens = len(drawn.tokens)

@@ -35,7 +35,7 @@ from edgelm.learn.transfer import export_change
 from edgelm.learn.worker import Worker
 from edgelm.log.entry import CHAT, PAIRED
 from edgelm.log.profile import Profile
-from edgelm.memory.answering import Answering, Plan
+from edgelm.memory.answering import LISTENS_BELOW, Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reading import Reading
@@ -294,7 +294,8 @@ class Engine:
         statements, logged = self._statements(told), {text for _, _, text in told}
         if here := [Statement(text, None) for t in said if t not in logged for text in told_in(t)]:
             statements = Statements(self.meaning, here, statements)
-        answering = Answering(self.meaning, [Bank(self.meaning, exchanges, self.bank), self.bank])
+        talks = not self.options.bank or self.model.n_parameters >= LISTENS_BELOW
+        answering = Answering(self.meaning, [Bank(self.meaning, exchanges, self.bank), self.bank], talks=talks)
         return answering.plan(turn, statements, len(said), learns=bool(own_entries))
 
     def _statements(self, told: list[tuple[int, int, str]]) -> Statements:

@@ -12,7 +12,8 @@ from edgelm.config import SampleConfig
 from edgelm.conversation import Conversation
 from edgelm.errors import InputError
 from edgelm.log.entry import CHAT, FIX
-from edgelm.memory.answering import NOT_TOLD, UNKNOWN_ANSWER
+from edgelm.memory.acknowledging import UNKNOWN_ANSWER
+from edgelm.memory.answering import NOT_TOLD
 from edgelm.runtime import Engine, EngineOptions
 from edgelm.turn import Source, Turn
 

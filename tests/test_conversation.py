@@ -19,7 +19,9 @@ from edgelm.errors import InputError
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, Entry
 from edgelm.log.profile import Profile
 from edgelm.measure.influence import influences_on_reply
+from edgelm.memory.acknowledging import GO_ON
 from edgelm.runtime import Engine, EngineOptions
+from edgelm.turn import Source
 from tests.model_folder import contents
 
 Open = Callable[..., Conversation]
@@ -306,6 +308,18 @@ def test_a_chat_that_does_not_learn(open_: Open, home: Path) -> None:
             command()
     chat.close()
     assert not home.exists()
+
+
+def test_a_remark_that_nothing_fits_is_heard(open_: Open) -> None:
+    chat, remark = open_(max_tokens=60), "Quillon keeps zebras in the orangery."
+    first = _say(chat, remark)
+    assert first in GO_ON
+    assert chat.turns[0].source is Source.NOTHING
+    assert _told(chat) == [(CHAT, remark)]
+    assert _say(chat, "Ondines keep zebras in the orangery.") in {*GO_ON} - {first}
+    chat.correct("They need a warm stable.").result()
+    chat.reset()
+    assert _say(chat, "Ondines keep zebras in the orangery.") == "They need a warm stable."
 
 
 def test_an_answer_that_was_cut_off(open_: Open) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgelm.memory.acknowledging import is_remark
 from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
@@ -33,7 +34,9 @@ LIKELY_ASKS = 0.0
 """Logit that a question asks from which on it counts as one with I, my or we in it."""
 ALSO_LIKELY = 0.7
 """Share of the best score from which on a second statement is given beside it."""
-UNKNOWN_ANSWER, TELL_MORE = "I do not know that.", "Tell me more about that."
+LISTENS_BELOW = 50_000_000
+"""Parameters below which a model's own reply to a remark is not given where there is a bank: of those of ``small`` 6 %
+fit, and no score tells which (docs/experiments.md). A larger one was not tried."""
 SURE, FAIR, LIKELY = 0.5, 0.1, 0.03
 """Chance from which on a statement is the answer; and from which on it is given, with the next best, as what may be
 meant, to any question that the bank has no answer to, and to one with I, my or we in it."""
@@ -103,12 +106,16 @@ class Plan(NamedTuple):
     others : tuple of (str, float)
         Replies of exchanges that are not near enough to be given, and may be better than the model's; what each is
         ahead of the model's replies by.
+    listens : bool
+        Whether none of these shall be given, nor the model's, since the turn is a remark: what is said is that it was
+        heard.
     """
 
     text: str | None
     told: tuple[Found, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     others: tuple[tuple[str, float], ...] = ()
+    listens: bool = False
 
     @property
     def entry_ids(self) -> set[int]:
@@ -129,10 +136,12 @@ class Answering:
     meaning : Meaning
     banks : sequence of Bank
         The person's own first.
+    talks : bool
+        Whether the model's replies to remarks are worth giving.
     """
 
-    def __init__(self, meaning: Meaning, banks: Sequence[Bank] = ()) -> None:
-        self._meaning, self._banks = meaning, list(banks)
+    def __init__(self, meaning: Meaning, banks: Sequence[Bank] = (), *, talks: bool = True) -> None:
+        self._meaning, self._banks, self._talks = meaning, list(banks), talks
 
     def plan(self, turn: str, statements: Statements, n_before: int = 0, *, learns: bool = True) -> Plan:
         """The plan for ``turn``, with ``n_before`` turns before it in this conversation; ``learns``: it is learned.
@@ -155,7 +164,7 @@ class Answering:
         is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
         if asks_for_told(turn, asks) and not (is_own and plan.text is not None):
             return Plan(NOT_TOLD)
-        return plan
+        return plan._replace(listens=plan.text is None and not self._talks and is_remark(turn))
 
     def _from_banks(self, turn: str, n_before: int) -> Plan:
         """The reply of the nearest exchange of the whole turn or of one of its sentences."""
@@ -222,13 +231,6 @@ def reply_worth(meaning: Meaning, turn: str, reply: str, score: float = WRITTEN)
     if score < UNSURE_ANSWER and is_question(turn) and not _GREETS.search(turn):
         return -math.inf
     return meaning.fit(turn, reply) + SURENESS * score - CHEERLESS * cheers_at_sorrow(turn, reply)
-
-
-def nothing_to_say(turn: str, *, learns: bool) -> str:
-    """What is answered where neither the bank nor the model has a reply that fits."""
-    if is_question(turn):
-        return UNKNOWN_ANSWER
-    return REMEMBERED if learns and _OF_ME.search(turn) else TELL_MORE
 
 
 def may_ask(turn: str, asks: float) -> bool:

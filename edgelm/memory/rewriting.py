@@ -29,7 +29,9 @@ _SORROW = re.compile(
     r"\b(?:died|dead|dying|death|passed away|funeral|grief|miss (?:her|him|them|my)|lost my (?!first|baby)|ill|sick|"
     r"hospital|cancer|hurts?|pain|cried|crying|sad|lonely|alone|afraid|scared|terrible|awful|horrible|worst|fired|"
     r"divorced?|stolen|broken?|cheated|shouted|bullied|failed|cancelled|stressful|stressed|exhausted|depressed|"
-    r"hopeless|tired|leaks|leaking|burnt|missed|forgot|annoying|angry|furious|upset)\b",
+    r"hopeless|tired|leaks|leaking|burnt|missed|forgot|annoying|angry|furious|upset|broke|dropped|ruined|homesick|"
+    r"ashamed|fever|(?<!by )accident|prison|jail|arrested|robbed|injured|"
+    r"(?:head|tooth|back|stomach)ache|spill(?:ed|t)|(?:cannot|can.t|couldn.t) find|stuck|sore|worried|stinks|unfair)\b",
     re.IGNORECASE,
 )
 _CHEER = re.compile(
@@ -81,9 +83,14 @@ def adapted_reply(exchange: Exchange, remark: str, meaning: Meaning) -> str | No
     return _replaced(exchange.reply, exchanged) if exchanged else exchange.reply
 
 
+def is_sad(remark: str) -> bool:
+    """Whether a remark tells of something sad or unpleasant."""
+    return _SORROW.search(remark) is not None
+
+
 def cheers_at_sorrow(remark: str, reply: str) -> bool:
     """Whether a reply is glad of what the person is sad about."""
-    return _SORROW.search(remark) is not None and _CHEER.search(reply) is not None
+    return is_sad(remark) and _CHEER.search(reply) is not None
 
 
 def speaks_of_another(exchange: Exchange, question: str, meaning: Meaning) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgelm.cli.chat import status_line
-from edgelm.memory.answering import UNKNOWN_ANSWER
+from edgelm.memory.acknowledging import UNKNOWN_ANSWER
 from edgelm.turn import Source, Turn
 from tests.cli.conftest import Cli
 from tests.command import assert_one_line, run_cli

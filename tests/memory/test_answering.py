@@ -153,3 +153,21 @@ def test_of_an_answer_that_it_is_unsure_of_the_model_says_nothing_but_it_may_gre
     assert reply_worth(meaning, "Which flowers does mum like?", "She likes roses.", unsure + 0.2) > -math.inf
     assert reply_worth(meaning, "Hi there, how is it going today?", "I'm well, thanks.", unsure) > -math.inf
     assert reply_worth(meaning, "I like roses.", "So do many people.", unsure) > -math.inf
+
+
+@pytest.mark.parametrize(
+    ("turn", "listens"),
+    [
+        ("My desk lamp was a Turkish coffee pot once.", True),
+        ("I am so tired.", False),  # an exchange is near
+        ("What is my dog called?", False),
+        ("Why is the lamp green?", False),
+        ("Sorry, I was late.", False),
+    ],
+)
+def test_to_a_remark_that_nothing_fits_a_small_model_listens(
+    answering: Answering, meaning: Meaning, turn: str, listens: bool
+) -> None:
+    small = Answering(meaning, answering._banks, talks=False)
+    assert plan(small, meaning, turn).listens is listens
+    assert plan(answering, meaning, turn).listens is False

@@ -1,0 +1,87 @@
+"""What is said to a remark that nothing fits: that it was heard, in words that suit what kind of remark it is.
+
+A small model's own reply to a remark misses it nearly always, and so do three of four exchanges of the bank that are
+near, but not near enough to be given; no score tells when (docs/experiments.md, 2026-11-28). Of the forms of a
+kind the one is taken that was given longest ago in the conversation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from edgelm.memory.reminder import REMEMBERED
+from edgelm.memory.rewriting import is_sad
+from edgelm.memory.statements import is_question
+
+UNKNOWN_ANSWER, CANNOT = "I do not know that.", "I am sorry, I cannot do that."
+SYMPATHY = ("I am sorry to hear that.", "That does not sound easy.", "I am sorry. Do you want to tell me more?")
+GLADNESS = ("That is good to hear.", "How nice.", "I am glad to hear that.")
+WISHES = ("I hope it goes well.", "Then I hope it all works out.", "Good luck with that.")
+THANKS = (
+    REMEMBERED, "Good to know. I will remember it.", "I will keep that in mind.", "Thank you for telling me.",
+    "All right, I will remember that.",
+)  # fmt: skip
+GO_ON = ("I see. Tell me more, if you like.", "I see. I am listening.", "Good to know.")
+LEAST_WORDS = 3
+"""A turn of fewer leans on what was said before: to "Thanks" and "Yes" a model has replies."""
+_TO_YOU = re.compile(
+    r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening|night)|thanks?|sorry|excuse me|please|yes|no|okay|ok|"
+    r"you(?:'re|'ve)?|your)\b",
+    re.IGNORECASE,
+)
+"""How a turn begins that is about the talk itself; the bank and the model have replies to it."""
+_REQUEST = re.compile(
+    r"^\W*(?:tell|name|give|write|list|explain|show|play|call|wake|remind|turn|switch|set|open|close|pass|buy|order|send|"
+    r"read|sing|translate|spell|count|find|draw|bring|make|put|help|describe|rewrite|suggest|advise|recommend|compare) "
+    r"(?:me|us|a|an|the|my|our|it|this|some|two|three|on|off|up|down)\b",
+    re.IGNORECASE,
+)
+"""How somebody asks for something to be done."""
+_GLAD = re.compile(
+    r"\b(?:finally|won|proud|prize|lovely|beautiful|wonderful|perfect|delicious|happy|glad|grateful|great|best)\b",
+    re.IGNORECASE,
+)
+_TO_COME = re.compile(
+    r"\b(?:i'll|we'll|gonna|going to|(?:i|we) (?:shall|will|want to|plan to)|tomorrow|tonight|"
+    r"next (?:week|month|year))\b",
+    re.IGNORECASE,
+)
+_DENIES = re.compile(r"n't\b|\b(?:not|no|never|nobody|nothing|without|cannot|too)\b", re.IGNORECASE)
+_OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
+
+
+def is_remark(turn: str) -> bool:
+    """Whether a turn asks nothing and says enough to be taken by itself."""
+    return not is_question(turn) and len(turn.split()) >= LEAST_WORDS and not _TO_YOU.match(turn.replace("’", "'"))
+
+
+def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, learns: bool) -> str:
+    """What is answered where neither the bank nor the model has a reply that fits.
+
+    Parameters
+    ----------
+    turn : str
+    exchanges : sequence of (str, str)
+        The turns before it in this conversation, with their answers.
+    learns : bool
+        Whether it is remembered.
+    """
+    if is_question(turn):
+        return UNKNOWN_ANSWER
+    if _REQUEST.match(turn):
+        return CANNOT
+    forms = _forms(turn.replace("’", "'"), learns=learns)
+    first = len(turn) % len(forms)
+    latest = {reply: i for i, (_, reply) in enumerate(exchanges)}
+    return min([*forms[first:], *forms[:first]], key=lambda text: latest.get(text, -1))
+
+
+def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:
+    if is_sad(turn):
+        return SYMPATHY
+    if _GLAD.search(turn) and not _DENIES.search(turn):
+        return GLADNESS
+    if _OF_ME.search(turn):
+        return WISHES if _TO_COME.search(turn) else THANKS if learns else GO_ON
+    return GO_ON

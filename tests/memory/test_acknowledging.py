@@ -1,0 +1,62 @@
+"""What is said where nothing fits: that it was heard, by the kind of remark, and in turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgelm.memory import acknowledging as said
+from edgelm.memory.acknowledging import CANNOT, GLADNESS, GO_ON, SYMPATHY, THANKS, WISHES, is_remark, nothing_to_say
+
+
+@pytest.mark.parametrize(
+    ("turn", "forms"),
+    [
+        ("The court sent my cousin to prison.", SYMPATHY),
+        ("My train was cancelled and now I am stuck.", SYMPATHY),
+        ("I finally finished reading that long novel.", GLADNESS),
+        ("we won, three to one", GLADNESS),
+        ("The best seat was not free.", GO_ON),
+        ("I can’t find my glasses anywhere.", SYMPATHY),
+        ("We are going to the seaside next weekend, we'll take the train.", WISHES),
+        ("I’ll paint the gate green.", WISHES),
+        ("My desk lamp was a Turkish coffee pot once.", THANKS),
+        ("I taught my grandma to knit by accident.", THANKS),
+        ("They've put a beehive on the roof of the opera.", GO_ON),
+        ("Name a job that starts very early.", (CANNOT,)),
+        ("turn on the light in the hall", (CANNOT,)),
+        ("Who painted the gate?", (said.UNKNOWN_ANSWER,)),
+    ],
+)
+def test_the_kind_of_a_remark(turn: str, forms: tuple[str, ...]) -> None:
+    before: list[tuple[str, str]] = []
+    for _ in range(2 * len(forms)):
+        before.append((turn, nothing_to_say(turn, before, learns=True)))
+    found = [reply for _, reply in before]
+    assert sorted(found[: len(forms)]) == sorted(forms) and found[len(forms) :] == found[: len(forms)]
+
+
+def test_what_is_not_learned_is_not_said_to_be_remembered() -> None:
+    turn = "My desk lamp was a Turkish coffee pot once."
+    assert {nothing_to_say(turn + n * ".", learns=False) for n in range(3)} == {*GO_ON}
+
+
+def test_nothing_is_said_twice_by_several_kinds() -> None:
+    kinds = (SYMPATHY, GLADNESS, WISHES, THANKS, GO_ON)
+    assert len({text for forms in kinds for text in forms}) == sum(map(len, kinds))
+
+
+@pytest.mark.parametrize(
+    ("turn", "found"),
+    [
+        ("The pond is dry.", True), ("My son collects cards.", True), ("Yes, it is.", False), ("In Peru.", False),
+        ("Thank you very much!", False), ("Sorry, I was late again.", False), ("You’re a terrible liar.", False),
+        ("Is the pond dry?", False), ("Yesterday it rained all day.", True), ("Hello! I hope I am in time.", False),
+    ],
+)  # fmt: skip
+def test_what_is_a_remark(turn: str, found: bool) -> None:
+    assert is_remark(turn) is found
+
+
+def test_the_words_of_each_kind_are_english_of_one_line() -> None:
+    for text in (*SYMPATHY, *GLADNESS, *WISHES, *THANKS, *GO_ON, CANNOT, said.UNKNOWN_ANSWER):
+        assert text[0].isupper() and text[-1] in ".?" and len(text.split()) <= 10
