@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import is_sad
 from edgelm.memory.statements import is_question
+from edgelm.text.person import second_person
 
 UNKNOWN_ANSWER, CANNOT = "I do not know that.", "I am sorry, I cannot do that."
 SYMPATHY = ("I am sorry to hear that.", "That does not sound easy.", "I am sorry. Do you want to tell me more?")
@@ -22,6 +23,8 @@ THANKS = (
     REMEMBERED, "Good to know. I will remember it.", "I will keep that in mind.", "Thank you for telling me.",
     "All right, I will remember that.",
 )  # fmt: skip
+TAKEN_UP = ("I see. I will remember that {}", "Thank you, I will remember that {}")
+"""With a short statement of the person about themselves or their own, said back."""
 GO_ON = ("I see. Tell me more, if you like.", "I see. I am listening.", "Good to know.")
 LEAST_WORDS = 3
 """A turn of fewer leans on what was said before: to "Thanks" and "Yes" a model has replies."""
@@ -48,6 +51,10 @@ _TO_COME = re.compile(
     re.IGNORECASE,
 )
 _DENIES = re.compile(r"n't\b|\b(?:not|no|never|nobody|nothing|without|cannot|too)\b", re.IGNORECASE)
+_PLAIN = re.compile(r"^(?:my|our|i|we|the|an?|this|there|it|they|s?he|his|her) [^.!?;:\n\"]{3,80}\.?$", re.IGNORECASE)
+"""One sentence that begins with whom it is about."""
+MOST_WORDS = 14
+"""Of a statement that is said back."""
 _OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
 
 
@@ -83,5 +90,12 @@ def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:
     if _GLAD.search(turn) and not _DENIES.search(turn):
         return GLADNESS
     if _OF_ME.search(turn):
-        return WISHES if _TO_COME.search(turn) else THANKS if learns else GO_ON
+        return WISHES if _TO_COME.search(turn) else _thanks(turn) if learns else GO_ON
     return GO_ON
+
+
+def _thanks(turn: str) -> tuple[str, ...]:
+    if not _PLAIN.match(turn) or len(turn.split()) > MOST_WORDS:
+        return THANKS
+    said = second_person(turn)
+    return tuple(form.format(said[0].lower() + said[1:]) for form in TAKEN_UP)

@@ -8,6 +8,11 @@ from edgelm.memory import acknowledging as said
 from edgelm.memory.acknowledging import CANNOT, GLADNESS, GO_ON, SYMPATHY, THANKS, WISHES, is_remark, nothing_to_say
 
 
+def filled(statement: str) -> tuple[str, ...]:
+    """What takes a statement up."""
+    return tuple(form.format(statement) for form in said.TAKEN_UP)
+
+
 @pytest.mark.parametrize(
     ("turn", "forms"),
     [
@@ -19,8 +24,10 @@ from edgelm.memory.acknowledging import CANNOT, GLADNESS, GO_ON, SYMPATHY, THANK
         ("I can’t find my glasses anywhere.", SYMPATHY),
         ("We are going to the seaside next weekend, we'll take the train.", WISHES),
         ("I’ll paint the gate green.", WISHES),
-        ("My desk lamp was a Turkish coffee pot once.", THANKS),
-        ("I taught my grandma to knit by accident.", THANKS),
+        ("My father's bike had 3 gears, mine has 21, my son's has a motor. We're getting lazy.", THANKS),
+        ("my favourite colour is turquoise", filled("your favourite colour is turquoise.")),
+        ("I taught my grandma to knit by accident.", filled("you taught your grandma to knit by accident.")),
+        ("I can’t stand the sound of my alarm", filled("you can't stand the sound of your alarm.")),
         ("They've put a beehive on the roof of the opera.", GO_ON),
         ("Name a job that starts very early.", (CANNOT,)),
         ("turn on the light in the hall", (CANNOT,)),
