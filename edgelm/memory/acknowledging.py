@@ -78,10 +78,16 @@ def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, lear
         return UNKNOWN_ANSWER
     if _REQUEST.match(turn):
         return CANNOT
-    forms = _forms(turn.replace("’", "'"), learns=learns)
-    first = len(turn) % len(forms)
-    latest = {reply: i for i, (_, reply) in enumerate(exchanges)}
-    return min([*forms[first:], *forms[:first]], key=lambda text: latest.get(text, -1))
+    turn = turn.replace("’", "'")
+    forms = _forms(turn, learns=learns)
+    first, replies = len(turn) % len(forms), [reply for _, reply in exchanges]
+
+    def last_given(form: str) -> int:
+        return max((i for i, reply in enumerate(replies) if reply.startswith(form.partition("{")[0])), default=-1)
+
+    form = min([*forms[first:], *forms[:first]], key=last_given)
+    said = second_person(turn)
+    return form.format(said[:1].lower() + said[1:])
 
 
 def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:
@@ -90,12 +96,8 @@ def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:
     if _GLAD.search(turn) and not _DENIES.search(turn):
         return GLADNESS
     if _OF_ME.search(turn):
-        return WISHES if _TO_COME.search(turn) else _thanks(turn) if learns else GO_ON
+        if _TO_COME.search(turn):
+            return WISHES
+        if learns:
+            return TAKEN_UP if _PLAIN.match(turn) and len(turn.split()) <= MOST_WORDS else THANKS
     return GO_ON
-
-
-def _thanks(turn: str) -> tuple[str, ...]:
-    if not _PLAIN.match(turn) or len(turn.split()) > MOST_WORDS:
-        return THANKS
-    said = second_person(turn)
-    return tuple(form.format(said[0].lower() + said[1:]) for form in TAKEN_UP)

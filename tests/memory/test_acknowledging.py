@@ -47,6 +47,14 @@ def test_what_is_not_learned_is_not_said_to_be_remembered() -> None:
     assert {nothing_to_say(turn + n * ".", learns=False) for n in range(3)} == {*GO_ON}
 
 
+def test_a_form_is_not_taken_twice_in_a_row() -> None:
+    exchanges: list[tuple[str, str]] = []
+    for turn in ("my dog is called Biscuit", "my favourite colour is turquoise", "my car is a red van"):
+        exchanges.append((turn, nothing_to_say(turn, exchanges, learns=True)))
+    assert len({reply.partition(" that ")[0] for _, reply in exchanges[:2]}) == 2
+    assert exchanges[0][1].partition(" that ")[0] == exchanges[2][1].partition(" that ")[0]
+
+
 def test_nothing_is_said_twice_by_several_kinds() -> None:
     kinds = (SYMPATHY, GLADNESS, WISHES, THANKS, GO_ON)
     assert len({text for forms in kinds for text in forms}) == sum(map(len, kinds))
@@ -67,3 +75,9 @@ def test_what_is_a_remark(turn: str, found: bool) -> None:
 def test_the_words_of_each_kind_are_english_of_one_line() -> None:
     for text in (*SYMPATHY, *GLADNESS, *WISHES, *THANKS, *GO_ON, CANNOT, said.UNKNOWN_ANSWER):
         assert text[0].isupper() and text[-1] in ".?" and len(text.split()) <= 10
+
+
+@pytest.mark.parametrize("turn", ["", "   ", "...", "’ ’ ’", "my {0} {} {x} is odd", "\x00", "ß" * 2000, "my " * 500])
+def test_any_turn_gets_a_line(turn: str) -> None:
+    reply = nothing_to_say(turn, [("", ""), (turn, turn)], learns=True)
+    assert reply.strip() and "\n" not in reply
