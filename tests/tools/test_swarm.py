@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from edgelm.measure.recall import ToldFact
 from edgelm.model import hub
+from edgelm.runtime import EngineOptions
 from edgelm.swarm.aggregate import AggregateConfig
 from edgelm.swarm.update import UpdateConfig
 from tests.model_folder import TEXT
+from tools.measure.swarm import own_facts as own_facts_module
 from tools.measure.swarm.devices import Swarm, beginning, without_headings, words_alone
 from tools.measure.swarm.gain import gain
 from tools.measure.swarm.liars import FALSE, TIMES, planted
+from tools.measure.swarm.own_facts import own_facts
 from tools.measure.swarm.pictures import Line, picture
 
 pytestmark = pytest.mark.jit_only
@@ -35,6 +41,21 @@ def test_what_others_learned_of_the_same_text_makes_it_cheaper(swarm: Swarm) -> 
     assert found["rows"][0]["share_of_step"] == 0 or found["rows"][0]["gain"]["chat"] > 0
     # One text on two layers: two devices that learn the same learn it once.
     assert len(list(swarm.cache.iterdir())) in (1, 2)
+
+
+def test_own_facts_are_asked_without_the_layer_and_with_it(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+    load = own_facts_module.recall
+
+    def recall(options: EngineOptions, facts: Sequence[ToldFact]) -> dict[str, Any]:
+        opened.append(len(options.layers or ()))
+        return load(options, facts)
+
+    monkeypatch.setattr(own_facts_module, "recall", recall)
+    facts = [ToldFact("My dog is called Biscuit.", "What is my dog called?", "Biscuit")]
+    found = own_facts(swarm, {"one": TEXT, "two": TEXT}, 1, facts)
+    assert opened == [0, 1]
+    assert [found[key]["right"] for key in ("without", "with")] == [1, 1]
 
 
 def test_a_chat_without_headings_and_labels() -> None:
