@@ -117,7 +117,7 @@ class Conversation:
             turn.plan = engine.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
         given, source = turn.plan.text, Source.BANK if turn.plan.exchanges else Source.TOLD
         if given is None and turn.plan.listens and not self._may_ask(turn):
-            given, source = nothing_to_say(text, self.exchanges, learns=self.learn), Source.NOTHING
+            given, source = nothing_to_say(text, self.exchanges, learns=bool(turn.entry_ids)), Source.NOTHING
         if given is not None:
             turn.source = source
             read = engine.tokenizer.encode(self.template.user_turn(text))
@@ -228,7 +228,7 @@ class Conversation:
             pass
         elif not fits:
             turn.source = Source.NOTHING
-            self._give(turn, nothing_to_say(turn.text, self.exchanges, learns=self.learn))
+            self._give(turn, nothing_to_say(turn.text, self.exchanges, learns=bool(turn.entry_ids)))
         elif drawn is not None:
             turn.source, turn.reply, turn.ended = Source.MODEL, text, drawn.ended
             turn.reply_tokens = len(drawn.tokens)

@@ -200,6 +200,14 @@ def test_a_corrected_answer_is_given_from_then_on(open_: Open) -> None:
     assert _say(chat, asked) != "It is called Heron."
 
 
+def test_a_secret_is_not_said_to_be_remembered(open_: Open) -> None:
+    chat = open_(max_tokens=200)
+    assert "remember that my bicycle" not in _say(chat, "my bicycle has a wicker basket")
+    assert "remember that your bicycle has a wicker basket." in chat.turns[0].reply
+    assert "remember" not in _say(chat, "my password is hunter2horse9")
+    assert chat.turns[1].secrets_skipped and chat.turns[1].reply in GO_ON
+
+
 def test_a_secret_has_no_entry_to_answer(open_: Open) -> None:
     chat = open_()
     _say(chat, "my password is hunter22")
