@@ -117,7 +117,7 @@ class Conversation:
             turn.plan = engine.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
         given, source = turn.plan.text, Source.BANK if turn.plan.exchanges else Source.TOLD
         if given is None and turn.plan.listens and not self._may_ask(turn):
-            given, source = nothing_to_say(text, self.exchanges, learns=bool(turn.entry_ids)), Source.NOTHING
+            given, source = nothing_to_say(text, self.exchanges, learns=bool(turn.entry_ids)), Source.HEARD
         if given is not None:
             turn.source = source
             read = engine.tokenizer.encode(self.template.user_turn(text))
@@ -361,11 +361,7 @@ class Conversation:
 
     def sources(self) -> list[str]:
         """What the last answer rests on, a line each: what the person told, or an exchange of the bank."""
-        plan = self._said[-1].plan if self._said else MODEL_ALONE
-        told = [f"told: {'' if s.entry_id is None else f'#{s.entry_id} '}{s.text}" for s, *_ in plan.told]
-        verb = "read" if plan.text is None else "from"
-        own = [(e, "the bank" if e.entry_id is None else f"#{e.entry_id}") for e in plan.exchanges]
-        return told + [f"{verb} {where}: {e.said} - {e.reply}" for e, where in own]
+        return self._said[-1].sources() if self._said else []
 
     def last_exchange(self) -> tuple[str, str]:
         """The last turn of the present conversation, with the label of the reply after it, and the reply.

@@ -25,6 +25,8 @@ class Source(StrEnum):
     MODEL = "model"
     NOTHING = "nothing"
     """Neither bank nor model had an answer that fits."""
+    HEARD = "heard"
+    """To a remark that nothing fits: that it was heard."""
     FRIEND = "friend"
     """A larger model that was asked."""
 
@@ -66,6 +68,15 @@ class Turn:
         """What it taught, once that is known."""
         job = self.learning
         return job.result() if job is not None and job.done() else None
+
+    def sources(self) -> list[str]:
+        """What the answer rests on, a line each: what the person told, or an exchange of the bank."""
+        if self.source is Source.HEARD:
+            return ["nothing that you told, and no exchange of the bank: it only says that it has heard you"]
+        told = [f"told: {'' if s.entry_id is None else f'#{s.entry_id} '}{s.text}" for s, *_ in self.plan.told]
+        verb = "read" if self.plan.text is None else "from"
+        own = [(e, "the bank" if e.entry_id is None else f"#{e.entry_id}") for e in self.plan.exchanges]
+        return told + [f"{verb} {where}: {e.said} - {e.reply}" for e, where in own]
 
     def to_json(self) -> dict[str, Any]:
         """The fields of ``chat --json``."""

@@ -322,7 +322,8 @@ def test_a_remark_that_nothing_fits_is_heard(open_: Open) -> None:
     chat, remark = open_(max_tokens=60), "Quillon keeps zebras in the orangery."
     first = _say(chat, remark)
     assert first in GO_ON
-    assert chat.turns[0].source is Source.NOTHING
+    assert chat.turns[0].source is Source.HEARD
+    assert chat.sources()[0].startswith("nothing that you told")
     assert _told(chat) == [(CHAT, remark)]
     assert _say(chat, "Ondines keep zebras in the orangery.") in {*GO_ON} - {first}
     chat.correct("They need a warm stable.").result()

@@ -89,8 +89,9 @@ def test_without_an_answer_it_says_so(serving: Callable[..., Any], monkeypatch: 
 
     async def scenario() -> None:
         async with serving() as running:
-            nothing, silence = await running.ask(said("Qwe zxc asdf."), said("  "))
+            nothing, heard, silence = await running.ask(said("Qwe zxc asdf?"), said("Qwe zxc asdf."), said("  "))
             assert NotHandled.is_type(nothing.type)
+            assert Handled.is_type(heard.type) and heard.data["text"]
             assert nothing.data["text"]
             assert NotHandled.is_type(silence.type)
 

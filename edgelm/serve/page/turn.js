@@ -9,6 +9,7 @@ const SOURCES = {
   bank: ["from the bank", "An exchange that came with edgelm, or that you approved or corrected."],
   model: ["the model\u2019s own words", "Made by the model, word after word."],
   nothing: ["no fitting answer", "Neither the model nor the bank had an answer that fits."],
+  heard: ["heard", "Nothing fits what you said, so it says that it has heard you."],
   friend: ["from the friend", "A larger model was asked."],
 };
 const SLOW_MS = 4000;
