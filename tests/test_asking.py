@@ -248,6 +248,6 @@ def test_of_earlier_turns_a_few_go_and_of_answers_the_friends() -> None:
     assert request is not None and request.before == (("Turn 8.", "Answer 8."),) and not request.alone
     request = request_for(Turn(10, "And why is that?"), said[: len(Source)])
     assert request is not None and len(request.before) == MOST_BEFORE
-    assert [reply for _, reply in request.before] == ["", "Answer 4."]
+    assert [reply for _, reply in request.before] == ["", f"Answer {[*Source].index(Source.FRIEND)}."]
     alone = request_for(Turn(1, "And why is that?"), [])
     assert alone is not None and alone.alone
