@@ -19,9 +19,7 @@ from edgelm.errors import InputError
 from edgelm.log.entry import CHAT, CHECKPOINT, CONSOLIDATION, FIX, GOOD, Entry
 from edgelm.log.profile import Profile
 from edgelm.measure.influence import influences_on_reply
-from edgelm.memory.acknowledging import GO_ON
 from edgelm.runtime import Engine, EngineOptions
-from edgelm.turn import Source
 from tests.model_folder import contents
 
 Open = Callable[..., Conversation]
@@ -200,14 +198,6 @@ def test_a_corrected_answer_is_given_from_then_on(open_: Open) -> None:
     assert _say(chat, asked) != "It is called Heron."
 
 
-def test_a_secret_is_not_said_to_be_remembered(open_: Open) -> None:
-    chat = open_(max_tokens=200)
-    assert "remember that my bicycle" not in _say(chat, "my bicycle has a wicker basket")
-    assert "remember that your bicycle has a wicker basket." in chat.turns[0].reply
-    assert "remember" not in _say(chat, "my password is hunter2horse9")
-    assert chat.turns[1].secrets_skipped and chat.turns[1].reply in GO_ON
-
-
 def test_a_secret_has_no_entry_to_answer(open_: Open) -> None:
     chat = open_()
     _say(chat, "my password is hunter22")
@@ -316,19 +306,6 @@ def test_a_chat_that_does_not_learn(open_: Open, home: Path) -> None:
             command()
     chat.close()
     assert not home.exists()
-
-
-def test_a_remark_that_nothing_fits_is_heard(open_: Open) -> None:
-    chat, remark = open_(max_tokens=60), "Quillon keeps zebras in the orangery."
-    first = _say(chat, remark)
-    assert first in GO_ON
-    assert chat.turns[0].source is Source.HEARD
-    assert chat.sources()[0].startswith("nothing that you told")
-    assert _told(chat) == [(CHAT, remark)]
-    assert _say(chat, "Ondines keep zebras in the orangery.") in {*GO_ON} - {first}
-    chat.correct("They need a warm stable.").result()
-    chat.reset()
-    assert _say(chat, "Ondines keep zebras in the orangery.") == "They need a warm stable."
 
 
 def test_an_answer_that_was_cut_off(open_: Open) -> None:

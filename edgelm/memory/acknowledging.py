@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import is_sad
-from edgelm.memory.statements import is_question
+from edgelm.memory.statements import denies, is_question, speaks_of_me
 from edgelm.text.person import second_person
 
 UNKNOWN_ANSWER, CANNOT = "I do not know that.", "I am sorry, I cannot do that."
@@ -26,8 +26,9 @@ THANKS = (
 TAKEN_UP = ("I see. I will remember that {}", "Thank you, I will remember that {}")
 """With a short statement of the person about themselves or their own, said back."""
 GO_ON = ("I see. Tell me more, if you like.", "I see. I am listening.", "Good to know.")
-LEAST_WORDS = 3
-"""A turn of fewer leans on what was said before: to "Thanks" and "Yes" a model has replies."""
+CONTEXT_WORDS = 3
+"""A turn of fewer words leans on what was said before ("Thanks", "Yes"): the model answers it, not the bank, whose
+exchanges stand alone."""
 _TO_YOU = re.compile(
     r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening|night)|thanks?|sorry|excuse me|please|yes|no|okay|ok|"
     r"you(?:'re|'ve)?|your)\b",
@@ -50,17 +51,15 @@ _TO_COME = re.compile(
     r"next (?:week|month|year))\b",
     re.IGNORECASE,
 )
-_DENIES = re.compile(r"n't\b|\b(?:not|no|never|nobody|nothing|without|cannot|too)\b", re.IGNORECASE)
-_PLAIN = re.compile(r"^(?:my|our|i|we|the|an?|this|there|it|they|s?he|his|her) [^.!?;:\n\"]{3,80}\.?$", re.IGNORECASE)
+_PLAIN = re.compile(r"^(?:my|our|i|we|the|an?|this|there|it|they|s?he|his|her) [^.!?;:\n\"]+\.?$", re.IGNORECASE)
 """One sentence that begins with whom it is about."""
 MOST_WORDS = 14
 """Of a statement that is said back."""
-_OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
 
 
 def is_remark(turn: str) -> bool:
     """Whether a turn asks nothing and says enough to be taken by itself."""
-    return not is_question(turn) and len(turn.split()) >= LEAST_WORDS and not _TO_YOU.match(turn.replace("’", "'"))
+    return not is_question(turn) and len(turn.split()) >= CONTEXT_WORDS and not _TO_YOU.match(turn.replace("’", "'"))
 
 
 def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, learns: bool) -> str:
@@ -93,9 +92,9 @@ def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, lear
 def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:
     if is_sad(turn):
         return SYMPATHY
-    if _GLAD.search(turn) and not _DENIES.search(turn):
+    if _GLAD.search(turn) and not denies(turn):
         return GLADNESS
-    if _OF_ME.search(turn):
+    if speaks_of_me(turn):
         if _TO_COME.search(turn):
             return WISHES
         if learns:

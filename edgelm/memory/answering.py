@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgelm.memory.acknowledging import is_remark
+from edgelm.memory.acknowledging import CONTEXT_WORDS, is_remark
 from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
-from edgelm.memory.statements import SENTENCE, Found, Statements, corrects, is_question
+from edgelm.memory.statements import SENTENCE, Found, Statements, corrects, is_question, speaks_of_me
 from edgelm.text.person import second_person
 
 NOT_TOLD = "You have not told me that."
@@ -68,12 +68,9 @@ ENOUGH, POOR = 0.4, 0.1
 """Worth from which on the model's reply is taken as it is, and below which none is."""
 PLANNED_CHARS = 1000
 """Characters of a turn that are looked at: time and memory grow with its words times those of the bank."""
-CONTEXT_WORDS = 3
-"""A turn of fewer words leans on what was said before; the bank, which knows single exchanges, does not answer it."""
 BY_CHANCE = 0.4
 """Score that the next best of many statements has: one that has no more is not looked at, and in a short log too none
 leads by more than over this."""
-_OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
 _MINE = re.compile(r"\b(?:what|who|when|where|which|how old)\b.*\b(?:my|our)\b", re.IGNORECASE)
 _HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
 """What only somebody says who has a dog or a street of their own."""
@@ -107,8 +104,8 @@ class Plan(NamedTuple):
         Replies of exchanges that are not near enough to be given, and may be better than the model's; what each is
         ahead of the model's replies by.
     listens : bool
-        Whether none of these shall be given, nor the model's, since the turn is a remark: what is said is that it was
-        heard.
+        The turn is a remark that nothing fits: neither another reply nor one of the model is given, it is only
+        acknowledged.
     """
 
     text: str | None
@@ -157,7 +154,7 @@ class Answering:
         if learns and corrects(turn) and not is_question(turn):
             return Plan(REMEMBERED)
         plan = self._from_banks(turn, n_before)
-        of_me = asks > (MAY_ASK if _OF_ME.search(turn) else LIKELY_ASKS)
+        of_me = asks > (MAY_ASK if speaks_of_me(turn) else LIKELY_ASKS)
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))
@@ -235,14 +232,14 @@ def reply_worth(meaning: Meaning, turn: str, reply: str, score: float = WRITTEN)
 
 def may_ask(turn: str, asks: float) -> bool:
     """Whether it is worth a look if something told answers a turn; ``asks`` is the logit that it asks for that."""
-    return (asks > MAY_ASK or is_question(turn)) and not (_OF_YOU.match(turn) and not _OF_ME.search(turn))
+    return (asks > MAY_ASK or is_question(turn)) and not (_OF_YOU.match(turn) and not speaks_of_me(turn))
 
 
 def asks_for_told(turn: str, asks: float) -> bool:
     """Whether a turn asks for what only the person can have told; ``asks`` is the logit of that."""
     if not is_question(turn) or _ADVICE.search(turn):
         return False
-    of_me = _OF_ME.search(turn) is not None and not turn.lower().startswith(("why", "can", "could", "will", "would"))
+    of_me = speaks_of_me(turn) and not turn.lower().startswith(("why", "can", "could", "will", "would"))
     least = MAY_ASK if _MINE.search(turn) else ASKS_OF_ME if of_me else ASKS
     return asks > least
 
@@ -251,7 +248,7 @@ def chance_features(found: Sequence[Found], turn: str, asks: float) -> tuple[flo
     """What ``CALIBRATION`` weighs: 1, the score of the first statement, its lead over the next, the share of the
     question that it says in its words, the logit that the turn asks, and whether the turn speaks of the person."""
     best, second = found[0].score, max([BY_CHANCE, *(one.score for one in found[1:])])
-    of_me = float(_OF_ME.search(turn) is not None)
+    of_me = float(speaks_of_me(turn))
     return 1.0, best, best - second, found[0].shared, min(asks, 5.0), of_me
 
 

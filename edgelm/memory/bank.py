@@ -14,7 +14,6 @@ exchanges that hold it.
 from __future__ import annotations
 
 import gzip
-import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import NamedTuple
@@ -23,7 +22,7 @@ import numpy as np
 
 from edgelm.errors import ModelFileError
 from edgelm.memory.meaning import FIRST, UNKNOWN, WIDTH, Lines, Meaning
-from edgelm.memory.statements import is_question
+from edgelm.memory.statements import denies, is_question
 
 Array = np.ndarray
 CANDIDATES = 48
@@ -37,7 +36,6 @@ LIGHTEST, CONTENT, CONTENT_ASKED = 1.5, 4.0, 1.0
 """Nats from which on a word is looked for, and from which on it is one of content in a remark; the weight in ``match``
 from which on it is one in a question."""
 _NOTHING = (np.zeros(0, np.uint16), np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros((0, WIDTH), np.int8))
-_DENIAL = re.compile(r"n't\b|\b(?:not|no|never|nobody|nothing|without|cannot)\b", re.IGNORECASE)
 
 
 class Exchange(NamedTuple):
@@ -193,9 +191,9 @@ class Bank:
         shared = np.add.reduceat(np.append(pairs, False), starts) / max(1, len(asked.rows) - 1)
         vector = self._meaning.sums("remark", asked)[0]
         fits = self._replies[candidates].astype(np.float32) @ vector / 127
-        asks, denies = "?" in remark, _denies(remark)
+        asks, denied = "?" in remark, denies(remark)
         said = (self.exchanges[i].said for i in candidates.tolist())
-        alike = [(asks == ("?" in text)) + (1 if denies == _denies(text) else -2) for text in said]
+        alike = [(asks == ("?" in text)) + (1 if denied == denies(text) else -2) for text in said]
         # A question for "minus" is not answered with "plus", however often both are asked for.
         if is_question(remark):
             content, other_content = (self._meaning.weights(r) >= CONTENT_ASKED for r in (asked.rows, rows))
@@ -216,7 +214,3 @@ def _pairs(stems: Array) -> Array:
 def _short(stems: Array) -> Array:
     """Stems as uint32: of 10,000 different words two are taken for one in one of a hundred texts."""
     return (stems ^ (stems >> np.uint64(32))).astype(np.uint32)
-
-
-def _denies(text: str) -> bool:
-    return _DENIAL.search(text.replace("’", "'")) is not None

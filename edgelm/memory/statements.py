@@ -37,6 +37,8 @@ LACKING = 0.2
 OF_THE_SAME, OF_ANOTHER = 0.1, -9.0
 """What is added to the score of a statement of the same person or animal as the question, and to that of one of
 another, which is no answer."""
+_OF_ME = re.compile(r"\b(?:i|me|my|mine|we|us|our)\b", re.IGNORECASE)
+_DENIAL = re.compile(r"n't\b|\b(?:not|no|never|nobody|nothing|without|cannot)\b", re.IGNORECASE)
 
 
 class Statement(NamedTuple):
@@ -58,6 +60,16 @@ def is_question(sentence: str) -> bool:
     """Whether a sentence asks; people often leave the question mark out."""
     words = re.findall(r"[a-z']+", sentence.lower().replace("’", "'"))
     return "?" in sentence or (bool(words) and words[0].partition("'")[0] in _ASKS)
+
+
+def speaks_of_me(turn: str) -> bool:
+    """Whether the person speaks of themselves or of what is theirs."""
+    return _OF_ME.search(turn) is not None
+
+
+def denies(text: str) -> bool:
+    """Whether a text says that something is not so."""
+    return _DENIAL.search(text.replace("’", "'")) is not None
 
 
 def corrects(text: str) -> bool:
