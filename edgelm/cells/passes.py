@@ -68,6 +68,22 @@ class Pass(Protocol):
         """
 
 
+class CalledPass(Pass, Protocol):
+    """A pass whose two methods may do nothing but call kernels, with the same arrays for segments of the same length:
+    such calls are recorded, and made again without it (``edgelm.kernels.jit.record``).
+
+    Attributes
+    ----------
+    are_calls : bool
+        Whether they do, with these weights.
+    """
+
+    are_calls: bool
+
+    def take(self, x: Array) -> None:
+        """What ``forward`` of x [T,D] does beside its calls; to be done before these are made again."""
+
+
 class BlockPass(Pass, Protocol):
     """A pass of a cell with neuron blocks, M of them, of which a token wakes a few."""
 

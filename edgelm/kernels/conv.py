@@ -21,6 +21,17 @@ def conv_forward(u, taps, last, out):
                 out[t, j] += tap[j] * row[j]
 
 
+@entry(F2, F2, F2)
+def conv_last(u, last, out):
+    """out [3,F] = the last three tokens of ``last`` [3,F] and u [T,F], of which more columns may follow."""
+    n_steps, width = u.shape[0], out.shape[1]
+    for i in range(3):
+        t = n_steps - 3 + i
+        row = u[t] if t >= 0 else last[3 + t]
+        for j in range(width):
+            out[i, j] = row[j]
+
+
 @entry(F2, F2, F2, F2, F2, F2)
 def conv_backward(dout, u, taps, last, du, dtaps):
     """du [T,F] overwritten, dtaps [4,F] added to; nothing flows into ``last``, the segment before. More columns of u

@@ -145,6 +145,25 @@ def _state_step(old, k, v, g, beta, e, new):
             new[i, j] = keep * old[i, j] + kb * e[j]
 
 
+@entry(F1, F1, F1)
+def rates_forward(base, step, rate):
+    """A [H] = exp(base + cumsum(softplus(step))) of base [1] and step [H]."""
+    total = base[0]
+    for h in range(len(step)):
+        total += max(step[h], ZERO) + np.log1p(exp(-abs(step[h])))
+        rate[h] = exp(total)
+
+
+@entry(F1, F1, F1, F1, F1)
+def rates_backward(drate, rate, step, dbase, dstep):
+    """dbase [1] and dstep [H] overwritten: each step moves its own rate and all later ones."""
+    later = ZERO
+    for h in range(len(step) - 1, -1, -1):
+        later += drate[h] * rate[h]
+        dstep[h] = later * sigmoid(step[h])
+    dbase[0] = later
+
+
 @entry(F2, F1, F1, F1, F2, F2)
 def gates_forward(raw, decay_bias, write_bias, rate, g, beta):
     """g = -A softplus(raw + b), beta = sigmoid(raw' + b'): the last 2H columns of raw hold both, g, beta [T,H]."""

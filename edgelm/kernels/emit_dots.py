@@ -3,9 +3,10 @@
 A *run* is 32 numbers that share a scale. Weights are uint8 around 128, activations int8. Sums of a run are exact
 whatever the processor; that of each row is added to the row's total in the order of the runs.
 
-``vnni``: x86's ``vpdpbusd``, of uint8 and int8. ``madd``: ``pmaddwd`` of x86, on numbers made int16, since what
-multiplies uint8 and int8 there (``pmaddubsw``) saturates. ``sdot``: the dot product of Armv8.2. ``smull``: what every
-64-bit Arm has; two products of int8 fit an int16. ``plain``: LLVM's own, for all else.
+``vnni``: x86's ``vpdpbusd``, of uint8 and int8. ``madd``: ``pmaddubsw`` of x86, which sums two products of uint8 and
+int8 as int16, and would saturate if weights were not made int8 and their signs given to the activations. ``sdot``: the
+dot product of Armv8.2. ``smull``: what every 64-bit Arm has; two products of int8 fit an int16. ``plain``: LLVM's own,
+for all else.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Strip(Vectors):
             for part, weights in enumerate(own):
                 number = t * len(own) + part
                 exact = builder.sitofp(sums[number], self.floats)
-                if self.kind in ("vnni", "madd"):  # the others take off 128 before they multiply
+                if self.kind == "vnni":  # the others take off 128 before they multiply
                     exact = builder.fadd(exact, offset)
                 found.append(self.multiply_add(exact, builder.fmul(weights, scale), totals[number]))
         return found
@@ -139,22 +140,30 @@ class Strip(Vectors):
         return sums
 
     def _madd(self, q: list[Any], codes: list[Any]) -> list[Any]:
-        # A register of int16 holds half as many rows, with two sums each, which are added at the end.
-        builder, kind, rows = self.builder, self.sums, self.lanes // 2
-        wide = self.ir.VectorType(self.int16, 2 * self.lanes)
-        name = "llvm.x86.avx2.pmadd.wd" if self.lanes == 8 else "llvm.x86.sse2.pmadd.wd"
-        madd = self.intrinsic(name, kind, wide, wide)
-        n = len(q) * 2 * self.parts
-        halves = [self.ir.Constant(kind, None)] * (len(codes) * n)
+        builder, kind, width = self.builder, self.sums, 4 * self.lanes
+        bytes_, pairs = self.ir.VectorType(self.byte, width), self.ir.VectorType(self.int16, 2 * self.lanes)
+        names = ("avx2.psign.b", "avx2.pmadd.ub.sw", "avx2.pmadd.wd")
+        if self.lanes == 4:
+            names = ("ssse3.psign.b.128", "ssse3.pmadd.ub.sw.128", "sse2.pmadd.wd")
+        kinds = ((bytes_, bytes_, bytes_), (pairs, bytes_, bytes_), (kind, pairs, pairs))
+        with_sign, products, added = (
+            self.intrinsic("llvm.x86." + name, *of) for name, of in zip(names, kinds, strict=True)
+        )
+        none, ones = self.ir.Constant(bytes_, None), self.ir.Constant(pairs, [1] * pairs.count)
+        n = len(q) * self.parts
+        sums = [self.ir.Constant(kind, None)] * (len(codes) * n)
         for g in range(QUADS):
-            xs = [builder.sext(self.repeated_quad(x, g, rows), wide) for x in codes]
-            places = [(strip, 64 * g + 4 * rows * p) for strip in q for p in range(2 * self.parts)]
-            for p, (strip, first) in enumerate(places):
-                weights = builder.zext(self.bytes_at(strip, first, 4 * rows), wide)
+            xs = [self.repeated_quad(x, g, self.lanes) for x in codes]
+            for p in range(n):
+                weights = self.signed(q[p // self.parts], 64 * g + width * (p % self.parts), width)
+                # Of -128 it is 128, as uint8.
+                size = builder.select(builder.icmp_signed("<", weights, none), builder.sub(none, weights), weights)
                 for t, x in enumerate(xs):
+                    # 2 x 128 x 127 is below 2^15.
+                    both = builder.call(products, [size, builder.call(with_sign, [x, weights])])
                     number = t * n + p
-                    halves[number] = builder.add(halves[number], builder.call(madd, [weights, x]))
-        return self.pairs_added(halves)
+                    sums[number] = builder.add(sums[number], builder.call(added, [both, ones]))
+        return sums
 
     def repeated_quad(self, codes: Any, number: int, n: int) -> Any:
         """Four activations, ``n`` times over."""
@@ -166,10 +175,10 @@ class Strip(Vectors):
         pairs = zip(halves[::2], halves[1::2], strict=True)
         return [self.builder.add(self.shuffle(a, b, even), self.shuffle(a, b, odd)) for a, b in pairs]
 
-    def signed(self, q: Any, first: int) -> Any:
-        """16 weights as int8."""
-        weights = self.bytes_at(q, first, 16)
-        return self.builder.xor(weights, self.ir.Constant(weights.type, [-128] * 16))
+    def signed(self, q: Any, first: int, n: int) -> Any:
+        """``n`` weights as int8."""
+        weights = self.bytes_at(q, first, n)
+        return self.builder.xor(weights, self.ir.Constant(weights.type, [-128] * n))
 
     def _sdot(self, q: list[Any], codes: list[Any]) -> list[Any]:
         builder, kind = self.builder, self.sums
@@ -182,7 +191,7 @@ class Strip(Vectors):
         for g in range(QUADS):
             xs = [builder.bitcast(self.spread(x[g // 4], g % 4, 4), of_bytes) for x in read]
             for p in range(n):
-                weights = self.signed(q[p // self.parts], 64 * g + 16 * (p % self.parts))
+                weights = self.signed(q[p // self.parts], 64 * g + 16 * (p % self.parts), 16)
                 for t, x in enumerate(xs):
                     sums[t * n + p] = builder.call(dot, [sums[t * n + p], weights, x])
         return sums
@@ -196,7 +205,7 @@ class Strip(Vectors):
             xs = [[builder.sext(self.repeated_quad(x, g + i, 2), wide) for i in (0, 1)] for x in codes]
             for p in range(n):
                 strip, part = q[p // self.parts], 16 * (p % self.parts)
-                weights = [self.signed(strip, 64 * (g + i) + part) for i in (0, 1)]
+                weights = [self.signed(strip, 64 * (g + i) + part, 16) for i in (0, 1)]
                 for half in (0, 1):
                     order = list(range(8 * half, 8 * half + 8))
                     own = [builder.sext(self.shuffle(w, w, order), wide) for w in weights]

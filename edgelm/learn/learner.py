@@ -14,13 +14,15 @@ the size of the present gradient, a segment that teaches nothing would move the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from edgelm.config import LearnConfig
 from edgelm.errors import DivergenceError
+from edgelm.kernels.jit import record
 from edgelm.kernels.optim import pulled_step
-from edgelm.matrices.matrix import Operands
+from edgelm.matrices.matrix import Int8, Operands
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
 from edgelm.model.state import State, empty_state
@@ -74,6 +76,8 @@ class Learner:
             for name in self.names
             if name not in self._blocks
         ]
+        self._steps_are_calls = all(isinstance(base[name], np.ndarray | Int8) for name in self._blocks)
+        self._step_again: Callable[[], None] | None = None
 
     def steps(self, name: str) -> Array:
         """The step size of a tensor: by how much a gradient of 1, of a segment's summed loss, moves a weight.
@@ -151,12 +155,21 @@ class Learner:
         # numbers whose product is not would show in the next loss.
         if not np.isfinite(np.vdot(network.small_grads, network.small_grads)):
             raise DivergenceError("a gradient is not finite; the text was not learned")
-        pull = self._dtype(self.config.pull * n_steps / self.config.segment)
         with self._guard.writing(network.awake):
-            for grad, base, weight, rate in self._small:
-                pulled_step(grad, base, rate, pull, weight)
-            for name in self._blocks:
-                network.step_blocks(name, self.base[name], self._rates[name], pull)
+            if not (self._steps_are_calls and network.is_recorded(n_steps)):
+                self._step(n_steps)
+            elif self._step_again is None:
+                self._step_again = record(partial(self._step, n_steps))
+            else:
+                self._step_again()
+
+    def _step(self, n_steps: int) -> None:
+        """Takes the step of a segment of so many tokens."""
+        pull = self._dtype(self.config.pull * n_steps / self.config.segment)
+        for grad, base, weight, rate in self._small:
+            pulled_step(grad, base, rate, pull, weight)
+        for name in self._blocks:
+            self.network.step_blocks(name, self.base[name], self._rates[name], pull)
 
 
 def adaptable_rms(

@@ -7,18 +7,22 @@ back-propagation through time).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from edgelm.cells.buffers import FORWARD_ALONE
+from edgelm.cells.buffers import FORWARD_ALONE, are_calls
 from edgelm.cells.passes import Pass
 from edgelm.cells.table import passes_of
+from edgelm.kernels import arrays
+from edgelm.kernels.jit import record
 from edgelm.kernels.loss import cross_entropy
+from edgelm.kernels.norm import ZERO
 from edgelm.matrices.matrix import Operands, as_matrix, workspace_size
 from edgelm.model.config import ModelConfig
-from edgelm.model.state import State, advance, part_of, shared_part, state_shapes
+from edgelm.model.state import State, advance, empty_state, part_of, shared_part, state_shapes
 from edgelm.model.weights import EMBED_SUMS, Weights, tensors
 from edgelm.network.final_norm import final_norm
 
@@ -27,6 +31,10 @@ Array = np.ndarray
 
 class Network:
     """The model over segments, with gradients.
+
+    Where layer parts do nothing but call kernels, the calls of a segment of ``max_steps`` tokens are recorded the first
+    time and made as one from then on, forward and backward: Python's global lock is given up once for all of them, so
+    that whoever answers meanwhile seldom waits for it.
 
     Parameters
     ----------
@@ -56,6 +64,7 @@ class Network:
         always = {prefix + name for prefix, cell in config.parts() for name in passes_of(cell).SMALL}
         always |= {"final_norm", "final_norm_bias"}
         wanted = always | set(wanted)
+        matrices_are_left = wanted == always
         dtype = weights["embed"].dtype
         specs = {name: spec for name, spec in tensors(config).items() if name in wanted}
         # Those that are always made stand side by side, so that one look tells whether all are finite.
@@ -87,42 +96,82 @@ class Network:
         self.dtype = dtype
         self.embed, self.head = (as_matrix(weights[name], EMBED_SUMS) for name in ("embed", config.head))
         self.final_norm = final_norm(config, weights, max_steps)
+        parts = [part for _, part in self.passes]
+        can_record = matrices_are_left and are_calls(self.head) and all(getattr(p, "are_calls", False) for p in parts)
+        self._called: list[Any] = [*parts, self.final_norm] if can_record else []
+        """The layer parts and the norm, if all that is done with them may be recorded."""
+        # Calls that are made again find the state where it was.
+        self._state = empty_state(config, dtype.type) if self._called else {}
+        self._forward_again: Callable[[], None] | None = None
+        self._backward_again: Callable[[], None] | None = None
 
     def forward(self, ids: Array, targets: Array, state: State) -> Array:
         """Losses in nats [T] of ``targets`` [T] after ``ids`` [T]; ``state`` is updated in place."""
         n_steps = len(ids)
         self.ids = ids
-        x = self.streams[:, :n_steps]
-        x[0] = self.embed.rows(ids)
-        shared = shared_part(state)
-        for number, ((_, part), names) in enumerate(zip(self.passes, self._state_names, strict=True)):
-            x[number + 1] = x[number]
-            part.forward(x[number], x[number + 1], {local: state[name] for local, name in names}, shared)
+        self.streams[0, :n_steps] = self.embed.rows(ids)
+        if self.is_recorded(n_steps):
+            self._forward_recorded(state)
+        else:
+            self._forward(n_steps, state)
         advance(state, self.config, n_steps)
-        hidden, logits, losses = self.hidden[:n_steps], self.logits[:n_steps], self.losses[:n_steps]
-        self.final_norm.forward(x[-1], hidden)
-        self.head.product(hidden, self._workspace, logits)
+        logits, losses = self.logits[:n_steps], self.losses[:n_steps]
         cross_entropy(targets, logits, losses)
         return losses.copy()
+
+    def is_recorded(self, n_steps: int) -> bool:
+        """Whether calls of a segment of so many tokens are recorded."""
+        return bool(self._called) and n_steps == self.max_steps
+
+    def _forward_recorded(self, state: State) -> None:
+        """As ``_forward``, of a segment of the usual length."""
+        for name, array in self._state.items():
+            np.copyto(array, state[name])
+        if self._forward_again is None:
+            self._forward_again = record(partial(self._forward, self.max_steps, self._state))
+        else:
+            for part, x in zip(self._called, self.streams, strict=True):
+                part.take(x)
+            self._forward_again()
+        for name, array in self._state.items():
+            np.copyto(state[name], array)
+
+    def _forward(self, n_steps: int, state: State) -> None:
+        """From the first stream to the logits; what all layers share stays as it is."""
+        x, shared = self.streams[:, :n_steps], shared_part(state)
+        for number, ((_, part), names) in enumerate(zip(self.passes, self._state_names, strict=True)):
+            arrays.copy(x[number].reshape(-1), x[number + 1].reshape(-1))
+            part.forward(x[number], x[number + 1], {local: state[name] for local, name in names}, shared)
+        hidden = self.hidden[:n_steps]
+        self.final_norm.forward(x[-1], hidden)
+        self.head.product(hidden, self._workspace, self.logits[:n_steps])
 
     def backward(self) -> None:
         """Fills ``grads`` for the segment that ``forward`` saw last; once a forward."""
         n_steps, grads = len(self.ids), self.grads
-        dlogits, hidden = self.logits[:n_steps], self.hidden[:n_steps]
         if self.config.head in grads:
-            np.dot(dlogits.T, hidden, out=grads[self.config.head])
-        dhidden = self.head.product_back(dlogits, self._workspace, hidden)
-        dx = self.dx[:n_steps]
-        dx[:] = 0
-        self.final_norm.backward(dhidden, dx, grads)
-        for _, part in reversed(self.passes):
-            # A layer part adds to the stream, so dx is both its incoming gradient and what it adds to.
-            hidden[:] = dx
-            part.backward(hidden, dx)
+            np.dot(self.logits[:n_steps].T, self.hidden[:n_steps], out=grads[self.config.head])
+        if not self.is_recorded(n_steps):
+            self._backward(n_steps)
+        elif self._backward_again is None:
+            self._backward_again = record(partial(self._backward, n_steps))
+        else:
+            self._backward_again()
         if "embed" in grads:
             if not self.config.tied:
                 grads["embed"][:] = 0
-            np.add.at(grads["embed"], self.ids, dx)
+            np.add.at(grads["embed"], self.ids, self.dx[:n_steps])
+
+    def _backward(self, n_steps: int) -> None:
+        """From the gradients of the logits to that of the first stream."""
+        dlogits, hidden, dx = self.logits[:n_steps], self.hidden[:n_steps], self.dx[:n_steps]
+        dhidden = self.head.product_back(dlogits, self._workspace, hidden)
+        arrays.fill(dx.reshape(-1), ZERO)
+        self.final_norm.backward(dhidden, dx, self.grads)
+        for _, part in reversed(self.passes):
+            # A layer part adds to the stream, so dx is both its incoming gradient and what it adds to.
+            arrays.copy(dx.reshape(-1), hidden.reshape(-1))
+            part.backward(hidden, dx)
 
     def step_blocks(self, name: str, base: Any, rates: Array, pull: np.floating) -> None:
         """Moves the awake blocks of a tensor of neuron blocks; see ``edgelm.cells.passes.BlockPass``."""

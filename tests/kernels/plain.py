@@ -60,8 +60,19 @@ def _norm(name: str) -> list[Any]:
     }[name]  # fmt: skip
 
 
+def _arrays(name: str) -> list[Any]:
+    (x, out), row, repeated, turned, w = floats((T, D), (T, D)), *floats((D,), (T * D * 2,), (D, T), (D, D))
+    flat, other = x.reshape(-1), out.reshape(-1)
+    return {
+        "fill": [flat, np.float32(0.3)], "copy": [flat, other], "add": [flat, other], "repeat": [flat, 2, repeated],
+        "add_rows": [x, row], "transpose": [x, turned], "product": [x, w, out],
+    }[name]  # fmt: skip
+
+
 def _conv(name: str) -> list[Any]:
     dout, u, out, taps, dtaps, last = floats((T, F), (T, F), (T, F), (4, F), (4, F), (3, F))
+    if name == "conv_last":
+        return [u, last, taps[:3]]
     return [u, taps, last, out] if name == "conv_forward" else [dout, u, taps, last, out, dtaps]
 
 
@@ -73,6 +84,9 @@ def _slope(name: str) -> list[Any]:
 
 
 def _decay(name: str) -> list[Any]:
+    if name.startswith("rates"):
+        base, step, rate, dbase, dstep = floats((1,), (H,), (H,), (1,), (H,))
+        return [base, step, rate] if name == "rates_forward" else [dstep, np.abs(rate), step, dbase, dstep.copy()]
     if name.startswith("gates"):
         raw, draw, *small = floats((T, 2 * H), (T, 2 * H), (H,), (H,), (H,), (H,), (H,))
         dg, dbeta, g, beta = floats(*[(T, H)] * 4)
@@ -310,6 +324,7 @@ def _learned() -> FastMemory:
 
 
 ARGUMENTS: dict[str, Callable[[str], list[Any]]] = {
+    "arrays": _arrays,
     "norm": _norm, "conv": _conv, "slope": _slope, "decay": _decay, "loss": _loss, "optim": _optim, "blocks": _blocks,
     "strip_blocks": _strip_blocks,
     "memory": _memory, "recall": _recall, "stream": lambda _: [np.arange(1000), 3],

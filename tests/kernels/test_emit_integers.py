@@ -67,6 +67,16 @@ def test_dot_strips(
     assert np.abs(out - expected).max() <= 1e-6 * largest
 
 
+@pytest.mark.parametrize("weight", [0, 1, 255])
+def test_products_of_the_largest_numbers_do_not_saturate(features: tuple[str, str], weight: int) -> None:
+    q, scale = np.full(2 * 16 * 32, weight, np.uint8), np.ones(2 * 16, np.float32)
+    for code in (127, -127):
+        codes = np.full(32, code, np.int8)
+        scales, out = np.float32([1, -128 * 32 * code]), np.zeros(32, np.float32)
+        run(emit_dot_strips, [1, 1], [q, scale, 1, 1, codes.view(np.uint8), scales, 0, out, 16, 0], "", *features)
+        assert out.tolist() == [0] * 16 + [32 * code * (weight - 128)] * 16
+
+
 @pytest.mark.parametrize("columns", [1, 16, 64])
 @pytest.mark.parametrize("n_rows", [1, 5])
 def test_delta(rng: np.random.Generator, columns: int, n_rows: int) -> None:

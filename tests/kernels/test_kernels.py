@@ -19,6 +19,14 @@ def test_conv_forward(rng: np.random.Generator, dtype: type, steps: int) -> None
     same(out, naive.conv(u, taps, last))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 9])
+def test_the_last_tokens_are_kept(rng: np.random.Generator, dtype: type, steps: int) -> None:
+    u, last = many(rng, (steps, 7), (3, 5), dtype=dtype)
+    out = blank(3, 5, dtype=dtype)
+    conv.conv_last(u, last, out)
+    same(out, np.concatenate([last, u[:, :5]])[-3:])
+
+
 @in_double
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
 def test_conv_backward(rng: np.random.Generator, steps: int) -> None:
@@ -118,6 +126,26 @@ def test_decay_backward(rng: np.random.Generator, steps: int) -> None:
 
     for given, x in zip([*found, dstate], inputs, strict=True):
         same(given, gradient(total, x))
+
+
+def test_rates_forward(rng: np.random.Generator, dtype: type) -> None:
+    base, step = many(rng, (1,), (4,), dtype=dtype)
+    step[0], rate = 30, blank(4, dtype=dtype)
+    decay.rates_forward(base, step / 10, rate)
+    same(rate, np.exp(base + np.cumsum(np.logaddexp(0, step / 10))))
+
+
+@in_double
+def test_rates_backward(rng: np.random.Generator) -> None:
+    base, step, drate = many(rng, (1,), (4,), (4,))
+
+    def rates() -> Array:
+        return np.exp(base + np.cumsum(np.logaddexp(0, step)))
+
+    found = blank(1), blank(4)
+    decay.rates_backward(drate, rates(), step, *found)
+    for given, x in zip(found, (base, step), strict=True):
+        same(given, gradient(lambda: np.sum(drate * rates()), x))
 
 
 def test_gates(rng: np.random.Generator, dtype: type) -> None:

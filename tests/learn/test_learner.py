@@ -96,6 +96,33 @@ def test_learning_from_integers_is_learning_from_what_they_mean(mixer: str, tern
         np.testing.assert_allclose(found[0][1][name], found[1][1][name], rtol=1e-3, atol=1e-5, err_msg=name)
 
 
+def test_recorded_calls_learn_what_single_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, weights = random_model(**WIDE)
+    packed, names = pack(weights), adaptable_names(config)
+    rms, found = {name: np.full(1, 0.1, np.float32) for name in names}, []
+    for recorded in (True, False):
+        operands = {name: operand(packed, name) for name in shapes(config)}
+        operands |= {name: weights[name].copy() for name in names}
+        base = {name: operand(packed, name) if name + ".q" in packed else weights[name].copy() for name in names}
+        learner = Learner(config, operands, base, rms, LearnConfig(rate=5, pull=0.1, segment=SEGMENT))
+        assert learner.network.is_recorded(SEGMENT) and not learner.network.is_recorded(SEGMENT - 1)
+        if not recorded:
+            for module in ("edgelm.network.network", "edgelm.learn.learner"):
+                monkeypatch.setattr(module + ".record", lambda calls: calls() or calls)
+        ids = text(config)
+        # Shorter segments, other documents, and scoring alone come between.
+        losses = [
+            act(part)
+            for act, part in (
+                (learner.score, ids), (learner.learn, ids), (learner.learn, ids[3 : SEGMENT + 6]),
+                (learner.score, ids), (learner.learn, ids[::-1]), (learner.score, ids),
+            )
+        ]  # fmt: skip
+        found.append((np.concatenate(losses), {name: learner.weights[name] for name in names}))
+    assert (found[0][0] == found[1][0]).all() and identical(found[0][1], found[1][1])
+    assert not identical(found[0][1], {name: weights[name] for name in names})
+
+
 def test_a_base_of_integers_is_scored_as_what_it_means() -> None:
     """As the guardrail does: even what the neurons write is integers, and nothing of it is made float32 for good."""
     config, weights = random_model(**WIDE)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from edgelm.cells.block_ffn.paper import ROUTER_EPS, BlockFfn
-from edgelm.cells.buffers import integer_buffers, integers_of, make_buffers, matrix_of
+from edgelm.cells.buffers import are_calls, integer_buffers, integers_of, make_buffers, matrix_of
 from edgelm.cells.cell import Array, Parts
+from edgelm.kernels import arrays, fused
 from edgelm.kernels import blocks as block_kernels
-from edgelm.kernels import fused
 from edgelm.kernels import norm as norm_kernels
-from edgelm.matrices.blocks import as_blocks
+from edgelm.kernels.norm import ZERO
+from edgelm.matrices.blocks import Float32Blocks, as_blocks
 from edgelm.matrices.matrix import Operands
 
 SMALL = ("norm", "router_bias", "log_gamma")
@@ -51,15 +52,22 @@ class Pass:
         size = block_kernels.workspace_size(max_steps, c.block_size, c.d_model)
         self.of_blocks = shared_buffers.setdefault("workspace of blocks", np.zeros(size, dtype))
         self.plain = shared_buffers.setdefault("plain", np.zeros((c.block_size, c.d_model), dtype))
+        self.turned = shared_buffers.setdefault("router turned", np.zeros((c.n_blocks, c.d_model), dtype))
+        # Integers are made numbers for the blocks that are awake, and nothing tells beforehand which.
+        self.are_calls = are_calls(*self.shared) and isinstance(self.given_w2, Float32Blocks)
+
+    def take(self, x: Array) -> None:
+        """As of ``edgelm.cells.passes.CalledPass``."""
+        self.x = x
+        if len(x) != len(self.b["h"]):
+            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
 
     def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
         """As of ``edgelm.cells.passes.Pass``."""
-        w = self.w
-        if len(x) != len(self.b["h"]):
-            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
-        self.x, b = x, self.b
+        self.take(x)
+        w, b = self.w, self.b
         norm_kernels.rms_forward(x, w["norm"], self.eps, self.inverse, b["h"])
-        np.dot(b["h"], w["router"], out=b["a0"])
+        arrays.product(b["h"], w["router"], b["a0"])
         self._route()
         block_kernels.group_pairs(b["a"], self.starts, self.tokens)
         self.w2 = self.given_w2.current(self.awake, self.widened)
@@ -67,13 +75,14 @@ class Pass:
         self.w1.forward(b["h"], b["a"], self.plain, self.w2, *pairs, self.of_blocks, y)
         self.shared[0].product(b["h"], self.workspace, b["s"])
         norm_kernels.silu_forward(b["s"], b["shared"])
-        y += self.shared[1].product(b["shared"], self.workspace, b["part"])
+        out = self.shared[1].product(b["shared"], self.workspace, b["part"])
+        arrays.add(out.reshape(-1), y.reshape(-1))
 
     def backward(self, dy: Array, dx: Array) -> None:
         """As of ``edgelm.cells.passes.Pass``. What ``step_blocks`` makes the gradient of w2 of is kept."""
         w, b, grads = self.w, self.b, self.grads
         for name in SMALL:
-            grads[name][:] = 0
+            arrays.fill(grads[name], ZERO)
         if "shared_w2" in grads:
             np.dot(b["shared"].T, dy, out=grads["shared_w2"])
         self.shared[1].product_back(dy, self.workspace, b["shared"])
@@ -83,16 +92,18 @@ class Pass:
         dh = self.shared[0].product_back(b["ds"], self.workspace, b["dh"])
         pairs = (self.starts, self.tokens, self.slope, self.hidden)
         self.w1.backward(dy, b["a"], self.w2, *pairs, self.of_blocks, b["da"], dh)
-        b["y_grad"][:] = dy
+        arrays.copy(dy.reshape(-1), b["y_grad"].reshape(-1))
         if "w2" in grads:
             block_kernels.blocks_w2_backward(*self._of_w2(), self.of_blocks, grads["w2"])
         if "w1" in grads:
             block_kernels.blocks_w1_backward(b["h"], self.starts, self.tokens, self.slope, grads["w1"])
         self._route_back()
-        grads["router_bias"] += b["a0"].sum(0)
+        arrays.add_rows(b["a0"], grads["router_bias"])
         if "router" in grads:
             np.dot(b["h"].T, b["a0"], out=grads["router"])
-        dh += np.dot(b["a0"], w["router"].T, out=b["part"])
+        arrays.transpose(w["router"], self.turned)
+        arrays.product(b["a0"], self.turned, b["part"])
+        arrays.add(b["part"].reshape(-1), dh.reshape(-1))
         norm_kernels.rms_backward(dh, self.x, w["norm"], self.inverse, dx, grads["norm"])
 
     def _route(self) -> None:

@@ -1,22 +1,24 @@
 """``gated_delta`` by kernels, with all memory taken beforehand: forward and backward over a segment, and answering.
 
-Products with float32 are BLAS calls; all else are kernels.
+Products with float32 are BLAS calls; all else are kernels, so that where matrices are integers a pass does nothing but
+call them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgelm.cells.buffers import integer_buffers, integers_of, make_buffers, matrix_of
+from edgelm.cells.buffers import are_calls, integer_buffers, integers_of, make_buffers, matrix_of
 from edgelm.cells.cell import Array, Parts
 from edgelm.cells.gated_delta.paper import CONV_WIDTH, GatedDelta, decay_rates
+from edgelm.kernels import arrays, fused
 from edgelm.kernels import chunks as chunk_kernels
 from edgelm.kernels import columns as column_kernels
 from edgelm.kernels import conv as conv_kernels
 from edgelm.kernels import decay as decay_kernels
-from edgelm.kernels import fused
 from edgelm.kernels import norm as norm_kernels
 from edgelm.kernels import slope as slope_kernels
+from edgelm.kernels.norm import ZERO
 from edgelm.matrices.matrix import Operands
 
 SMALL = ("norm", "conv", "decay_bias", "write_bias", "decay_base", "decay_step", "head_norm")
@@ -66,28 +68,36 @@ class Pass:
         self.scratch = shared_buffers.setdefault(f"scratch of decay {shape}", np.zeros(shape, dtype))
         self.dstate = np.zeros((heads, *matrix), dtype)
         self.e = np.zeros(c.value_dim, dtype)
-        self.dslope, self.drate = np.zeros(c.slope_dim, dtype), np.zeros(heads, dtype)
+        self.count, self.dslope = np.zeros((2, c.slope_dim), dtype)
+        self.rate, self.drate = np.zeros((2, heads), dtype)
+        self.are_calls = are_calls(self.w_in, self.w_out)
+
+    def take(self, x: Array) -> None:
+        """As of ``edgelm.cells.passes.CalledPass``."""
+        self.x = x
+        if len(x) != len(self.b["h"]):
+            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
 
     def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
         """As of ``edgelm.cells.passes.Pass``."""
-        c, w = self.cell, self.w
-        if len(x) != len(self.b["h"]):
-            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
-        self.x, b = x, self.b
+        self.take(x)
+        w, b = self.w, self.b
         norm_kernels.rms_forward(x, w["norm"], self.eps, self.inverse, b["h"])
         p = self.w_in.product(b["h"], self.workspace, b["p"])
-        self.last[:] = state["conv"][0]
-        self.taps[:] = w["conv"].T
+        last = state["conv"][0]
+        arrays.copy(last.reshape(-1), self.last.reshape(-1))
+        arrays.transpose(w["conv"], self.taps)
         conv_kernels.conv_forward(p, self.taps, self.last, b["mixed"])
-        state["conv"][0] = np.concatenate([self.last, p[1 - CONV_WIDTH :, : c.conv_dim]])[1 - CONV_WIDTH :]
+        conv_kernels.conv_last(p, self.last, last)
 
-        count = np.repeat(shared["slope"].reshape(-1), self.width)
-        slope_kernels.slope_forward(b["mixed"], self.slope_decay, count, state["slope"].reshape(-1), b["norms"], b["m"])
+        arrays.repeat(shared["slope"].reshape(-1), self.width, self.count)
+        slope = state["slope"].reshape(-1)
+        slope_kernels.slope_forward(b["mixed"], self.slope_decay, self.count, slope, b["norms"], b["m"])
         column_kernels.gate_columns_forward(b["m"], p, self.us, b["mix"])
 
         q, k, v, o = self._heads("q", "k", "vd", "o")
         column_kernels.heads_forward(b["mixed"], self.of_heads, self.dtype.type(1e-6), b["qk_inverse"], q, k, v)
-        self.rate = decay_rates(w["decay_base"], w["decay_step"]).astype(self.dtype)
+        decay_kernels.rates_forward(w["decay_base"], w["decay_step"], self.rate)
         decay_kernels.gates_forward(p, w["decay_bias"], w["write_bias"], self.rate, b["g"], b["beta"])
         memory, gates = state["decay"][0], (b["g"], b["beta"])
         if self.in_chunks:
@@ -95,15 +105,16 @@ class Pass:
         else:
             decay_kernels.decay_forward(q, k, v, *gates, self.e, self.checkpoints, memory, o)
         column_kernels.norm_columns_forward(b["o"], w["head_norm"], p, self.ud, self.eps, b["o_inverse"], b["mix"])
-        y += self.w_out.product(b["mix"], self.workspace, b["dh"])
+        out = self.w_out.product(b["mix"], self.workspace, b["dh"])
+        arrays.add(out.reshape(-1), y.reshape(-1))
 
     def backward(self, dy: Array, dx: Array) -> None:
         """As of ``edgelm.cells.passes.Pass``."""
         w, b = self.w, self.b
         p, dp, dmix, dmixed = b["p"], b["dp"], b["dmix"], b["dmixed"]
         small = {name: self.grads[name] for name in SMALL}
-        for gradient in small.values():
-            gradient[:] = 0
+        for zeroed in (*small.values(), self.dstate, self.drate, self.dslope, self.dtaps):
+            arrays.fill(zeroed.reshape(-1), ZERO)
         if "w_out" in self.grads:
             np.dot(b["mix"].T, dy, out=self.grads["w_out"])
         self.w_out.product_back(dy, self.workspace, dmix)
@@ -111,7 +122,6 @@ class Pass:
         column_kernels.norm_columns_backward(
             dmix, b["o"], w["head_norm"], p, self.ud, b["o_inverse"], b["do"], dp, small["head_norm"]
         )
-        self.dstate[:] = 0
         do, q, k, v, dq, dk, dv = self._heads("do", "q", "k", "vd", "dq", "dk", "dvd")
         given, gates, dgates = (q, k, v), (b["g"], b["beta"]), (b["dg"], b["dbeta"])
         rest = (self.checkpoints, self.scratch, self.dstate)
@@ -119,20 +129,17 @@ class Pass:
             chunk_kernels.chunks_backward(do, given, gates, *rest, (dq, dk, dv), dgates)
         else:
             decay_kernels.decay_backward(do, *given, *gates, *rest, dq, dk, dv, *dgates)
-        self.drate[:] = 0
         decay_kernels.gates_backward(
             b["dg"], b["dbeta"], p, w["decay_bias"], self.rate, b["g"], b["beta"],
             dp, small["decay_bias"], small["write_bias"], self.drate,
         )  # fmt: skip
-        self._rate_gradients(small)
+        decay_kernels.rates_backward(self.drate, self.rate, w["decay_step"], small["decay_base"], small["decay_step"])
         column_kernels.heads_backward(dq, dk, dv, b["mixed"], self.of_heads, q, k, b["qk_inverse"], dmixed)
 
         column_kernels.gate_columns_backward(dmix, b["m"], p, self.us, b["dm"], dp)
-        self.dslope[:] = 0
         slope_kernels.slope_backward(b["dm"], self.slope_decay, b["norms"], self.dslope, dmixed)
-        self.dtaps[:] = 0
         conv_kernels.conv_backward(dmixed, p, self.taps, self.last, dp, self.dtaps)
-        small["conv"][:] = self.dtaps.T
+        arrays.transpose(self.dtaps, small["conv"])
 
         if "w_in" in self.grads:
             np.dot(b["h"].T, b["dp"], out=self.grads["w_in"])
@@ -141,13 +148,6 @@ class Pass:
 
     def _heads(self, *names: str) -> list[Array]:
         return [self.b[name].reshape(len(self.b[name]), self.cell.n_heads, -1) for name in names]
-
-    def _rate_gradients(self, small: Parts) -> None:
-        # A = exp(base + cumsum(softplus(step))): each step moves its own rate and all later ones.
-        scaled = self.drate * self.rate
-        small["decay_base"][:] = scaled.sum()
-        later = np.cumsum(scaled[::-1])[::-1]
-        small["decay_step"][:] = later / (1 + np.exp(-self.w["decay_step"]))
 
 
 def begin(cell: GatedDelta, shared: Parts, n_steps: int, buffers: Parts) -> None:
