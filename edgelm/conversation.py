@@ -115,9 +115,9 @@ class Conversation:
         corrected = engine.is_corrected(asked)
         if not corrected:
             turn.plan = engine.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
-        given, source = turn.plan.text, Source.BANK if turn.plan.exchanges else Source.TOLD
+        given, source = turn.plan.text, turn.planned_source
         if given is None and turn.plan.listens and not self._may_ask(turn):
-            given, source = nothing_to_say(text, self.exchanges, learns=bool(turn.entry_ids)), Source.HEARD
+            given = nothing_to_say(text, self.exchanges, learns=bool(turn.entry_ids))
         if given is not None:
             turn.source = source
             read = engine.tokenizer.encode(self.template.user_turn(text))

@@ -26,7 +26,7 @@ class Source(StrEnum):
     NOTHING = "nothing"
     """Neither bank nor model had an answer that fits."""
     HEARD = "heard"
-    """To a remark that nothing fits: that it was heard."""
+    """To a remark that nothing fits: that it was heard; to one that tells of danger: whom to call."""
     FRIEND = "friend"
     """A larger model that was asked."""
 
@@ -62,6 +62,13 @@ class Turn:
     plan: Plan = MODEL_ALONE
     source: Source = Source.MODEL
     ended: Ended | None = None
+
+    @property
+    def planned_source(self) -> Source:
+        """Where an answer comes from that needs no model."""
+        if self.plan.listens:
+            return Source.HEARD
+        return Source.BANK if self.plan.exchanges else Source.TOLD
 
     @property
     def learned(self) -> Learned | None:

@@ -12,10 +12,15 @@ from collections.abc import Sequence
 
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import is_sad
-from edgelm.memory.statements import denies, is_question, speaks_of_me
+from edgelm.memory.statements import SENTENCE, denies, is_question, speaks_of_me
+from edgelm.text.indirect import indirect
 from edgelm.text.person import second_person
 
 UNKNOWN_ANSWER, CANNOT = "I do not know that.", "I am sorry, I cannot do that."
+UNKNOWN = "I am sorry, I do not know {}."
+"""To a question that can be said back as a clause."""
+ABILITIES = "I can talk with you and remember what you tell me, but not much more."
+"""To somebody who asks whether the assistant can or will do something."""
 SYMPATHY = ("I am sorry to hear that.", "That does not sound easy.", "I am sorry. Do you want to tell me more?")
 GLADNESS = ("That is good to hear.", "How nice.", "I am glad to hear that.")
 WISHES = ("I hope it goes well.", "Then I hope it all works out.", "Good luck with that.")
@@ -37,13 +42,15 @@ _TO_YOU = re.compile(
 """How a turn begins that is about the talk itself; the bank and the model have replies to it."""
 _REQUEST = re.compile(
     r"^\W*(?:tell|name|give|write|list|explain|show|play|call|wake|remind|turn|switch|set|open|close|pass|buy|order|send|"
-    r"read|sing|translate|spell|count|find|draw|bring|make|put|help|describe|rewrite|suggest|advise|recommend|compare) "
-    r"(?:me|us|a|an|the|my|our|it|this|some|two|three|on|off|up|down)\b",
+    r"read|sing|translate|spell|count|find|draw|bring|make|put|help|describe|rewrite|suggest|advise|recommend|compare|"
+    r"convert|choose|pick|invent|imagine|define|correct|finish|complete|repeat|guess) "
+    r"(?:me|us|an?|the|my|our|it|this|that|some\w*|one|two|three|on|off|up|down|why|how|what|where|who|when)\b",
     re.IGNORECASE,
 )
 """How somebody asks for something to be done."""
+_OF_ABILITY = re.compile(r"^\W*(?:can|could|will|would) you\b(?! (?:tell|say|know|remember|recall)\b)", re.IGNORECASE)
 _GLAD = re.compile(
-    r"\b(?:finally|won|proud|prize|lovely|beautiful|wonderful|perfect|delicious|happy|glad|grateful|great|best)\b",
+    r"\b(?:finally|won|proud|prize|lovely|beautiful|wonderful|perfect|delicious|happy|glad|grateful|great)\b",
     re.IGNORECASE,
 )
 _TO_COME = re.compile(
@@ -51,15 +58,33 @@ _TO_COME = re.compile(
     r"next (?:week|month|year))\b",
     re.IGNORECASE,
 )
-_PLAIN = re.compile(r"^(?:my|our|i|we|the|an?|this|there|it|they|s?he|his|her) [^.!?;:\n\"]+\.?$", re.IGNORECASE)
-"""One sentence that begins with whom it is about."""
+_PLAIN = re.compile(
+    r"^(?!(?:i|we) (?:think|thought|guess|hope|wish|wonder|need|want|feel|believe|suppose|doubt|mean)\b)"
+    r"(?:my|our|i|we|the|an?|this|there|it|they|s?he|his|her) [^.!?;:\n\"]+\.?$",
+    re.IGNORECASE,
+)
+"""One sentence that begins with whom it is about, and tells more than what is on the person's mind."""
+_OF_ONE_DAY = re.compile(
+    r"^(?:i|we) (?:just |also |finally |already )*(?!married|moved|retired|divorced|trained|studied|worked|lived|used)"
+    r"(?:\w+ed|told|sold|held|lost|bought|met|saw|went|had|made|got|took|gave|found|left|broke|forgot|ate|drank|came|"
+    r"heard|felt|woke|slept|put|cut|read|ran|drove|rode|sat|stood|spent|sent|said|thought|caught|built)\b|"
+    r"\bonly\b",
+    re.IGNORECASE,
+)
+"""What happened once, or was less than hoped for: to say that it is remembered would be odd."""
+_OWN_RULE = re.compile(r"^(?:i|we)(?:'m)? (?:do not|don't|am not|not|cannot|can't|never|no longer)\b", re.IGNORECASE)
+"""How somebody begins who says what they do not do or eat."""
 MOST_WORDS = 14
 """Of a statement that is said back."""
 
 
 def is_remark(turn: str) -> bool:
     """Whether a turn asks nothing and says enough to be taken by itself."""
-    return not is_question(turn) and len(turn.split()) >= CONTEXT_WORDS and not _TO_YOU.match(turn.replace("’", "'"))
+    return (
+        not any(map(is_question, SENTENCE.split(turn)))
+        and len(turn.split()) >= CONTEXT_WORDS
+        and not _TO_YOU.match(turn.replace("’", "'"))
+    )
 
 
 def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, learns: bool) -> str:
@@ -73,8 +98,12 @@ def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, lear
     learns : bool
         Whether it is remembered.
     """
-    if is_question(turn):
-        return UNKNOWN_ANSWER
+    asked = [sentence for sentence in SENTENCE.split(turn.strip()) if is_question(sentence)]
+    if asked:
+        if _OF_ABILITY.match(asked[-1]):
+            return ABILITIES
+        clause = indirect(asked[-1])
+        return UNKNOWN_ANSWER if clause is None else UNKNOWN.format(clause)
     if _REQUEST.match(turn):
         return CANNOT
     turn = turn.replace("’", "'")
@@ -97,6 +126,7 @@ def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:
     if speaks_of_me(turn):
         if _TO_COME.search(turn):
             return WISHES
-        if learns:
+        is_fact = not _OF_ONE_DAY.search(turn) and (not denies(turn) or _OWN_RULE.match(turn))
+        if learns and is_fact:
             return TAKEN_UP if _PLAIN.match(turn) and len(turn.split()) <= MOST_WORDS else THANKS
     return GO_ON

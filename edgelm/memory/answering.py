@@ -19,6 +19,7 @@ import numpy as np
 
 from edgelm.memory.acknowledging import CONTEXT_WORDS, is_remark
 from edgelm.memory.bank import Bank, Exchange, Near
+from edgelm.memory.emergency import in_danger
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
@@ -76,6 +77,7 @@ _HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
 """What only somebody says who has a dog or a street of their own."""
 _ADVICE = re.compile(
     r"\b(?:should|shall|may|could) (?:i|we)\b|\b(?:i|we) (?:could|should)\b|\bdo i do\b|\bdo you\b|"
+    r"\bcan (?:i|we) (?:make|cook|do|use|bake|write|say)\b|"
     r"\bany (?:idea|advice|tip)",
     re.IGNORECASE,
 )
@@ -104,8 +106,8 @@ class Plan(NamedTuple):
         Replies of exchanges that are not near enough to be given, and may be better than the model's; what each is
         ahead of the model's replies by.
     listens : bool
-        The turn is a remark that nothing fits: neither another reply nor one of the model is given, it is only
-        acknowledged.
+        The turn is a remark that nothing fits, or tells of somebody in danger: it is only acknowledged, by ``text`` or
+        else by ``edgelm.memory.acknowledging``.
     """
 
     text: str | None
@@ -146,6 +148,8 @@ class Answering:
         Of a long turn the end is looked at, where its question is.
         """
         turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
+        if (help_ := in_danger(turn)) is not None:
+            return Plan(help_, listens=True)
         asks = self._meaning.asks(turn)
         found = [one for one in statements.find(turn) if one.score > BY_CHANCE] if may_ask(turn, asks) else []
         chance = answer_chance(found, turn, asks) if found else 0.0
@@ -154,7 +158,7 @@ class Answering:
         if learns and corrects(turn) and not is_question(turn):
             return Plan(REMEMBERED)
         plan = self._from_banks(turn, n_before)
-        of_me = asks > (MAY_ASK if speaks_of_me(turn) else LIKELY_ASKS)
+        of_me = asks > (MAY_ASK if speaks_of_me(turn) and not _ADVICE.search(turn) else LIKELY_ASKS)
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))

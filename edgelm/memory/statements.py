@@ -19,6 +19,7 @@ _ASKS = frozenset([
     "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may", "tell", "remind", "say",
     "guess",
 ])  # fmt: skip
+_SUBJECTS = frozenset(["i", "you", "he", "she", "it", "we", "they", "my", "our", "the", "this", "that", "there"])
 _CORRECTS = re.compile(r"(?:no|nope|actually|sorry|wait|i mean|not quite)\b[,.!: ]", re.IGNORECASE)
 _LEANS = re.compile(
     r"(?:(?:no|nope|actually|sorry|wait|i mean|and|but|well|oh)[,.!: ]+)*"
@@ -58,8 +59,12 @@ class Found(NamedTuple):
 
 def is_question(sentence: str) -> bool:
     """Whether a sentence asks; people often leave the question mark out."""
+    if "?" in sentence:
+        return True
     words = re.findall(r"[a-z']+", sentence.lower().replace("’", "'"))
-    return "?" in sentence or (bool(words) and words[0].partition("'")[0] in _ASKS)
+    if len(words) > 1 and words[0].endswith("n't") and words[1] not in _SUBJECTS:
+        return False  # "can't stop eating cherries"
+    return bool(words) and words[0].partition("'")[0] in _ASKS
 
 
 def speaks_of_me(turn: str) -> bool:
