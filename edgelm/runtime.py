@@ -37,6 +37,7 @@ from edgelm.log.entry import CHAT, PAIRED
 from edgelm.log.profile import Profile
 from edgelm.memory.answering import LISTENS_BELOW, Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
+from edgelm.memory.courtesies import shipped
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reading import Reading
 from edgelm.memory.reminder import reminder_text
@@ -295,7 +296,8 @@ class Engine:
         if here := [Statement(text, None) for t in said if t not in logged for text in told_in(t)]:
             statements = Statements(self.meaning, here, statements)
         talks = not self.options.bank or self.model.n_parameters >= LISTENS_BELOW
-        answering = Answering(self.meaning, [Bank(self.meaning, exchanges, self.bank), self.bank], talks=talks)
+        banks, known = [Bank(self.meaning, exchanges, self.bank), self.bank], shipped() if self.options.bank else None
+        answering = Answering(self.meaning, banks, talks=talks, courtesies=known)
         return answering.plan(turn, statements, len(said), learns=bool(own_entries))
 
     def _statements(self, told: list[tuple[int, int, str]]) -> Statements:

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgelm.memory.acknowledging import CONTEXT_WORDS, is_remark
 from edgelm.memory.bank import Bank, Exchange, Near
+from edgelm.memory.courtesies import Courtesies
 from edgelm.memory.emergency import in_danger
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
@@ -28,6 +29,9 @@ from edgelm.text.person import second_person
 
 NOT_TOLD = "You have not told me that."
 UNSURE, ALSO = "I am not sure, but you told me this: {}", "And this: {}"
+TOLD_LAST, NOTHING_TOLD = "What you told me last: {}", "Nothing yet. Tell me something about yourself."
+NEWEST_TOLD = 3
+"""Statements that are said to somebody who asks for all."""
 ASKS, ASKS_OF_ME, MAY_ASK = 1.0, -0.3, -0.6
 """Logit from which on a question asks for something told; from which on one with I, my or we in it does; and from
 which on it is worth a look whether something told answers it."""
@@ -87,6 +91,12 @@ _GREETS = re.compile(
     re.IGNORECASE,
 )
 """To greet asks for nothing that the model would have to know."""
+_ALL_OF_ME = re.compile(
+    r"^\W*(?:what (?:else )?(?:do|have|did) you (?:know|remember|learn(?:t|ed)?|keep|stored?) (?:about|of) me|"
+    r"what (?:have i|did i|do i) (?:told|tell) you(?: (?:so far|about me|about myself|today|before))?|"
+    r"tell me (?:what|everything) you (?:know|remember) (?:about|of) me)\W*$",
+    re.IGNORECASE,
+)
 _OF_YOU = re.compile(r"(?:do|are|can|could|did|have|will|would) you (?!know|remember|recall|tell|still)", re.IGNORECASE)
 """How a question begins that asks the assistant for itself."""
 
@@ -137,10 +147,16 @@ class Answering:
         The person's own first.
     talks : bool
         Whether the model's replies to remarks are worth giving.
+    courtesies : Courtesies
+        Turns that get their replies by their words, unless the person has an exchange of their own that is near.
     """
 
-    def __init__(self, meaning: Meaning, banks: Sequence[Bank] = (), *, talks: bool = True) -> None:
+    def __init__(
+        self, meaning: Meaning, banks: Sequence[Bank] = (), *, talks: bool = True,
+        courtesies: Courtesies | None = None,
+    ) -> None:  # fmt: skip
         self._meaning, self._banks, self._talks = meaning, list(banks), talks
+        self._courtesies = courtesies or Courtesies()
 
     def plan(self, turn: str, statements: Statements, n_before: int = 0, *, learns: bool = True) -> Plan:
         """The plan for ``turn``, with ``n_before`` turns before it in this conversation; ``learns``: it is learned.
@@ -150,6 +166,8 @@ class Answering:
         turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
         if (help_ := in_danger(turn)) is not None:
             return Plan(help_, listens=True)
+        if (told := _told_of_me(turn, statements)) is not None:
+            return told
         asks = self._meaning.asks(turn)
         found = [one for one in statements.find(turn) if one.score > BY_CHANCE] if may_ask(turn, asks) else []
         chance = answer_chance(found, turn, asks) if found else 0.0
@@ -157,6 +175,11 @@ class Answering:
             return Plan(second_person(found[0].statement.text), (found[0],))
         if learns and corrects(turn) and not is_question(turn):
             return Plan(REMEMBERED)
+        if (courtesy := self._courtesies.find(turn, n_before)) is not None:
+            near = [near for bank in self._banks for near in bank.nearest(turn, 1) if near.score >= GIVEN]
+            own = [one.exchange for one in near if one.exchange.entry_id is not None]
+            exchange = own[0] if own else courtesy
+            return Plan(exchange.reply, (), (exchange,))
         plan = self._from_banks(turn, n_before)
         of_me = asks > (MAY_ASK if speaks_of_me(turn) and not _ADVICE.search(turn) else LIKELY_ASKS)
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
@@ -218,6 +241,17 @@ def _needed(near: Near, turn: str) -> float:
 
 def _both_greet(near: Near, turn: str) -> bool:
     return _GREETS.search(turn) is not None and _GREETS.search(near.exchange.said) is not None
+
+
+def _told_of_me(turn: str, statements: Statements) -> Plan | None:
+    """The answer to somebody who asks for all that they told: the newest of it, the last first."""
+    if not _ALL_OF_ME.match(turn.replace("’", "'")):
+        return None
+    newest = statements.statements[: -NEWEST_TOLD - 1 : -1]
+    if not newest:
+        return Plan(NOTHING_TOLD)
+    said = " ".join(second_person(statement.text) for statement in newest)
+    return Plan(TOLD_LAST.format(said), tuple(Found(statement, 1.0, 1.0) for statement in newest))
 
 
 def _unsure(found: Sequence[Found]) -> str:

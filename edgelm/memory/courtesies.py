@@ -1,0 +1,50 @@
+"""Greetings, thanks, farewells, and what people ask of every assistant: a list has the replies, by their words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+
+from edgelm.memory.bank import Exchange
+
+LONGEST = 60
+"""Characters; nothing longer is in the list."""
+_FIRST = "^"
+"""Before a form that has this meaning only where a conversation begins ("yes")."""
+
+
+class Courtesies:
+    """A list of turns with their replies.
+
+    Parameters
+    ----------
+    lines : sequence of str
+        Turns with ``|`` between, a tab, and replies with ``|`` between, which are given in turns. A turn is in lower
+        case, without signs, and has ``^`` before it if it is one only at the beginning of a conversation.
+    """
+
+    def __init__(self, lines: Sequence[str] = ()) -> None:
+        self._replies: Mapping[str, list[str]] = {
+            turn: replies.split("|")
+            for turns, replies in (line.split("\t") for line in lines)
+            for turn in turns.split("|")
+        }
+
+    def find(self, turn: str, n_before: int) -> Exchange | None:
+        """The exchange of a turn that is in the list, with ``n_before`` turns before it in the conversation."""
+        if len(turn) > LONGEST:
+            return None
+        words = " ".join(re.findall(r"[^\W_]+", turn.lower().replace("'", "").replace("’", "")))
+        for form in (words, _FIRST + words) if n_before == 0 else (words,):
+            if replies := self._replies.get(form):
+                return Exchange(turn, replies[n_before % len(replies)])
+        return None
+
+
+@cache
+def shipped() -> Courtesies:
+    """Those that come with edgelm."""
+    path = files("edgelm").joinpath("models", "talk", "courtesies.tsv")
+    return Courtesies(path.read_text(encoding="utf-8").splitlines())
