@@ -78,6 +78,8 @@ class Turn:
 
     def sources(self) -> list[str]:
         """What the answer rests on, a line each: what the person told, or an exchange of the bank."""
+        if self.source is Source.HEARD and self.plan.text is not None:
+            return ["words that tell of danger, which comes before all else"]
         if self.source is Source.HEARD:
             return ["nothing that you told, and no exchange of the bank: it only says that it has heard you"]
         told = [f"told: {'' if s.entry_id is None else f'#{s.entry_id} '}{s.text}" for s, *_ in self.plan.told]

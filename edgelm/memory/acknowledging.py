@@ -41,14 +41,18 @@ _TO_YOU = re.compile(
 )
 """How a turn begins that is about the talk itself; the bank and the model have replies to it."""
 _REQUEST = re.compile(
-    r"^\W*(?:tell|name|give|write|list|explain|show|play|call|wake|remind|turn|switch|set|open|close|pass|buy|order|send|"
+    r"^\W*(?!imagine (?:my|that)\b|correct me if|pick up\b|read that\b)"
+    r"(?:tell|name|give|write|list|explain|show|play|call|wake|remind|turn|switch|set|open|close|pass|buy|order|send|"
     r"read|sing|translate|spell|count|find|draw|bring|make|put|help|describe|rewrite|suggest|advise|recommend|compare|"
     r"convert|choose|pick|invent|imagine|define|correct|finish|complete|repeat|guess) "
     r"(?:me|us|an?|the|my|our|it|this|that|some\w*|one|two|three|on|off|up|down|why|how|what|where|who|when)\b",
     re.IGNORECASE,
 )
 """How somebody asks for something to be done."""
-_OF_ABILITY = re.compile(r"^\W*(?:can|could|will|would) you\b(?! (?:tell|say|know|remember|recall)\b)", re.IGNORECASE)
+_OF_ABILITY = re.compile(
+    r"^\W*(?:can|could|will|would) you\b(?! (?:tell|say|know|remember|recall|believe|imagine|hear|rather|like|mind)\b)",
+    re.IGNORECASE,
+)
 _GLAD = re.compile(
     r"\b(?:finally|won|proud|prize|lovely|beautiful|wonderful|perfect|delicious|happy|glad|grateful|great)\b",
     re.IGNORECASE,
@@ -65,26 +69,35 @@ _PLAIN = re.compile(
 )
 """One sentence that begins with whom it is about, and tells more than what is on the person's mind."""
 _OF_ONE_DAY = re.compile(
-    r"^(?:i|we) (?:just |also |finally |already )*(?!married|moved|retired|divorced|trained|studied|worked|lived|used)"
+    r"^(?:i|we) (?:just |also |finally |already )*"
+    r"(?!need|feed|breed|married|moved|retired|divorced|trained|lived|used to)"
     r"(?:\w+ed|told|sold|held|lost|bought|met|saw|went|had|made|got|took|gave|found|left|broke|forgot|ate|drank|came|"
-    r"heard|felt|woke|slept|put|cut|read|ran|drove|rode|sat|stood|spent|sent|said|thought|caught|built)\b|"
-    r"\bonly\b",
+    r"heard|felt|woke|slept|ran|drove|rode|sat|stood|spent|sent|said|thought|caught|built)\b|"
+    r"\bonly (?:\w+ed|came|had|got|one|two|three|four|five|a few)\b",
     re.IGNORECASE,
 )
 """What happened once, or was less than hoped for: to say that it is remembered would be odd."""
-_OWN_RULE = re.compile(r"^(?:i|we)(?:'m)? (?:do not|don't|am not|not|cannot|can't|never|no longer)\b", re.IGNORECASE)
-"""How somebody begins who says what they do not do or eat."""
+_OWN_RULE = re.compile(
+    r"^(?:i|we|(?:my|our) [\w' -]{1,40}?)(?:'m|'re)? "
+    r"(?:do not|don't|does not|doesn't|(?:am|are|is) not|isn't|aren't|not|cannot|can't|never|no longer|"
+    r"ha(?:ve|s) (?:no|never))\b"
+    r"(?! (?:know|understand|think|believe|feel|hear|want|said|get|see|mean|care|find)\b)",
+    re.IGNORECASE,
+)
+"""How somebody begins who says what they and theirs do not do, eat or have."""
 MOST_WORDS = 14
 """Of a statement that is said back."""
 
 
 def is_remark(turn: str) -> bool:
     """Whether a turn asks nothing and says enough to be taken by itself."""
-    return (
-        not any(map(is_question, SENTENCE.split(turn)))
-        and len(turn.split()) >= CONTEXT_WORDS
-        and not _TO_YOU.match(turn.replace("’", "'"))
-    )
+    return not _questions(turn) and len(turn.split()) >= CONTEXT_WORDS and not _TO_YOU.match(turn.replace("’", "'"))
+
+
+def _questions(turn: str) -> list[str]:
+    """The sentences of a turn that ask; behind the first one "What a day!" is none."""
+    sentences = SENTENCE.split(turn.strip())
+    return [s for i, s in enumerate(sentences) if is_question(s) and (i == 0 or "?" in s or s[-1:] not in ".!")]
 
 
 def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, learns: bool) -> str:
@@ -98,8 +111,8 @@ def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, lear
     learns : bool
         Whether it is remembered.
     """
-    asked = [sentence for sentence in SENTENCE.split(turn.strip()) if is_question(sentence)]
-    if asked:
+    asked = _questions(turn)
+    if asked and not (is_sad(turn) and speaks_of_me(turn)):
         if _OF_ABILITY.match(asked[-1]):
             return ABILITIES
         clause = indirect(asked[-1])

@@ -163,9 +163,9 @@ class Answering:
 
         Of a long turn the end is looked at, where its question is.
         """
-        turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
         if (help_ := in_danger(turn)) is not None:
             return Plan(help_, listens=True)
+        turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
         if (told := _told_of_me(turn, statements)) is not None:
             return told
         asks = self._meaning.asks(turn)

@@ -1,6 +1,7 @@
 """What is said where somebody may be in danger: whom to call. It goes before all other answers.
 
-Only plain words for it count. A text that is not one of these gets an answer as usual, so nobody may rely on it.
+Only plain words for it count, of a person: a cat that does not move lies on the sofa. What is said in other words gets
+an answer as usual, so nobody may rely on it.
 """
 
 from __future__ import annotations
@@ -13,21 +14,38 @@ TALK = (
     "Europe."
 )
 """To somebody who speaks of ending their life. 988 is the lifeline of the United States, 116 123 the Samaritans'."""
-_NO_MOVE = r"(?:does not|doesn't|do not|don't|did not|didn't|will not|won't|is not|isn't|not|can't|cannot)"
-_DANGER = re.compile(
-    rf"\b(?:fell|fallen|collapsed|fainted|lying|lies|floor|hit)\b.*\b{_NO_MOVE} "
-    r"(?:mov(?:e|ing)|wak(?:e|ing)|respond|answer|breath(?:e|ing))|"
-    rf"\b(?:he|she|baby|mum|mom|dad|son|daughter|husband|wife|grand\w+) {_NO_MOVE} breath(?:e|ing)\b|"
-    r"\bstopped breathing\b|\b(?:is|was|lies|lying|found \w+) unconscious\b|\bis choking\b|"
-    r"\b(?:having|has had|had) a (?:heart attack|stroke)\b|\bbleeding (?:badly|heavily|a lot)|"
-    r"\b(?:won't|doesn't|does not) stop bleeding|"
-    r"\bswallowed (?:some |a |the )?(?:bleach|pills|batter(?:y|ies)|poison)\b|"
-    r"\b(?:house|flat|kitchen|oven|curtains?|hob|room|roof) (?:is|are) (?:on fire|burning)|\bsmell gas\b",
-    re.IGNORECASE | re.DOTALL,
+_NOT = r"(?:(?:does|do|did|is|wo|ca)(?:n'?t| not)|will not|cannot|not)"
+_WHO = (
+    r"\b(?:he|she|i|who|baby|toddler|child|mum|mom|mother|dad|father|son|daughter|brother|sister|husband|wife|friend|"
+    r"girlfriend|boyfriend|partner|man|woman|somebody|someone|grand\w+|uncle|aunt|neighbou?r)"
 )
+_DOWN = (
+    r"(?:(?:fell|fallen)(?! (?:asleep|in love))|collapsed|fainted|passed out|"
+    r"(?:is |was )?(?:lying|lies) (?:there|on the (?:floor|ground)))"
+)
+_DANGER = re.compile(
+    rf"{_WHO}(?:'s)? (?:just |has |have ){{0,2}}{_DOWN}\b[^?]{{0,80}}\b{_NOT} "
+    r"(?:mov(?:e|ing)|wak(?:e|ing)|respond(?:ing)?|breath(?:e|ing))\b(?! (?:before|until|for|in\b|out|a word))|"
+    rf"{_WHO}(?:'?s)? (?:is )?(?:{_NOT}|(?:has )?stopped) breath(?:e|ing)\b(?! (?:a word|for a|through))|"
+    rf"{_WHO}(?:'s| is| was| lies| lying) unconscious\b(?! (?:of|bias))|\bfound \w+ unconscious\b|"
+    rf"{_WHO}(?:'s|'m| is| am) (?:choking\b(?! with)|drowning\b(?! in))|"
+    r"\b(?:having|has just had) a (?:heart attack|stroke)\b(?! of)|"
+    rf"{_WHO}(?:'s| is)? bleeding (?:badly|heavily|a lot)\b|\b(?:won't|doesn't|does not) stop bleeding|"
+    rf"{_WHO}(?:'s)? {_NOT} (?:wake|waking) up\b(?! (?:before|until|for|once|in\b|at\b|early))|"
+    r"\b(?:has|have|is) no pulse\b|"
+    r"\b(?:swallowed|drank) (?:some |a |the )?(?:button )?(?:bleach|pills|batter(?:y|ies)|poison)\b|"
+    r"\btook (?:an overdose|too many pills)\b|\b(?:terrible|bad|strong) chest pain|"
+    r"\b(?:house|home|flat|kitchen|curtains?|hob|room|roof) (?:is|are) (?:on fire|burning down)\b|"
+    r"\b(?:there's|there is) a fire in the (?:house|home|flat|kitchen|room|hall|cellar)\b|"
+    r"\bsmells? (?:a |of )?gas\b(?! station)|\bbreaking into (?:my|our) (?:house|flat|home)\b",
+    re.IGNORECASE,
+)
+_ENDS = r"(?: any ?more| any longer)?\s*(?:[.!?,;]|$)"
 _LIFE = re.compile(
-    r"\b(?:kill myself|end my life|take my (?:own )?life|don't want to (?:live|be alive)|do not want to live|"
-    r"want to die|suicidal|better off dead)\b",
+    r"\b(?:kill myself\b(?! laughing)|end my (?:own )?life\b(?! as)|take my (?:own )?life\b)|"
+    rf"\b(?:don'?t|do not) want to (?:live|be alive){_ENDS}|\b(?:want to|wanna) die{_ENDS}|"
+    r"\b(?:i am|i'?m|feel(?:ing)?) suicidal\b|"
+    r"\bbetter off dead\b(?! weight)|\bend it all\b|\bwant to hurt myself\b|\blife (?:is not|isn't) worth living\b",
     re.IGNORECASE,
 )
 

@@ -32,8 +32,9 @@ _SORROW = re.compile(
     r"hopeless|tired|leaks|leaking|burnt|missed|forgot|annoying|angry|furious|upset|broke|dropped|ruined|homesick|"
     r"ashamed|fever|(?<!by )accident|prison|jail|arrested|robbed|injured|"
     r"(?:head|tooth|back|stomach)ache|spill(?:ed|t)|(?:cannot|can.t|couldn.t) find|stuck|sore|worried|stinks|unfair|"
-    r"numb|bleeding|bitten|swollen|dizzy|fainted|hit by|drowned|(?:did not|didn.t|never) c[oa]me back|"
-    r"(?:been|is) gone|bankrupt|evicted|laid off|embarrass(?:ing|ed)|not invited)\b",
+    r"numb|bleeding|bitten|swollen|dizzy|fainted|(?<!a )hit by|drowned|(?:did not|didn.t) come back|"
+    r"(?:he|she|they|voice|money|cat|dog)(?:.s| is| has)? (?:been )?gone|bankrupt|evicted|laid off|"
+    r"embarrass(?:ing|ed)|not invited)\b",
     re.IGNORECASE,
 )
 _CHEER = re.compile(

@@ -19,7 +19,10 @@ _ASKS = frozenset([
     "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may", "tell", "remind", "say",
     "guess",
 ])  # fmt: skip
-_SUBJECTS = frozenset(["i", "you", "he", "she", "it", "we", "they", "my", "our", "the", "this", "that", "there"])
+_SUBJECTS = frozenset([
+    "i", "you", "he", "she", "it", "we", "they", "my", "our", "your", "his", "her", "their", "the", "this", "that",
+    "these", "those", "there", "anyone", "anybody", "someone", "somebody",
+])  # fmt: skip
 _CORRECTS = re.compile(r"(?:no|nope|actually|sorry|wait|i mean|not quite)\b[,.!: ]", re.IGNORECASE)
 _LEANS = re.compile(
     r"(?:(?:no|nope|actually|sorry|wait|i mean|and|but|well|oh)[,.!: ]+)*"

@@ -24,9 +24,25 @@ from edgelm.memory.statements import Statements
         ("My toddler swallowed a battery.", HELP),
         ("the kitchen is on fire", HELP),
         ("I smell gas in the hall", HELP),
+        ("My mother won't wake up", HELP),
+        ("hes not breathing", HELP),
+        ("My friend passed out and won't wake up", HELP),
+        ("There is a fire in the kitchen!", HELP),
+        ("I want to end it all", TALK),
         ("I don't want to live any more.", TALK),
         ("Sometimes I want to die", TALK),
         ("My car does not move.", None),
+        ("I don't want to live in London any more.", None),
+        ("I want to die laughing when he sings.", None),
+        ("The cat is lying on the sofa and won't move.", None),
+        ("My laptop fell on the floor and does not respond.", None),
+        ("The baby fell asleep at six and didn't wake up all night, bliss!", None),
+        ("My father had a stroke in 2015 and now he paints.", None),
+        ("My daughter had a stroke of luck.", None),
+        ("My dad did not breathe a word about the party.", None),
+        ("It was unconscious bias, I think.", None),
+        ("Our room is burning hot in summer.", None),
+        ("The boys won't wake up before nine.", None),
         ("Grandpa fell asleep in his chair.", None),
         ("The cat fell off the wall and walked away.", None),
         ("My grandmother died of a heart attack.", None),
@@ -40,6 +56,12 @@ from edgelm.memory.statements import Statements
 )
 def test_danger(turn: str, said: str | None) -> None:
     assert in_danger(turn) == said
+
+
+def test_a_long_turn_is_looked_at_from_its_beginning() -> None:
+    meaning = Meaning()
+    turn = "Grandpa fell on the stairs and doesn't move! " + "The weather was fine. " * 60
+    assert Answering(meaning).plan(turn, Statements(meaning)).text == HELP
 
 
 def test_it_goes_before_what_was_told_and_the_bank() -> None:
