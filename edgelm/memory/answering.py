@@ -247,7 +247,8 @@ def _told_of_me(turn: str, statements: Statements) -> Plan | None:
     """The answer to somebody who asks for all that they told: the newest of it, the last first."""
     if not _ALL_OF_ME.match(turn.replace("’", "'")):
         return None
-    newest = statements.statements[: -NEWEST_TOLD - 1 : -1]
+    told = [statement for statement in statements.statements if not statement.text.startswith("/")]
+    newest = told[: -NEWEST_TOLD - 1 : -1]
     if not newest:
         return Plan(NOTHING_TOLD)
     said = " ".join(second_person(statement.text) for statement in newest)
