@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from edgelm.memory.answering import Answering
+from edgelm.memory.answering import Answering, Plan
 from edgelm.memory.emergency import HELP, TALK, in_danger
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.statements import Statements
+from edgelm.turn import Source, Turn
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,10 @@ def test_it_goes_before_what_was_told_and_the_bank() -> None:
     meaning = Meaning()
     plan = Answering(meaning).plan("Grandpa fell and doesn't move, what do I do?", Statements(meaning))
     assert plan.text == HELP and plan.listens
+
+
+def test_why_says_that_it_was_danger() -> None:
+    turn = Turn(1, "the kitchen is on fire", plan=Plan(HELP, listens=True))
+    turn.source = turn.planned_source
+    assert turn.source is Source.HEARD
+    assert turn.sources() == ["words that tell of danger, which comes before all else"]
