@@ -166,8 +166,8 @@ class Answering:
         if (help_ := in_danger(turn)) is not None:
             return Plan(help_, listens=True)
         turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
-        if (told := _told_of_me(turn, statements)) is not None:
-            return told
+        if _ALL_OF_ME.match(turn.replace("’", "'")):
+            return self._all_of_me(statements)
         asks = self._meaning.asks(turn)
         found = [one for one in statements.find(turn) if one.score > BY_CHANCE] if may_ask(turn, asks) else []
         chance = answer_chance(found, turn, asks) if found else 0.0
@@ -189,6 +189,19 @@ class Answering:
         if asks_for_told(turn, asks) and not (is_own and plan.text is not None):
             return Plan(NOT_TOLD)
         return plan._replace(listens=plan.text is None and not self._talks and is_remark(turn))
+
+    def _all_of_me(self, statements: Statements) -> Plan:
+        """The answer to somebody who asks for all that they told: the newest of it, the last first."""
+        told = [
+            one
+            for one in statements.statements
+            if not one.text.startswith("/") and self._courtesies.find(one.text, 0) is None
+        ]
+        newest = told[: -NEWEST_TOLD - 1 : -1]
+        if not newest:
+            return Plan(NOTHING_TOLD)
+        said = " ".join(second_person(statement.text) for statement in newest)
+        return Plan(TOLD_LAST.format(said), tuple(Found(statement, 1.0, 1.0) for statement in newest))
 
     def _from_banks(self, turn: str, n_before: int) -> Plan:
         """The reply of the nearest exchange of the whole turn or of one of its sentences."""
@@ -241,18 +254,6 @@ def _needed(near: Near, turn: str) -> float:
 
 def _both_greet(near: Near, turn: str) -> bool:
     return _GREETS.search(turn) is not None and _GREETS.search(near.exchange.said) is not None
-
-
-def _told_of_me(turn: str, statements: Statements) -> Plan | None:
-    """The answer to somebody who asks for all that they told: the newest of it, the last first."""
-    if not _ALL_OF_ME.match(turn.replace("’", "'")):
-        return None
-    told = [statement for statement in statements.statements if not statement.text.startswith("/")]
-    newest = told[: -NEWEST_TOLD - 1 : -1]
-    if not newest:
-        return Plan(NOTHING_TOLD)
-    said = " ".join(second_person(statement.text) for statement in newest)
-    return Plan(TOLD_LAST.format(said), tuple(Found(statement, 1.0, 1.0) for statement in newest))
 
 
 def _unsure(found: Sequence[Found]) -> str:

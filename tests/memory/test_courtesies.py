@@ -63,9 +63,9 @@ def test_an_empty_list_has_nothing() -> None:
     ["What do you know about me?", "tell me everything you remember about me", "what have I told you so far"],
 )
 def test_all_that_was_told(meaning: Meaning, asked: str) -> None:
-    answering = Answering(meaning)
+    answering = Answering(meaning, courtesies=shipped())
     assert answering.plan(asked, Statements(meaning)).text == NOTHING_TOLD
-    told = ["My dog is Rex.", "I am a baker", "We live in Ghent.", "I sing.", "/forget rex"]
+    told = ["My dog is Rex.", "I am a baker", "We live in Ghent.", "I sing.", "Hi!", "/forget rex"]
     plan = answering.plan(asked, Statements(meaning, [Statement(text, i) for i, text in enumerate(told)]))
     assert plan.text == "What you told me last: You sing. You live in Ghent. You are a baker."
     assert plan.entry_ids == {1, 2, 3}
