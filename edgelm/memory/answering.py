@@ -25,6 +25,7 @@ from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
 from edgelm.memory.statements import SENTENCE, Found, Statements, corrects, is_question, speaks_of_me
+from edgelm.memory.whose import names_another
 from edgelm.text.person import second_person
 
 NOT_TOLD = "You have not told me that."
@@ -242,7 +243,8 @@ class Answering:
         reply = near.exchange.reply
         if is_question(near.exchange.said) or _HAS_A_LIFE.search(reply) or cheers_at_sorrow(turn, reply):
             return None
-        return adapted_reply(near.exchange, turn, self._meaning)
+        adapted = adapted_reply(near.exchange, turn, self._meaning)
+        return None if adapted is None or names_another(adapted, turn) else adapted
 
 
 def _needed(near: Near, turn: str) -> float:

@@ -46,6 +46,7 @@ _KINDS = _kinds()
 _WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 _ANY = "|".join(sorted(_KINDS, key=len, reverse=True))
 _ASKED = re.compile(rf"\b(?:my|our) (?:[\w-]+ ){{0,2}}?({_ANY})(?:s|'s|s')?\b(?!-)", re.IGNORECASE)
+_YOURS = re.compile(rf"\byour (?:[\w-]+ )??({_ANY})(?:s|'s|s')?\b(?!-)", re.IGNORECASE)
 _CHAIN = re.compile(rf"\b(?:{_ANY})(?:'s|s') (?:\w+ )?(?:{_ANY})\b", re.IGNORECASE)
 _IN_LAW = re.compile(r"\b(mother|father|sister|brother|daughter|son) in law\b", re.IGNORECASE)
 _BESIDE = re.compile(
@@ -106,6 +107,12 @@ def told_of(statement: str) -> Whose:
         return Whose(kinds, is_of_self=_OF_SELF.match(statement) is not None and not of_others)
     named = _NAMED_FIRST.match(statement) is not None and not _kinds_of(words[:1])
     return Whose(kinds, named or _CHAIN.search(statement) is not None)
+
+
+def names_another(reply: str, turn: str) -> bool:
+    """Whether a reply speaks of somebody of the person's ("your niece") whom the turn does not name."""
+    named = _kinds_of([word.lower() for word in _WORD.findall(turn)])
+    return any(not _KINDS[found.lower()] & named for found in _YOURS.findall(reply))
 
 
 def same_or_other(asked: Whose, told: Whose) -> int:

@@ -7,7 +7,7 @@ import pytest
 from edgelm.memory.answering import NOT_TOLD, Answering
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.statements import Statement, Statements
-from edgelm.memory.whose import asked_of, same_or_other, told_of
+from edgelm.memory.whose import asked_of, names_another, same_or_other, told_of
 
 SAME, OTHER, UNKNOWN = 1, -1, 0
 
@@ -60,3 +60,20 @@ def test_what_was_said_of_another_is_no_answer() -> None:
     for question in ("what's my wife's name?", "What is my dog called?", "where was my wife born?"):
         assert answering.plan(question, statements).text == NOT_TOLD
     assert "Ruth" in (answering.plan("what's my mother in law called?", statements).text or "")
+
+
+@pytest.mark.parametrize(
+    ("reply", "turn", "another"),
+    [
+        ("A big day for your niece.", "My daughter Lena starts school on Monday", True),
+        ("Is your dog big?", "We walked in the park.", True),
+        ("A big day for your daughters!", "my daughter and her sister start school", False),
+        ("Is your mum well?", "My mother is ill.", False),
+        ("Your wife will love it.", "My partner turns forty.", False),
+        ("How old is your little brother?", "my brother can swim", False),
+        ("Ask a friend.", "My cat is lost.", False),
+        ("", "", False),
+    ],
+)
+def test_a_reply_that_speaks_of_somebody_else(reply: str, turn: str, another: bool) -> None:
+    assert names_another(reply, turn) is another
