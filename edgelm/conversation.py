@@ -115,11 +115,11 @@ class Conversation:
         corrected = engine.is_corrected(asked)
         if not corrected:
             turn.plan = engine.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
-        given, source = turn.plan.text, turn.planned_source
+        given = turn.plan.text
         if given is None and turn.plan.listens and not self._may_ask(turn):
             given = nothing_to_say(text, self.exchanges, learns=bool(turn.entry_ids))
         if given is not None:
-            turn.source = source
+            turn.source = turn.planned_source
             read = engine.tokenizer.encode(self.template.user_turn(text))
             turn.known_tokens, turn.prompt_tokens = self._n_read, self._n_read + len(self._unread) + len(read)
             self._give(turn, given)

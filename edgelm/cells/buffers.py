@@ -34,6 +34,28 @@ def make_buffers(
     return buffers
 
 
+class Taking:
+    """What passes that are recorded do for a segment beside their calls.
+
+    Attributes
+    ----------
+    buffers, b : dict of ndarray
+        Those of ``make_buffers``, and of each what the present segment needs.
+    x : ndarray [T,D]
+        The residual stream before the part, for ``backward``.
+    """
+
+    buffers: Parts
+    b: Parts
+    x: Array
+
+    def take(self, x: Array) -> None:
+        """As of ``edgelm.cells.passes.CalledPass``."""
+        self.x = x
+        if len(x) != len(next(iter(self.b.values()))):
+            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
+
+
 def matrix_of(cell: Cell, weights: Operands, name: str) -> Matrix:
     """One of the cell's matrices with its products."""
     return as_matrix(weights[name], cell.MATRICES[name])

@@ -169,6 +169,9 @@ class Answering:
         turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
         if _ALL_OF_ME.match(turn.replace("’", "'")):
             return self._all_of_me(statements)
+        if (courtesy := self._courtesies.find(turn, n_before)) is not None:
+            exchange = self._own(turn) or courtesy
+            return Plan(exchange.reply, (), (exchange,))
         asks = self._meaning.asks(turn)
         found = [one for one in statements.find(turn) if one.score > BY_CHANCE] if may_ask(turn, asks) else []
         chance = answer_chance(found, turn, asks) if found else 0.0
@@ -176,11 +179,6 @@ class Answering:
             return Plan(second_person(found[0].statement.text), (found[0],))
         if learns and corrects(turn) and not is_question(turn):
             return Plan(REMEMBERED)
-        if (courtesy := self._courtesies.find(turn, n_before)) is not None:
-            near = [near for bank in self._banks for near in bank.nearest(turn, 1) if near.score >= GIVEN]
-            own = [one.exchange for one in near if one.exchange.entry_id is not None]
-            exchange = own[0] if own else courtesy
-            return Plan(exchange.reply, (), (exchange,))
         plan = self._from_banks(turn, n_before)
         of_me = asks > (MAY_ASK if speaks_of_me(turn) and not _ADVICE.search(turn) else LIKELY_ASKS)
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
@@ -190,6 +188,11 @@ class Answering:
         if asks_for_told(turn, asks) and not (is_own and plan.text is not None):
             return Plan(NOT_TOLD)
         return plan._replace(listens=plan.text is None and not self._talks and is_remark(turn))
+
+    def _own(self, turn: str) -> Exchange | None:
+        """The person's own exchange that is near enough to be given, if there is one."""
+        near = [near for bank in self._banks[:1] for near in bank.nearest(turn, 1) if near.score >= GIVEN]
+        return next((one.exchange for one in near if one.exchange.entry_id is not None), None)
 
     def _all_of_me(self, statements: Statements) -> Plan:
         """The answer to somebody who asks for all that they told: the newest of it, the last first."""

@@ -9,8 +9,6 @@ from importlib.resources import files
 
 from edgelm.memory.bank import Exchange
 
-LONGEST = 60
-"""Characters; nothing longer is in the list."""
 _FIRST = "^"
 """Before a form that has this meaning only where a conversation begins ("yes")."""
 
@@ -34,8 +32,6 @@ class Courtesies:
 
     def find(self, turn: str, n_before: int) -> Exchange | None:
         """The exchange of a turn that is in the list, with ``n_before`` turns before it in the conversation."""
-        if len(turn) > LONGEST:
-            return None
         words = " ".join(re.findall(r"[^\W_]+", turn.lower().replace("'", "").replace("’", "")))
         for form in (words, _FIRST + words) if n_before == 0 else (words,):
             if replies := self._replies.get(form):

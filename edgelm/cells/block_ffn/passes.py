@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgelm.cells.block_ffn.paper import ROUTER_EPS, BlockFfn
-from edgelm.cells.buffers import are_calls, integer_buffers, integers_of, make_buffers, matrix_of
+from edgelm.cells.buffers import Taking, are_calls, integer_buffers, integers_of, make_buffers, matrix_of
 from edgelm.cells.cell import Array, Parts
 from edgelm.kernels import arrays, fused
 from edgelm.kernels import blocks as block_kernels
@@ -24,7 +24,7 @@ _SHARED = ("a0", "part")
 """Buffers that hold nothing between forward and backward, beside the gradients."""
 
 
-class Pass:
+class Pass(Taking):
     """One layer's router, blocks and shared block. Parameters and methods: ``edgelm.cells.passes.BlockPass``.
 
     W2 is written to by learning where it is given as floating-point numbers; integers are made numbers for each
@@ -55,12 +55,6 @@ class Pass:
         self.turned = shared_buffers.setdefault("router turned", np.zeros((c.n_blocks, c.d_model), dtype))
         # Integers are made numbers for the blocks that are awake, and nothing tells beforehand which.
         self.are_calls = are_calls(*self.shared) and isinstance(self.given_w2, Float32Blocks)
-
-    def take(self, x: Array) -> None:
-        """As of ``edgelm.cells.passes.CalledPass``."""
-        self.x = x
-        if len(x) != len(self.b["h"]):
-            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
 
     def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
         """As of ``edgelm.cells.passes.Pass``."""

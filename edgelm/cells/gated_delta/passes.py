@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgelm.cells.buffers import are_calls, integer_buffers, integers_of, make_buffers, matrix_of
+from edgelm.cells.buffers import Taking, are_calls, integer_buffers, integers_of, make_buffers, matrix_of
 from edgelm.cells.cell import Array, Parts
 from edgelm.cells.gated_delta.paper import CONV_WIDTH, GatedDelta, decay_rates
 from edgelm.kernels import arrays, fused
@@ -28,7 +28,7 @@ _SHARED = ("norms",)
 counts depend on the position alone."""
 
 
-class Pass:
+class Pass(Taking):
     """One layer's slope and decay section. Parameters and methods: ``edgelm.cells.passes.Pass``."""
 
     def __init__(
@@ -71,12 +71,6 @@ class Pass:
         self.count, self.dslope = np.zeros((2, c.slope_dim), dtype)
         self.rate, self.drate = np.zeros((2, heads), dtype)
         self.are_calls = are_calls(self.w_in, self.w_out)
-
-    def take(self, x: Array) -> None:
-        """As of ``edgelm.cells.passes.CalledPass``."""
-        self.x = x
-        if len(x) != len(self.b["h"]):
-            self.b = {name: buffer[: len(x)] for name, buffer in self.buffers.items()}
 
     def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
         """As of ``edgelm.cells.passes.Pass``."""
