@@ -212,6 +212,26 @@ def integer_product(x: Array, w: Array) -> Array:
     return coded(x) @ w.T
 
 
+def across(q: Array, scale: Array) -> tuple[Array, Array]:
+    """Of integers around 128 [M,C] with a scale for 32 of a row, integers around 0 and scales of which squares of 32 by
+    32 share one, the largest: a row's scale is taken as so many 128ths of it."""
+    made, scales = np.zeros(q.shape, np.int64), np.zeros(q.shape)
+    for row in range(0, len(q), 32):
+        for run in range(scale.shape[1]):
+            place = np.s_[row : row + 32, 32 * run : 32 * run + 32]
+            own = scale[row : row + 32, run].astype(np.float64)
+            shares = np.floor(own * 128 / (own.max() or 1) + 0.5)
+            made[place] = np.floor((q[place] - 128.0) * shares[:, None] / 128 + 0.5)
+            scales[place] = own.max()
+    return made, scales
+
+
+def integer_product_back(y: Array, q: Array, scale: Array) -> Array:
+    """y [T,M] w, of w [M,C] integers around 128 with scales, all rounded as ``across`` and ``codes`` do."""
+    made, scales = across(q, scale)
+    return coded(np.pad(y, ((0, 0), (0, -len(q) % 32))))[:, : len(q)] @ (made * scales)
+
+
 def head(x: Array, gain: Array, eps: float, w: Array) -> Array:
     return integer_product(rms(x, gain, eps), w)
 

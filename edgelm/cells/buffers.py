@@ -7,9 +7,9 @@ from collections.abc import Collection
 import numpy as np
 
 from edgelm.cells.cell import Array, Cell, Parts
+from edgelm.matrices.integer_products import IntegerProducts
 from edgelm.matrices.matrix import Int8, Matrix, Operands, as_matrix
 from edgelm.matrices.quantize import BLOCK
-from edgelm.matrices.strips import Strips
 
 FORWARD_ALONE = "forward alone"
 """What shared buffers hold if passes that use them never go backward."""
@@ -63,7 +63,7 @@ def matrix_of(cell: Cell, weights: Operands, name: str) -> Matrix:
 
 def are_calls(*matrices: Matrix) -> bool:
     """Whether the products of these matrices are calls of kernels and nothing else."""
-    return all(isinstance(matrix, Int8 | Strips) for matrix in matrices)
+    return all(isinstance(matrix, Int8 | IntegerProducts) for matrix in matrices)
 
 
 def integer_buffers(widest: int, d_model: int, max_steps: int, buffers: Parts) -> tuple[Array, Array, Array]:

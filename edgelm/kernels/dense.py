@@ -11,18 +11,19 @@ from __future__ import annotations
 from edgelm.kernels.emit import LANES
 from edgelm.kernels.emit_panel import WIDE
 from edgelm.kernels.jit import entry, kernel
+from edgelm.kernels.neurons import changed_row
 from edgelm.kernels.panel import fetch, panel, turned
-from edgelm.kernels.signature import F1, F2, F3, U2, U4
-from edgelm.kernels.tile import RUN, strip, widen_either, widen_group
+from edgelm.kernels.signature import F1, F2, U2, W2
+from edgelm.kernels.tile import strip, widen_either
 
-_ROWS, _STEPS = 16, 64
-"""Rows at a time of a product that sums along rows, and of one that sums over them."""
+_ROWS, _STEPS, _AWAKE = 16, 64, 64
+"""Rows at a time of a product that sums along rows, of one that sums over them, and of one over some of them."""
 
 
 def workspace_size(n_steps: int, width: int) -> int:
     """Numbers of workspace for products of ``n_steps`` with matrices of rows of ``width``."""
     lanes = -(-n_steps // LANES) * LANES
-    return max(lanes * (width + _ROWS) + _ROWS * width, _STEPS * (n_steps + WIDE))
+    return max(lanes * (width + _ROWS) + _ROWS * width, _STEPS * (n_steps + WIDE), _AWAKE * (n_steps + width))
 
 
 @entry(F2, U2, F2, F1, F2)
@@ -40,20 +41,18 @@ def product_along_rows(x, q, scale, workspace, out):
         _sum_rows(workspace, plain, lanes, width, n, out, m)
 
 
-@entry(F2, U4, F3, F1, F2)
-def product_along_strips(x, q, scale, workspace, out):
-    """``product_along_rows`` of a matrix in strips (``edgelm/kernels/dots.py``): q [M/16,C/32,8,64], scale
-    [M/16,C/32,16]."""
-    n_rows, n_runs, width = out.shape[1], q.shape[1], x.shape[1]
+@entry(F2, U2, F2, W2, F1, F2)
+def product_along_changed(x, q, scale, change, workspace, out):
+    """``product_along_rows`` of a matrix with a change, [M,C] of binary16: ``neurons.changed_row``."""
+    n_rows, width = q.shape
     lanes, plain = _turn_tokens(x, workspace)
-    for m in range(0, n_rows, LANES):
-        for run in range(n_runs):
-            place = m // LANES * n_runs + run
-            for group in range(8):
-                q0, column = (place * 8 + group) * 4 * LANES, run * RUN + 4 * group
-                widen_group(q, q0, scale, place * LANES, workspace, plain + column, width)
-        fetch(q, (m + LANES) * width, LANES * width, 64)
-        _sum_rows(workspace, plain, lanes, width, min(LANES, n_rows - m), out, m)
+    for m in range(0, n_rows, _ROWS):
+        n = min(_ROWS, n_rows - m)
+        for r in range(n):
+            changed_row(q, scale, change, m + r, workspace, plain + r * width)
+        fetch(q, (m + _ROWS) * width, _ROWS * width, 64)
+        fetch(change, (m + _ROWS) * width, _ROWS * width, 32)
+        _sum_rows(workspace, plain, lanes, width, n, out, m)
 
 
 @kernel
@@ -99,20 +98,31 @@ def product_over_rows(y, q, scale, workspace, out):
             _add_rows(workspace, m, n, j, out)
 
 
-@entry(F2, U4, F3, F1, F2)
-def product_over_strips(y, q, scale, workspace, out):
-    """``product_over_rows`` of a matrix in strips."""
-    n_rows, n_runs = y.shape[1], q.shape[1]
-    for m in range(0, n_rows, _STEPS):
-        n = min(_STEPS, n_rows - m)
-        _take_columns(y, m, n, workspace)
-        for run in range(n_runs):
-            for r in range(0, n, LANES):
-                place = (m + r) // LANES * n_runs + run
-                for group in range(8):
-                    q0, first = (place * 8 + group) * 4 * LANES, r * WIDE + 4 * group
-                    widen_group(q, q0, scale, place * LANES, workspace, first, WIDE)
-            _add_rows(workspace, m, n, run * RUN, out)
+@entry(F2, U2, F2, W2, F1, F2)
+def product_over_changed(y, q, scale, change, workspace, out):
+    """``product_over_rows`` of a matrix with a change. Rows that no y names, because all of theirs are 0, are not
+    read."""
+    n_steps, width = out.shape
+    rows = _AWAKE * n_steps
+    out[:] = 0
+    for m in range(0, len(q), _AWAKE):
+        n, most = 0, min(_AWAKE, len(q) - m)
+        for t in range(n_steps):
+            row = y[t]
+            for r in range(most):
+                workspace[t * _AWAKE + r] = row[m + r]
+        for r in range(most):
+            is_some = False
+            for t in range(n_steps):
+                x = workspace[t * _AWAKE + r]
+                workspace[t * _AWAKE + n] = x
+                is_some |= x != 0
+            if is_some:
+                changed_row(q, scale, change, m + r, workspace, rows + n * width)
+                n += 1
+        for j in range(0, width, WIDE):
+            a, b, c = (workspace, 0, _AWAKE), (workspace, rows + j, width), (out, j, width)
+            panel(True, False, False, False, a, b, c, (workspace, 0), n_steps, n)
 
 
 @kernel

@@ -1,7 +1,8 @@
 """Products of integers with integers: weights uint8 around 128, activations int8, 32 numbers (a run) of each to a
 scale.
 
-To answer takes these, to learn takes float32 activations (``edgelm/kernels/dense.py``).
+To answer takes these, and so does to learn, forward and back. Where nothing answers in integers, and for what learning
+changes, activations are float32 (``edgelm/kernels/dense.py``).
 
 Weights stand in *strips* of 16 rows, a lane of a vector each: q [M/16,C/32,8,64] are, for each run, eight groups of
 four numbers of each of the 16 rows; scale [M/16,C/32,16]. So the sums of 16 rows grow side by side, and nothing is
@@ -20,6 +21,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgelm.kernels.emit import LANES
+from edgelm.kernels.emit_across import SHARES, emit_lay_across
 from edgelm.kernels.emit_codes import emit_code_run
 from edgelm.kernels.emit_dots import QUADS, emit_dot_strips
 from edgelm.kernels.emit_ternary import emit_ternary_strips
@@ -40,8 +42,9 @@ LONG = 16
 def dot_strips(n_strips, n_steps, q, scale, strip, n_runs, codes, scales, run0, out, o0, pitch):
     """out [n_steps,16 n_strips] += x w' of some strips w; the tokens of x begin at run run0, one after another, those
     of out at number o0, ``pitch`` numbers apart."""
-    weights, out = q.reshape(-1, n_runs, 8, LANES, 4)[strip : strip + n_strips].astype(np.int32) - 128, out.reshape(-1)
-    own = scale.reshape(-1, n_runs, LANES)[strip : strip + n_strips]
+    place = slice(strip * n_runs, (strip + n_strips) * n_runs)
+    weights = q.reshape(-1, 8, LANES, 4)[place].reshape(n_strips, n_runs, 8, LANES, 4).astype(np.int32) - 128
+    own, out = scale.reshape(-1, LANES)[place].reshape(n_strips, n_runs, LANES), out.reshape(-1)
     for t in range(n_steps):
         first = run0 + t * n_runs
         x = codes.reshape(-1, 8, 1, 4)[first : first + n_runs].view(np.int8)
@@ -159,6 +162,88 @@ def integer_product(x, q, scale, codes, scales, spare, out):
         quantize(x[t], 0, n_runs, codes, t * n_runs, scales)
     out[:] = 0
     add_products(q, scale, codes, scales, out, spare)
+
+
+@lowered(emit_lay_across, literals=1)
+def lay_across(n_strips, q, q0, q_pitch, scale, s0, s_pitch, out, out0, out_pitch, out_scale, o0, o_pitch):
+    """A run of one or two strips, 16 or 32 rows of 32 numbers, as one run of two strips of its transpose.
+
+    The run of a strip has 512 bytes of q and 16 scales; those of a second strip stand ``q_pitch`` and ``s_pitch``
+    further, and likewise in ``out``. What shares a scale stands along the other axis now: all 1,024 numbers get the
+    largest scale, and what is smaller is rounded to 1/128 of it. Where there is no second strip its numbers are 0.
+    """
+    own = [scale.reshape(-1)[s0 + n * s_pitch : s0 + n * s_pitch + LANES] for n in range(n_strips)]
+    most = np.concatenate(own).max()
+    shares = [(s * (np.float32(SHARES) / (most if most > 0 else ONE)) + np.float32(0.5)).astype(np.int32) for s in own]
+    made = np.full((2, 8, LANES, 4), 128, np.uint8)  # half of the 32 columns, four of the 32 rows, column, row
+    for n in range(n_strips):
+        read = q.reshape(-1)[q0 + n * q_pitch :][:512].reshape(2, 4, LANES, 4).astype(np.int32) - 128
+        found = (read * shares[n][:, None] + SHARES // 2).astype(np.int32) // int(SHARES) + 128
+        parts = found.reshape(2, 4, 4, 4, 4)  # half, four of its 16 columns, four of the 16 rows, row, column
+        made[:, 4 * n : 4 * n + 4] = parts.transpose(0, 2, 1, 4, 3).reshape(2, 4, LANES, 4)
+    for i in range(2):
+        out.reshape(-1)[out0 + i * out_pitch :][:512] = made[i].reshape(-1)
+        out_scale.reshape(-1)[o0 + i * o_pitch :][:LANES] = most
+
+
+ACROSS = 8
+"""Runs of rows that are laid across at a time."""
+
+
+@entry(F2, U4, F3, U1, F1, U4, F3, F1, F2)
+def integer_product_back(y, q, scale, codes, scales, turned, turned_scale, spare, out):
+    """out [T,C] = y [T,M] w, of w [M,C] in strips: as ``integer_product`` of the transpose, made a part at a time.
+
+    Overwritten are codes [256 T], scales [16 T], turned [2,8,8,64], turned_scale [2,8,16] and spare [32].
+    """
+    (n_steps, n_rows), n_runs, n_strips = y.shape, q.shape[1], len(q)
+    out[:] = 0
+    for first in range(0, n_rows, ACROSS * RUN):
+        n = min(ACROSS, (n_rows - first + RUN - 1) // RUN)
+        for t in range(n_steps):
+            _quantize_part(y[t], first, n, spare, codes, t * n, scales)
+        for run in range(n_runs):
+            for k in range(n):
+                strip = first // LANES + 2 * k
+                q0, s0 = (strip * n_runs + run) * 512, (strip * n_runs + run) * LANES
+                place, pitch = (q, q0, n_runs * 512, scale, s0, n_runs * LANES), n
+                if strip + 1 < n_strips:
+                    _two_across(place, turned, turned_scale, k, pitch)
+                else:
+                    _one_across(place, turned, turned_scale, k, pitch)
+            for half in range(2):
+                for t in range(0, n_steps - n_steps % TOKENS, TOKENS):
+                    o0 = t * out.shape[1] + run * RUN + half * LANES
+                    dot_strips(1, 4, turned, turned_scale, half, n, codes, scales, t * n, out, o0, out.shape[1])
+                for t in range(n_steps - n_steps % TOKENS, n_steps):
+                    o0 = t * out.shape[1] + run * RUN + half * LANES
+                    dot_strips(1, 1, turned, turned_scale, half, n, codes, scales, t * n, out, o0, 0)
+
+
+@kernel
+def _two_across(place, out, out_scale, k, n):
+    """Run k of n, of both strips."""
+    q, q0, q_pitch, scale, s0, s_pitch = place
+    lay_across(2, q, q0, q_pitch, scale, s0, s_pitch, out, k * 512, n * 512, out_scale, k * LANES, n * LANES)
+
+
+@kernel
+def _one_across(place, out, out_scale, k, n):
+    """Run k of n, of the last strip."""
+    q, q0, q_pitch, scale, s0, s_pitch = place
+    lay_across(1, q, q0, q_pitch, scale, s0, s_pitch, out, k * 512, n * 512, out_scale, k * LANES, n * LANES)
+
+
+@kernel
+def _quantize_part(y, first, n, spare, codes, run0, scales):
+    """n runs of y [M] from number ``first`` on; what is missing in the last is 0."""
+    whole = min(n, (len(y) - first) // RUN)
+    quantize(y, first, whole, codes, run0, scales)
+    if whole < n:
+        spare[:RUN] = 0
+        for j in range(first + whole * RUN, len(y)):
+            spare[j - first - whole * RUN] = y[j]
+        quantize(spare, 0, 1, codes, run0 + whole, scales)
 
 
 @entry(J2, F2, J4, F3)

@@ -66,51 +66,28 @@ class ChangedRows:
 
     def product(self, x: Array, workspace: Array, out: Array) -> Array:
         """As of ``Matrix``."""
-        n_steps, width = x.shape
-        spare, size = workspace[:width], self._rows_in(len(workspace) - width, width + n_steps)
-        rows, turned = _split(workspace[width:], (size, width), (size, n_steps))
-        for first in range(0, len(self), size):
-            ids = np.arange(first, min(first + size, len(self)))
-            made = self._widen(ids, spare, rows[: len(ids)])
-            out[:, first : first + size] = np.dot(made, x.T, out=turned[: len(ids)]).T
+        from edgelm.kernels import dense
+
+        dense.product_along_changed(x, self._base.q, self._base.scale, self.halves, workspace, out)
         self.on_read()
         return out
 
     def product_back(self, dy: Array, workspace: Array, out: Array) -> Array:
         """As of ``Matrix``. Rows of neurons that sleep, for which dy is 0, are not read."""
-        n_steps, width = out.shape
-        spare, part = _split(workspace, (width,), (n_steps, width))
-        rest = workspace[spare.size + part.size :]
-        size = self._rows_in(len(rest), width + n_steps)
-        rows, given = _split(rest, (size, width), (n_steps * size,))
-        awake = np.flatnonzero(dy.any(0))
-        out[:] = 0
-        for first in range(0, len(awake), size):
-            ids = awake[first : first + size]
-            made = self._widen(ids, spare, rows[: len(ids)])
-            (own,) = _split(given, (n_steps, len(ids)))
-            np.take(dy, ids, 1, out=own, mode="clip")
-            out += np.dot(own, made, out=part)
+        from edgelm.kernels import dense
+
+        dense.product_over_changed(dy, self._base.q, self._base.scale, self.halves, workspace, out)
         self.on_read()
-        return out
-
-    @staticmethod
-    def _rows_in(n_numbers: int, each: int) -> int:
-        return max(1, min(_ROWS, n_numbers // each))
-
-    def _widen(self, ids: Array, spare: Array, out: Array) -> Array:
-        """out [N,D] of float32 is overwritten with rows; so is spare [D]."""
-        from edgelm.kernels import neurons
-
-        base = self._base
-        neurons.changed_rows(base.q, base.scale, self.halves, ids, spare, spare.view(np.int32), out)
         return out
 
     def rows(self, ids: Array) -> Array:
         """As of ``Matrix``."""
-        width = self.shape[1]
-        found = np.empty((len(ids), width), np.float32)
-        return self._widen(np.ascontiguousarray(ids, np.int64), np.empty(width, np.float32), found)
+        from edgelm.kernels import neurons
+
+        found = np.empty((len(ids), self.shape[1]), np.float32)
+        base = self._base
+        neurons.changed_rows(base.q, base.scale, self.halves, np.ascontiguousarray(ids, np.int64), found)
+        return found
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> Array:
         found = self.rows(np.arange(len(self)))
@@ -162,16 +139,6 @@ class ChangedRows:
 
 def _parts(ids: Array) -> Iterator[Array]:
     return (ids[first : first + _ROWS] for first in range(0, len(ids), _ROWS))
-
-
-def _split(workspace: Array, *shapes: tuple[int, ...]) -> list[Array]:
-    """Arrays of these shapes, one after the other in a flat one."""
-    made, at = [], 0
-    for shape in shapes:
-        size = math.prod(shape)
-        made.append(workspace[at : at + size].reshape(shape))
-        at += size
-    return made
 
 
 def change_of(weight: Any, base: Any, ids: Array | None = None) -> Array:

@@ -54,9 +54,11 @@ def workspace_size(n_steps: int, shape: tuple[int, ...]) -> int:
     ``shape`` are the lengths of the two axes of the matrix, in either order.
     """
     from edgelm.kernels import dense
+    from edgelm.matrices import integer_products
 
     widest = max(shape)
-    return max(n_steps * widest, dense.workspace_size(n_steps, widest))
+    sizes = (module.workspace_size(n_steps, widest) for module in (dense, integer_products))
+    return max(n_steps * widest, *sizes)
 
 
 class Float32:

@@ -1,4 +1,4 @@
-"""Matrices of integers with 16 rows side by side (``edgelm/kernels/dots.py``), for answering and for learning."""
+"""Matrices of integers with 16 rows side by side (``edgelm/kernels/dots.py``); ``IntegerProducts`` multiplies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from edgelm.kernels import dense, dots
+from edgelm.kernels import dots
 from edgelm.kernels.emit import LANES
 from edgelm.matrices.pages import Pages
 from edgelm.matrices.quantize import BLOCK, pack_bits, unpack_bits
@@ -65,8 +65,8 @@ class Strips:
 
     @property
     def can_learn(self) -> bool:
-        """Whether learning has kernels for its products: of a stack, if whole strips of its matrices make pairs."""
-        return self.q.ndim == 4 or self.n_rows % (2 * LANES) == 0
+        """Whether learning has kernels for its products: it is a stack, and whole strips of its matrices make pairs."""
+        return self.q.ndim > 4 and self.n_rows % (2 * LANES) == 0
 
     def quantize(self, weight: Array, used: Array) -> None:
         """Takes over the ``used`` blocks [M] of bool of a stack weight [M,out,in] of float32."""
@@ -81,16 +81,6 @@ class Strips:
         """Takes over the ``used`` blocks [M] of bool of a stack of the same shape."""
         which = slice(None) if used.all() else np.flatnonzero(used)
         self.q[which], self.scale[which] = other.q[which], other.scale[which]
-
-    def product(self, x: Array, workspace: Array, out: Array) -> Array:
-        """As of ``Matrix``; not of a stack, nor of 2 bits a number. The result is that of ``Int8``, to the last bit."""
-        dense.product_along_strips(x, self.q, self.scale, workspace, out)
-        return out
-
-    def product_back(self, dy: Array, workspace: Array, out: Array) -> Array:
-        """As of ``Matrix``; not of a stack, nor of 2 bits a number."""
-        dense.product_over_strips(dy, self.q, self.scale, workspace, out)
-        return out
 
     def rows(self, ids: Array) -> Array:
         """As of ``edgelm.matrices.matrix.Matrix``; of a stack, whole matrices. Not of 2 bits a number."""

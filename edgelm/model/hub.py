@@ -53,7 +53,7 @@ from edgelm.model.manifest import (
 from edgelm.model.mapped import MappedFile
 from edgelm.model.origin import check_origin
 from edgelm.model.packing import Shifted, check_packed, integers, operand, pack, unpack_one
-from edgelm.model.weights import Weights, adaptable_names, count_parameters, shapes, tensors
+from edgelm.model.weights import Weights, adaptable_names, count_parameters, frozen_matrices, shapes, tensors
 from edgelm.text.opening import open_tokenizer
 from edgelm.text.template import USUAL, Template
 from edgelm.text.tokenizer import Tokenizer
@@ -216,19 +216,19 @@ class Model:
 
     @cached_property
     def operands(self) -> dict[str, Operand]:
-        """All tensors for learning; those of ``adaptable`` are the same arrays. Frozen matrices are the integers that
-        answers are computed with, in strips or in the file, or the float32 that they are computed with."""
+        """All tensors for learning; those of ``adaptable`` are the same arrays. Frozen matrices are the float32 that
+        answers are computed with, or the integers, whose products make integers of what they are given, too; blocks
+        of neurons as answers have them, in strips or in the file."""
+        from edgelm.matrices.integer_products import IntegerProducts
+
         if self.answers_in_float32:
             return dict(self.weights)
-        packed, adaptable, table = self.packed, self.adaptable, dict[str, Any]()
-        for name in tensors(self.config):
-            if name in adaptable:
-                table[name] = adaptable[name]
-            elif name in self._strips and self._strips[name].can_learn:
-                table[name] = self._strips[name]
-            else:
-                table[name] = operand(packed, name)
-        return table
+        names = [name for name, spec in tensors(self.config).items() if not spec.learns]
+        table: dict[str, Any] = {name: operand(self.packed, name) for name in names}
+        for name in frozen_matrices(self.config):
+            if isinstance(table[name], Int8):
+                table[name] = IntegerProducts(self.strips(name))
+        return table | {name: stack for name, stack in self._strips.items() if stack.can_learn} | self.adaptable
 
     def base(self) -> dict[str, Operand]:
         """What learning changes as it is in the file and with the layers, whatever was learned; to be read."""

@@ -71,6 +71,13 @@ def ternary_names(config: ModelConfig) -> set[str]:
     return {name for name, spec in _tensors(config).items() if spec.divides and not spec.learns} - {"embed", "head"}
 
 
+def frozen_matrices(config: ModelConfig) -> set[str]:
+    """Names of the matrices that learning reads and does not change, one product each, if a file may hold them as
+    integers; of an embedding that is no output matrix only rows are read."""
+    found = {name for name, spec in _tensors(config).items() if spec.divides and not spec.learns and not spec.blocks}
+    return found if config.tied else found - {"embed"}
+
+
 def is_quantizable(name: str) -> bool:
     """Whether a model file may hold this tensor as integers."""
     return name.rsplit(".", 1)[-1] in MATRICES

@@ -13,7 +13,7 @@ from edgelm.cells.buffers import integer_buffers, integers_of
 from edgelm.cells.cell import Parts
 from edgelm.kernels import fused
 from edgelm.kernels.jit import record
-from edgelm.matrices.answering import IntegerProducts
+from edgelm.matrices.integer_products import IntegerProducts
 from edgelm.matrices.matrix import Int8, Operands, as_matrix, workspace_size
 from edgelm.matrices.strips import Strips
 from edgelm.model.config import ModelConfig
@@ -162,7 +162,7 @@ class _FloatEnds:
 
     def __init__(self, config: ModelConfig, weights: Operands, max_steps: int, buffers: Parts) -> None:
         self._embed, head = as_matrix(weights["embed"], EMBED_SUMS), weights[config.head]
-        head = IntegerProducts(head, max_steps, buffers) if isinstance(head, Strips) else head
+        head = IntegerProducts(head) if isinstance(head, Strips) else head
         self._head = as_matrix(head, EMBED_SUMS)
         self._norm = final_norm(config, weights, max_steps)
         shape = (config.vocab_size, config.d_model)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgelm.kernels import blocks, chunks, dense
+from edgelm.kernels import blocks, chunks, dense, neurons
 from edgelm.kernels.jit import entries
 from edgelm.kernels.recall import DEPTH
 from edgelm.matrices.strips import Strips
@@ -143,9 +143,8 @@ def _optim(_: str) -> list[Any]:
 def _dense(name: str) -> list[Any]:
     (q, scale), (x, y) = int8(35, 64), floats((T, 64), (T, 35))
     given, out = (x, y) if name.startswith("product_along") else (y, x)
-    if name.endswith("_strips"):
-        q, scale = naive.strips(q, scale)
-    return [given, q, scale, np.full(dense.workspace_size(T, 64), np.nan, np.float32), out]
+    change = [_halves(35, 64)] if name.endswith("_changed") else []
+    return [given, q, scale, *change, np.full(dense.workspace_size(T, 64), np.nan, np.float32), out]
 
 
 def _shift(name: str) -> list[Any]:
@@ -184,26 +183,20 @@ def _wkv(name: str) -> list[Any]:
 
 
 def _neurons(name: str) -> list[Any]:
-    u, dy, out, w, base, row = floats((T, F), (T, WIDE), (T, WIDE), (F, WIDE), (F, WIDE), (2 * WIDE,))
+    u, dy, out, w, base = floats((T, F), (T, WIDE), (T, WIDE), (F, WIDE), (F, WIDE))
+    rows = np.full(neurons.room(T, WIDE), np.nan, np.float32)
     u[:, RNG.random(F) < 0.4] = -1
     above, a, awake = naive.squared_relu(u)
     above, a = above.astype(np.float32), a.astype(np.float32)
-    of_rows, step = [dy, a, awake], [np.full(F, np.float32(0.02)), np.float32(0.01), row, w]
+    of_rows, step = [dy, a, awake], [np.full(F, np.float32(0.02)), np.float32(0.01), rows, w]
     return {
         "squared_relu": [u, above, ~awake],
-        "rows_gradient": [*of_rows, w],
-        "rows_squares": [*of_rows, row, RNG.random(F)],
+        "rows_gradient": [*of_rows, rows, w],
+        "rows_squares": [*of_rows, rows, RNG.random(F)],
         "rows_step": [*of_rows, base, *step],
         "rows_step_int8": [*of_rows, *int8(F, WIDE), *step],
-        "rows_step_halves": [*of_rows, *step[:3], row.view(np.int32), _halves(F, WIDE)],
-        "changed_rows": [
-            *int8(F, WIDE),
-            _halves(F, WIDE),
-            RNG.permutation(F)[:6],
-            row[:WIDE],
-            row[:WIDE].view(np.int32),
-            out[:6],
-        ],
+        "rows_step_halves": [*of_rows, *step[:3], _halves(F, WIDE)],
+        "changed_rows": [*int8(F, WIDE), _halves(F, WIDE), RNG.permutation(F)[:6], out[:6]],
     }[name]
 
 
@@ -292,6 +285,10 @@ def _dots(name: str) -> list[Any]:
         q, scale, _ = integers.in_strips(RNG, 85, WIDE)
         room = np.zeros(T * WIDE, np.uint8), *floats((T * WIDE // 16,), (16,), (T, 85))
         return [*floats((T, WIDE)), q, scale, *room]
+    if name == "integer_product_back":
+        q, scale, _ = integers.in_strips(RNG, 85, WIDE)
+        turned = np.zeros((2, 8, 8, 64), np.uint8), *floats((2, 8, 16), (32,), (T, WIDE))
+        return [*floats((T, 85)), q, scale, np.zeros(256 * T, np.uint8), *floats((16 * T,)), *turned]
     if name == "strips":
         q, scale = int8(35, WIDE)
         return [q.view(np.int32), scale, np.zeros((3, 2, 8, 16), np.int32), *floats((3, 2, 16))]

@@ -90,6 +90,54 @@ def product_alone(x: Array, q: Array, scale: Array, n_rows: int) -> Array:
     return out
 
 
+def product_back(y: Array, q: Array, scale: Array, width: int) -> Array:
+    """The product with the transpose, in memory that was never written."""
+    n, out = len(y), blank(len(y), width, dtype=np.float32)
+    codes, scales = np.full(256 * n, 7, np.uint8), blank(16 * n, dtype=np.float32)
+    turned, of_turned = np.full((2, 8, 8, 64), 7, np.uint8), blank(2, 8, 16, dtype=np.float32)
+    dots.integer_product_back(y, q, scale, codes, scales, turned, of_turned, blank(32, dtype=np.float32), out)
+    return out
+
+
+@pytest.mark.parametrize("n_tokens", [1, 4, 7])
+@pytest.mark.parametrize("n_rows", [1, 16, 32, 85, 256, 300])
+@pytest.mark.parametrize("width", [32, 96])
+def test_a_product_with_the_transpose(rng: np.random.Generator, n_tokens: int, n_rows: int, width: int) -> None:
+    q, scale, w = int8(rng, n_rows, width)
+    q[0], scale[0] = 1, 0.02  # all else has a smaller scale
+    (y,) = floats(rng, (n_tokens, n_rows))
+    out = product_back(y, *naive.strips(q, scale), width)
+    expected = naive.integer_product_back(y.astype(np.float64), q, scale)
+    size = np.abs(y) @ np.abs(w)
+    # A number that lies between two integers may become either, of y and of the matrix.
+    assert np.median(np.abs(out - expected) / size) < 1e-6
+    assert (np.abs(out - expected) <= 0.02 * size).all()
+    exact = y @ ((q - 128.0) * scale.repeat(32, -1))
+    assert np.sqrt(np.mean((out - exact) ** 2)) <= 0.02 * np.sqrt(np.mean(size**2))
+
+
+def test_the_transpose_of_rows_without_a_scale_is_nothing(rng: np.random.Generator) -> None:
+    q, scale, _ = int8(rng, 64, 32)
+    scale[:32] = 0
+    (y,) = floats(rng, (4, 64))
+    alone = product_back(y, *naive.strips(q, scale), 32)
+    y[:, :32] = 1e9
+    np.testing.assert_array_equal(product_back(y, *naive.strips(q, scale), 32), alone)
+    scale[:] = 0
+    assert not product_back(y, *naive.strips(q, scale), 32).any()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_carried_back(rng: np.random.Generator, bad: float) -> None:
+    q, scale, _ = in_strips(rng, 85, 64)
+    for place in (0, 63, 84):
+        (y,) = floats(rng, (5, 85))
+        y[3, place] = bad
+        with np.errstate(all="ignore"):
+            out = product_back(y, q, scale, 64)
+        assert not np.isfinite(out[3]).any() and np.isfinite(np.delete(out, 3, 0)).all()
+
+
 def test_zeros_are_zeros(rng: np.random.Generator) -> None:
     q, scale, _ = in_strips(rng, 48, 96)
     x = np.zeros((2, 96), np.float32)

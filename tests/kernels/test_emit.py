@@ -20,7 +20,13 @@ from edgelm.kernels import emit
 from edgelm.kernels.emit_ternary import emit_widen_bits
 from tests.kernels.arrays import blank, same
 
-KINDS = {"float32": types.float32, "float64": types.float64, "uint8": types.uint8, "int64": types.int64}
+KINDS = {
+    "float32": types.float32,
+    "float64": types.float64,
+    "uint8": types.uint8,
+    "uint16": types.uint16,
+    "int64": types.int64,
+}
 
 
 class _Context:

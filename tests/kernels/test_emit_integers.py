@@ -8,9 +8,11 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
+from edgelm.kernels.emit_across import emit_lay_across
 from edgelm.kernels.emit_codes import emit_code_run
 from edgelm.kernels.emit_delta import emit_delta
 from edgelm.kernels.emit_dots import emit_dot_strips, kind_of
+from edgelm.kernels.emit_halves import emit_add_halves, emit_step_halves, has_halves
 from edgelm.kernels.emit_ternary import emit_ternary_strips
 from tests import naive
 from tests.kernels.arrays import blank, same
@@ -123,3 +125,74 @@ def test_the_code_of_what_is_not_finite_has_a_scale_that_is_none(rng: np.random.
         x[place] = bad
         run(emit_code_run, [True], [x, 0, np.float32(1e-30), codes, 0, out, 0], "")
         assert not np.isfinite(out[0])
+
+
+@pytest.mark.parametrize("n_strips", [1, 2])
+def test_lay_across(rng: np.random.Generator, n_strips: int) -> None:
+    q, scale = rng.integers(0, 256, (16 * n_strips, 32)).astype(np.uint8), rng.uniform(0.1, 1, (16 * n_strips, 1))
+    q[0], scale = [0, 1, 127, 128] * 8, scale.astype(np.float32)
+    (given, of_given), pitch = naive.strips(q, scale), 700
+    read, scales = np.zeros(1500, np.uint8), np.zeros(60, np.float32)
+    for n in range(n_strips):
+        read[9 + n * pitch :][:512], scales[2 + n * 20 :][:16] = given[n].reshape(-1), of_given[n].reshape(-1)
+    out, of_out = np.full(1400, 77, np.uint8), blank(60, dtype=np.float32)
+    run(emit_lay_across, [n_strips], [read, 9, pitch, scales, 2, 20, out, 5, 600, of_out, 3, 30], "")
+    made, _ = naive.across(q, scale)
+    turned = np.zeros((32, 32), np.int64)
+    turned[:, : len(made)] = made.T
+    expected, _ = naive.strips((turned + 128).astype(np.uint8), np.ones((32, 1), np.float32))
+    for half in (0, 1):
+        found = out[5 + half * 600 :][:512].astype(int)
+        # A scale that lies between two shares may become either.
+        assert np.abs(found - expected[half].reshape(-1)).max() <= 1
+        assert (found == expected[half].reshape(-1)).mean() > 0.95
+        assert (of_out[3 + half * 30 :][:16] == scale.max()).all()
+    assert (np.delete(out, [*range(5, 517), *range(605, 1117)]) == 77).all()
+    assert np.isnan(np.delete(of_out, [*range(3, 19), *range(33, 49)])).all()
+
+
+HALVES = {"integers": ("", ""), "conversions": ("+f16c", "+f16c,+avx")}
+
+
+@pytest.fixture(params=HALVES)
+def of_halves(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Features of a processor that converts numbers of 16 bits, or that does not, and those to compile with here."""
+    chosen, here = HALVES[request.param]
+    if platform.machine() == "x86_64":
+        assert has_halves(llvm.get_default_triple(), chosen) == bool(chosen)
+        if chosen and not llvm.get_host_cpu_features().get("f16c"):
+            pytest.skip("this processor has not +f16c")
+    elif not chosen:
+        pytest.skip("every Arm of 64 bits converts")
+    return chosen, here
+
+
+@pytest.mark.parametrize("lanes", [1, 16])
+def test_every_number_of_16_bits_is_added(of_halves: tuple[str, str], lanes: int) -> None:
+    bits = np.arange(1 << 16).astype(np.uint16)
+    numbers = bits.view(np.float16).astype(np.float32)
+    some = range(0, 1 << 16, 1 << 10) if lanes == 16 else (0, 1, 0x3FF, 0x400, 0x7BFF, 0x7C00, 0x8001, 0xFC00)
+    for first in some:
+        out = np.full(lanes + 2, 0.25, np.float32)
+        run(emit_add_halves, [lanes], [bits, first, out, 1], "", *of_halves)
+        assert out[0] == out[-1] == 0.25
+        expected = np.float32(0.25) + numbers[first : first + lanes]
+        np.testing.assert_array_equal(out[1:-1], expected)
+
+
+def test_a_step_of_16_bits_is_rounded_once(rng: np.random.Generator, of_halves: tuple[str, str]) -> None:
+    edges = np.float32(
+        [0, 1, 65504, 65519, 65520, 1e9, np.inf, 2**-14, 2**-14 - 2**-26, 2**-24, 2.9e-8, 2**-25, 3 * 2**-25]
+    )
+    given = [np.concatenate([edges, [-1, -65520, -(2.0**-25)]]), *10.0 ** rng.uniform(-9, 5.5, (8, 16))]
+    for numbers in given:
+        (grad,), change = [np.concatenate([[9], numbers]).astype(np.float32)], np.zeros(18, np.uint16)
+        run(emit_step_halves, [16], [grad, 1, np.float32(-1), np.float32(0), change, 2], "", *of_halves)
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(change[2:], grad[1:].astype(np.float16).view(np.uint16))
+        assert not change[:2].any()
+    now = (0.1 * rng.standard_normal(16)).astype(np.float16)
+    (grad,), change = floats(rng, (16,)), now.view(np.uint16).copy()
+    run(emit_step_halves, [16], [grad, 0, np.float32(0.5), np.float32(0.125), change, 0], "", *of_halves)
+    expected = now.astype(np.float64) * 0.875 - 0.5 * grad
+    np.testing.assert_allclose(change.view(np.float16), expected, rtol=2**-11 + 1e-6)

@@ -10,6 +10,7 @@ import pytest
 from edgelm.kernels import blocks as kernels
 from edgelm.matrices.blocks import BlockStack, as_blocks
 from edgelm.matrices.changed import ChangedRows
+from edgelm.matrices.integer_products import IntegerProducts
 from edgelm.matrices.matrix import Float32, Int8, Matrix, as_matrix, workspace_size
 from edgelm.matrices.quantize import to_int8
 from edgelm.matrices.strips import Strips
@@ -40,9 +41,9 @@ def _integers(n_in: int, n_out: int) -> Made:
     return as_matrix(w, 0), np.asarray(w).T
 
 
-def _strips(n_in: int, n_out: int) -> Made:
+def _products(n_in: int, n_out: int) -> Made:
     w = _int8(np.random.default_rng(0).standard_normal((n_out, n_in)).astype(np.float32))
-    return as_matrix(Strips.of(w.q, w.scale), 0), np.asarray(w).T
+    return as_matrix(IntegerProducts(Strips.of(w.q, w.scale)), 0), np.asarray(w).T
 
 
 def _changed(n_in: int, n_out: int) -> Made:
@@ -59,7 +60,7 @@ def _ternary(n_in: int, n_out: int) -> Made:
 
 KINDS: dict[str, Callable[[int, int], Made]] = {
     "float32": _floats, "float32, transposed": _floats_turned, "int8": _integers, "ternary": _ternary,
-    "int8 in strips": _strips, "int8 with a change": _changed,
+    "int8 with a change": _changed, "products of integers": _products,
 }  # fmt: skip
 SIZES = [(32, 5), (64, 33), (96, 64)]
 
@@ -77,8 +78,12 @@ def run(product: Callable[..., Array], x: Array, sizes: tuple[int, int], n_out: 
 def test_products_are_those_of_the_numbers(kind: str, n_steps: int, sizes: tuple[int, int]) -> None:
     matrix, w = KINDS[kind](*sizes)
     x, dy = (np.random.default_rng(i).standard_normal((n_steps, n)).astype(np.float32) for i, n in enumerate(sizes))
-    np.testing.assert_allclose(run(matrix.product, x, sizes, sizes[1]), x @ w, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(run(matrix.product_back, dy, sizes, sizes[0]), dy @ w.T, rtol=1e-4, atol=1e-4)
+    # A product of integers has some 1 % of noise; against its exact twins it is held in tests/kernels/test_dots.py.
+    error = 0.02 if isinstance(matrix, IntegerProducts) else 1e-6
+    pairs = (matrix.product, x, sizes[1], w), (matrix.product_back, dy, sizes[0], w.T)
+    for product, given, n_out, numbers in pairs:
+        exact, found = given @ numbers, run(product, given, sizes, n_out)
+        assert np.sqrt(np.mean((found - exact) ** 2)) <= error * np.sqrt(np.mean(exact**2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,7 +93,7 @@ def test_rows_and_bytes(kind: str) -> None:
     np.testing.assert_array_equal(matrix.rows(ids), w.T[ids])
     assert matrix.dtype == np.float32
     assert np.asarray(matrix).size == w.size
-    held = 64 * 48 if isinstance(matrix, Strips) else w.size  # 33 rows are three strips
+    held = 64 * 48 if isinstance(matrix, IntegerProducts) else w.size  # 33 rows are three strips
     numbers = held + held // 32 * 4
     sizes = {Float32: held * 4, Ternary: held // 4 + 4, ChangedRows: numbers + held * 2}
     assert matrix.nbytes == sizes.get(type(matrix), numbers)

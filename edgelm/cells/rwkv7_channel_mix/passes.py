@@ -39,8 +39,7 @@ class Pass:
         self.b = self.buffers
         self.inverse, self.before = np.zeros(max_steps, dtype), np.zeros(d, dtype)
         self._awake = np.zeros(f, bool)
-        self.row = shared_buffers.setdefault("row of a neuron", np.zeros(2 * d, dtype))
-        self.row_bits = self.row.view(np.int32)
+        self.of_rows = shared_buffers.setdefault("rows of neurons", np.zeros(kernels.room(max_steps, d), dtype))
 
     def forward(self, x: Array, y: Array, state: Parts, shared: Parts) -> None:
         """As of ``edgelm.cells.passes.Pass``."""
@@ -64,7 +63,7 @@ class Pass:
         b["dh"][:] = 0
         b["y_grad"][:] = dy
         if "value" in grads:
-            kernels.rows_gradient(dy, self._a(), self._awake, grads["value"])
+            kernels.rows_gradient(dy, self._a(), self._awake, self.of_rows, grads["value"])
         self.value.product(dy, self.workspace, b["du"])
         # u is 0 where a neuron sleeps, and its gradient with it; da is used up in place.
         b["du"] *= b["u"]
@@ -81,13 +80,12 @@ class Pass:
         """As of ``edgelm.cells.passes.BlockPass``; the only tensor of blocks that learns is ``value``."""
         y_grad, a = self.b["y_grad"], self._a()
         if hasattr(self.rows, "change"):
-            rest = (self.row, self.row_bits, self.rows.halves)
-            kernels.rows_step_halves(y_grad, a, self._awake, rates, pull, *rest)
+            kernels.rows_step_halves(y_grad, a, self._awake, rates, pull, self.of_rows, self.rows.halves)
         elif hasattr(base, "scale"):
             given = (base.q, base.scale)
-            kernels.rows_step_int8(y_grad, a, self._awake, *given, rates, pull, self.row, self.rows)
+            kernels.rows_step_int8(y_grad, a, self._awake, *given, rates, pull, self.of_rows, self.rows)
         else:
-            kernels.rows_step(y_grad, a, self._awake, base, rates, pull, self.row, self.rows)
+            kernels.rows_step(y_grad, a, self._awake, base, rates, pull, self.of_rows, self.rows)
 
     def _a(self) -> Array:
         """a of the last segment [T,F]: other layers have used its memory since."""
@@ -97,7 +95,7 @@ class Pass:
         """The mean square of the gradient of each row of ``value``, [F] float64, after ``backward``; 0 of neurons that
         slept."""
         found = np.zeros(len(self._awake))
-        kernels.rows_squares(self.b["y_grad"], self._a(), self._awake, self.row, found)
+        kernels.rows_squares(self.b["y_grad"], self._a(), self._awake, self.of_rows, found)
         return found / self.cell.d_model
 
     @property
