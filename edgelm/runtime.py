@@ -136,8 +136,7 @@ class Engine:
             if not 1 <= max_awake <= self.config.n_blocks:
                 raise InputError(f"--blocks must be between 1 and {self.config.n_blocks}, the blocks of a layer")
             self.model.config = self.config = self.config.resized(max_awake=max_awake)
-        self.tokenizer, self.guard = self.model.tokenizer, self.model.guard
-        self.template = self.model.template
+        self.tokenizer, self.guard, self.template = self.model.tokenizer, self.model.guard, self.model.template
         self._threads, self._fixed = options.threads, fixed
         self._idle_seconds = idle_seconds
         self.telling = threading.Lock()
@@ -147,6 +146,7 @@ class Engine:
         try:
             if use_profile:
                 self._open_profile(writable, any_base)
+            self.model.answers_in_float32 = self.precision == "float32"  # so does learning, then
             if not fixed:
                 self._shared  # noqa: B018  before what learning takes
             self.adaptation = Adaptation(self.model, self.profile, learn or LearnConfig(), time.time, self._reporter)

@@ -13,10 +13,11 @@ from edgelm.cells.retention.paper import Retention
 from edgelm.cells.rwkv7_channel_mix.paper import Rwkv7ChannelMix
 from edgelm.cells.rwkv7_time_mix.paper import Rwkv7TimeMix
 from edgelm.cells.top_k_ffn.paper import TopKFfn
+from edgelm.matrices.quantize import PRECISIONS
 from edgelm.model import hub
 from edgelm.model.config import ModelConfig
 from edgelm.model.packing import pack
-from edgelm.model.weights import Weights, random_weights
+from edgelm.model.weights import Weights, random_weights, ternary_names
 
 EVEN = {
     "d_model": 64, "key_dim": 16, "value_dim": 16, "slope_dim": 32, "n_channels": 4, "block_size": 32,
@@ -66,10 +67,11 @@ def random_model(
     return config, random_weights(config, np.random.default_rng(seed), dtype)
 
 
-def in_memory(config: ModelConfig, weights: Weights) -> hub.Model:
+def in_memory(config: ModelConfig, weights: Weights, precision: str = "int8") -> hub.Model:
     """A model of these weights as a file would hold them, without a folder or a tokenizer."""
     model = hub.Model("tiny", Path(), "", config, None, {}, {})  # type: ignore[arg-type]
-    model._packed = MappingProxyType(pack(weights))
+    ternary = ternary_names(config) if precision == "ternary" else ()
+    model._packed = MappingProxyType(pack(weights, PRECISIONS["int8" if ternary else precision], ternary))
     return model
 
 

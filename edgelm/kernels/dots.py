@@ -1,8 +1,8 @@
 """Products of integers with integers: weights uint8 around 128, activations int8, 32 numbers (a run) of each to a
 scale.
 
-To answer takes these, and so does to learn, forward and back. Where nothing answers in integers, and for what learning
-changes, activations are float32 (``edgelm/kernels/dense.py``).
+To answer takes these, and so does to learn with frozen matrices, forward and back. With neuron blocks, and with
+matrices of 2 bits, learning takes float32 activations (``edgelm/kernels/dense.py``, ``blocks.py``).
 
 Weights stand in *strips* of 16 rows, a lane of a vector each: q [M/16,C/32,8,64] are, for each run, eight groups of
 four numbers of each of the 16 rows; scale [M/16,C/32,16]. So the sums of 16 rows grow side by side, and nothing is
@@ -165,25 +165,28 @@ def integer_product(x, q, scale, codes, scales, spare, out):
 
 
 @lowered(emit_lay_across, literals=1)
-def lay_across(n_strips, q, q0, q_pitch, scale, s0, s_pitch, out, out0, out_pitch, out_scale, o0, o_pitch):
+def lay_across(n_strips, q, scale, q0, q_pitch, out, out_scale, out0, out_pitch):
     """A run of one or two strips, 16 or 32 rows of 32 numbers, as one run of two strips of its transpose.
 
-    The run of a strip has 512 bytes of q and 16 scales; those of a second strip stand ``q_pitch`` and ``s_pitch``
-    further, and likewise in ``out``. What shares a scale stands along the other axis now: all 1,024 numbers get the
-    largest scale, and what is smaller is rounded to 1/128 of it. Where there is no second strip its numbers are 0.
+    The run of a strip has 512 bytes of q, from byte q0 on, and the 16 scales that belong to them; those of a second
+    strip stand ``q_pitch`` bytes further, and likewise in ``out``. What shares a scale stands along the other axis now:
+    all 1,024 numbers get the largest scale, and a row's is taken as so many 128ths of it. Where there is no second
+    strip its numbers are 0.
     """
-    own = [scale.reshape(-1)[s0 + n * s_pitch : s0 + n * s_pitch + LANES] for n in range(n_strips)]
+    starts = [(q0 + n * q_pitch) // 32 for n in range(n_strips)]
+    own = [scale.reshape(-1)[start : start + LANES] for start in starts]
     most = np.concatenate(own).max()
     shares = [(s * (np.float32(SHARES) / (most if most > 0 else ONE)) + np.float32(0.5)).astype(np.int32) for s in own]
     made = np.full((2, 8, LANES, 4), 128, np.uint8)  # half of the 32 columns, four of the 32 rows, column, row
     for n in range(n_strips):
         read = q.reshape(-1)[q0 + n * q_pitch :][:512].reshape(2, 4, LANES, 4).astype(np.int32) - 128
-        found = (read * shares[n][:, None] + SHARES // 2).astype(np.int32) // int(SHARES) + 128
+        found = (read * shares[n][:, None] + int(SHARES) // 2) // int(SHARES) + 128
         parts = found.reshape(2, 4, 4, 4, 4)  # half, four of its 16 columns, four of the 16 rows, row, column
         made[:, 4 * n : 4 * n + 4] = parts.transpose(0, 2, 1, 4, 3).reshape(2, 4, LANES, 4)
     for i in range(2):
-        out.reshape(-1)[out0 + i * out_pitch :][:512] = made[i].reshape(-1)
-        out_scale.reshape(-1)[o0 + i * o_pitch :][:LANES] = most
+        first = out0 + i * out_pitch
+        out.reshape(-1)[first : first + 512] = made[i].reshape(-1)
+        out_scale.reshape(-1)[first // 32 : first // 32 + LANES] = most
 
 
 ACROSS = 8
@@ -205,12 +208,11 @@ def integer_product_back(y, q, scale, codes, scales, turned, turned_scale, spare
         for run in range(n_runs):
             for k in range(n):
                 strip = first // LANES + 2 * k
-                q0, s0 = (strip * n_runs + run) * 512, (strip * n_runs + run) * LANES
-                place, pitch = (q, q0, n_runs * 512, scale, s0, n_runs * LANES), n
+                q0 = (strip * n_runs + run) * 512
                 if strip + 1 < n_strips:
-                    _two_across(place, turned, turned_scale, k, pitch)
+                    lay_across(2, q, scale, q0, n_runs * 512, turned, turned_scale, k * 512, n * 512)
                 else:
-                    _one_across(place, turned, turned_scale, k, pitch)
+                    lay_across(1, q, scale, q0, n_runs * 512, turned, turned_scale, k * 512, n * 512)
             for half in range(2):
                 for t in range(0, n_steps - n_steps % TOKENS, TOKENS):
                     o0 = t * out.shape[1] + run * RUN + half * LANES
@@ -218,20 +220,6 @@ def integer_product_back(y, q, scale, codes, scales, turned, turned_scale, spare
                 for t in range(n_steps - n_steps % TOKENS, n_steps):
                     o0 = t * out.shape[1] + run * RUN + half * LANES
                     dot_strips(1, 1, turned, turned_scale, half, n, codes, scales, t * n, out, o0, 0)
-
-
-@kernel
-def _two_across(place, out, out_scale, k, n):
-    """Run k of n, of both strips."""
-    q, q0, q_pitch, scale, s0, s_pitch = place
-    lay_across(2, q, q0, q_pitch, scale, s0, s_pitch, out, k * 512, n * 512, out_scale, k * LANES, n * LANES)
-
-
-@kernel
-def _one_across(place, out, out_scale, k, n):
-    """Run k of n, of the last strip."""
-    q, q0, q_pitch, scale, s0, s_pitch = place
-    lay_across(1, q, q0, q_pitch, scale, s0, s_pitch, out, k * 512, n * 512, out_scale, k * LANES, n * LANES)
 
 
 @kernel

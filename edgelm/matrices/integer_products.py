@@ -18,7 +18,7 @@ Array = np.ndarray
 class IntegerProducts:
     """A ``Matrix`` over strips of 8 bits a number; what it multiplies gets a scale for 32 numbers.
 
-    ``product`` is what answers are computed with. ``product_back`` rounds the matrix once more: what shares a scale
+    ``product`` is what kernels answer with. ``product_back`` rounds the matrix once more: what shares a scale
     there stands along the other axis (``edgelm/kernels/dots.py``). The workspace holds the integers, so that threads
     share a matrix and nothing else.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -33,7 +32,6 @@ class Strips:
     q: Array
     scale: Array
     n_rows: int
-    dtype: ClassVar[np.dtype] = np.dtype(np.float32)
 
     @classmethod
     def of(cls, q: Array, scale: Array, pages: Pages | None = None) -> Strips:
@@ -64,9 +62,14 @@ class Strips:
         return cls(q, np.full((*stack, 1, 1, 1), matrix.scale, np.float32), n_rows)
 
     @property
+    def is_one(self) -> bool:
+        """Whether it is one matrix, not a stack."""
+        return self.q.ndim == 4
+
+    @property
     def can_learn(self) -> bool:
-        """Whether learning has kernels for its products: it is a stack, and whole strips of its matrices make pairs."""
-        return self.q.ndim > 4 and self.n_rows % (2 * LANES) == 0
+        """Whether learning has kernels for a stack: whole strips of its matrices make pairs."""
+        return not self.is_one and self.n_rows % (2 * LANES) == 0
 
     def quantize(self, weight: Array, used: Array) -> None:
         """Takes over the ``used`` blocks [M] of bool of a stack weight [M,out,in] of float32."""

@@ -5,7 +5,7 @@ A model folder holds ``config.json`` (format, name, sizes, SHA-256 of the other 
 gradients) and ``README.md`` (the card). An optional ``template`` in ``config.json`` says how conversations are
 written. Older ones hold graphs too, which nothing reads: graphs are made here.
 
-The weights of format 2 are used where they lie, in the pages of the file (``edgelm.model.mapped``); those of format 1
+The weights of format 2 are read where they lie, in the pages of the file (``edgelm.model.mapped``); those of format 1
 are read into memory and made what those of format 2 are.
 """
 
@@ -28,7 +28,6 @@ from edgelm.matrices.changed import ChangedRows
 from edgelm.matrices.matrix import Int8, Operand
 from edgelm.matrices.pages import Pages
 from edgelm.matrices.quantize import Precision
-from edgelm.matrices.ternary import Ternary
 from edgelm.model import tensorfile
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
@@ -52,7 +51,7 @@ from edgelm.model.manifest import (
 )
 from edgelm.model.mapped import MappedFile
 from edgelm.model.origin import check_origin
-from edgelm.model.packing import Shifted, check_packed, integers, operand, pack, unpack_one
+from edgelm.model.packing import Shifted, check_packed, integers, is_ternary, operand, pack, unpack_one
 from edgelm.model.weights import Weights, adaptable_names, count_parameters, frozen_matrices, shapes, tensors
 from edgelm.text.opening import open_tokenizer
 from edgelm.text.template import USUAL, Template
@@ -182,10 +181,10 @@ class Model:
         from edgelm.matrices.strips import Strips
 
         if name not in self._strips:
-            found = operand(self.packed, name)
-            if isinstance(found, Ternary):
-                return Strips.of_ternary(found)  # those who learn read the file's
-            self._strips[name] = Strips.of(*integers(self.packed, name, blocks=True), self._pages)
+            packed = self.packed
+            if is_ternary(packed, name):
+                return Strips.of_ternary(operand(packed, name))  # type: ignore[arg-type]
+            self._strips[name] = Strips.of(*integers(packed, name, blocks=True), self._pages)
             if isinstance(self._packed, MappedFile):
                 # A large model is not to be in memory twice, not even while it is opened.
                 self._packed.release()
@@ -217,18 +216,19 @@ class Model:
     @cached_property
     def operands(self) -> dict[str, Operand]:
         """All tensors for learning; those of ``adaptable`` are the same arrays. Frozen matrices are the float32 that
-        answers are computed with, or the integers, whose products make integers of what they are given, too; blocks
-        of neurons as answers have them, in strips or in the file."""
+        answers are computed with or, where these are integers, strips, whoever answers; ternary ones are the file's."""
         from edgelm.matrices.integer_products import IntegerProducts
 
         if self.answers_in_float32:
             return dict(self.weights)
-        names = [name for name, spec in tensors(self.config).items() if not spec.learns]
-        table: dict[str, Any] = {name: operand(self.packed, name) for name in names}
-        for name in frozen_matrices(self.config):
-            if isinstance(table[name], Int8):
-                table[name] = IntegerProducts(self.strips(name))
-        return table | {name: stack for name, stack in self._strips.items() if stack.can_learn} | self.adaptable
+        packed, table, frozen = self.packed, dict[str, Any](self.adaptable), frozen_matrices(self.config)
+        for name in shapes(self.config).keys() - table.keys():
+            strips = self.strips(name) if name in frozen and not is_ternary(packed, name) else None
+            if strips is None or not (strips.can_learn or strips.is_one):
+                table[name] = operand(packed, name)
+            else:
+                table[name] = IntegerProducts(strips) if strips.is_one else strips
+        return table
 
     def base(self) -> dict[str, Operand]:
         """What learning changes as it is in the file and with the layers, whatever was learned; to be read."""

@@ -179,6 +179,8 @@ def check_packed(packed: Mapping[str, Array], config: ModelConfig, source: str, 
             ternary = name in may_be_ternary and is_ternary(packed, name)
             _check_parts(packed, name, shape, source, INT8_KINDS[file_format], ternary=ternary)
             numbers = packed[name + ".scale"]
+            if numbers.min(initial=0) < 0:
+                raise ModelFileError(f"{source}: {name} has scales below 0; get the model again")
         largest = float(np.abs(numbers).max(initial=0))  # NaN and infinity show in it
         if not largest < np.inf:
             raise ModelFileError(f"{source}: {name} holds values that are not finite; get the model again")

@@ -72,9 +72,9 @@ def ternary_names(config: ModelConfig) -> set[str]:
 
 
 def frozen_matrices(config: ModelConfig) -> set[str]:
-    """Names of the matrices that learning reads and does not change, one product each, if a file may hold them as
-    integers; of an embedding that is no output matrix only rows are read."""
-    found = {name for name, spec in _tensors(config).items() if spec.divides and not spec.learns and not spec.blocks}
+    """Names of the matrices and stacks of matrices that learning multiplies with and does not change, if they divide
+    into runs; of an embedding that is no output matrix only rows are read."""
+    found = {name for name, spec in _tensors(config).items() if spec.divides and not spec.learns}
     return found if config.tied else found - {"embed"}
 
 

@@ -131,24 +131,24 @@ def test_the_code_of_what_is_not_finite_has_a_scale_that_is_none(rng: np.random.
 def test_lay_across(rng: np.random.Generator, n_strips: int) -> None:
     q, scale = rng.integers(0, 256, (16 * n_strips, 32)).astype(np.uint8), rng.uniform(0.1, 1, (16 * n_strips, 1))
     q[0], scale = [0, 1, 127, 128] * 8, scale.astype(np.float32)
-    (given, of_given), pitch = naive.strips(q, scale), 700
+    (given, of_given), pitch = naive.strips(q, scale), 704
     read, scales = np.zeros(1500, np.uint8), np.zeros(60, np.float32)
     for n in range(n_strips):
-        read[9 + n * pitch :][:512], scales[2 + n * 20 :][:16] = given[n].reshape(-1), of_given[n].reshape(-1)
+        read[64 + n * pitch :][:512], scales[2 + n * 22 :][:16] = given[n].reshape(-1), of_given[n].reshape(-1)
     out, of_out = np.full(1400, 77, np.uint8), blank(60, dtype=np.float32)
-    run(emit_lay_across, [n_strips], [read, 9, pitch, scales, 2, 20, out, 5, 600, of_out, 3, 30], "")
+    run(emit_lay_across, [n_strips], [read, scales, 64, pitch, out, of_out, 96, 608], "")
     made, _ = naive.across(q, scale)
     turned = np.zeros((32, 32), np.int64)
     turned[:, : len(made)] = made.T
     expected, _ = naive.strips((turned + 128).astype(np.uint8), np.ones((32, 1), np.float32))
     for half in (0, 1):
-        found = out[5 + half * 600 :][:512].astype(int)
+        found = out[96 + half * 608 :][:512].astype(int)
         # A scale that lies between two shares may become either.
         assert np.abs(found - expected[half].reshape(-1)).max() <= 1
         assert (found == expected[half].reshape(-1)).mean() > 0.95
-        assert (of_out[3 + half * 30 :][:16] == scale.max()).all()
-    assert (np.delete(out, [*range(5, 517), *range(605, 1117)]) == 77).all()
-    assert np.isnan(np.delete(of_out, [*range(3, 19), *range(33, 49)])).all()
+        assert (of_out[3 + half * 19 :][:16] == scale.max()).all()
+    assert (np.delete(out, [*range(96, 608), *range(704, 1216)]) == 77).all()
+    assert np.isnan(np.delete(of_out, [*range(3, 19), *range(22, 38)])).all()
 
 
 HALVES = {"integers": ("", ""), "conversions": ("+f16c", "+f16c,+avx")}
@@ -176,7 +176,8 @@ def test_every_number_of_16_bits_is_added(of_halves: tuple[str, str], lanes: int
         out = np.full(lanes + 2, 0.25, np.float32)
         run(emit_add_halves, [lanes], [bits, first, out, 1], "", *of_halves)
         assert out[0] == out[-1] == 0.25
-        expected = np.float32(0.25) + numbers[first : first + lanes]
+        with np.errstate(invalid="ignore"):  # of what is no number
+            expected = np.float32(0.25) + numbers[first : first + lanes]
         np.testing.assert_array_equal(out[1:-1], expected)
 
 

@@ -176,6 +176,7 @@ def test_a_file_is_checked(name: str) -> None:
             cases[rf"w2{end} is float64"] = packed | {w2 + end: array.astype(np.float64)}
     if w2 + ".scale" in packed:
         cases["w2.scale is missing"] = {k: v for k, v in packed.items() if k != w2 + ".scale"}
+        cases[f"{w2} has scales below 0"] = packed | {w2 + ".scale": -packed[w2 + ".scale"]}
         cases[rf"{w2} holds values that are not"] = packed | {
             w2 + ".scale": packed[w2 + ".scale"] * packed[w2 + ".scale"].dtype.type("inf")
         }

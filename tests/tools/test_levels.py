@@ -11,6 +11,7 @@ import pytest
 
 from edgelm import ports
 from edgelm.kernels.emit_dots import kind_of
+from edgelm.kernels.emit_halves import has_halves
 from tests.command import ROOT
 
 pytest.importorskip("numba", reason="kernels are compiled by numba")
@@ -59,6 +60,13 @@ def test_a_level_multiplies_integers_as_its_processor_can(name: str) -> None:
     assert f"{kind} {bits}" == LEVELS[name]
     code = assembly(name)
     assert kinds(code) == {LEVELS[name]} and re.search(TERNARY[LEVELS[name]], code)
+
+
+@pytest.mark.parametrize("name", ports.levels())
+def test_a_level_converts_numbers_of_16_bits_where_its_processor_can(name: str) -> None:
+    level = ports.levels()[name]
+    can = "f16c" in level["needs"] or level["triple"].startswith("aarch64")
+    assert has_halves(level["triple"], level["features"]) == can
 
 
 @pytest.mark.parametrize("name", [name for name, kind in LEVELS.items() if kind != "smull 128"])
