@@ -92,6 +92,10 @@ _GREETS = re.compile(
     re.IGNORECASE,
 )
 """To greet asks for nothing that the model would have to know."""
+_COURTEOUS = re.compile(
+    r"(?:thanks|thank you|thx|please|sorry|okay?|yes|yeah|no|well done|good|great)\b", re.IGNORECASE
+)
+"""How a turn begins that tells nothing, unless it speaks of the person."""
 _ALL_OF_ME = re.compile(
     r"^\W*(?:what (?:else )?(?:do|have|did) you (?:know|remember|learn(?:t|ed)?|keep|stored?) (?:about|of) me|"
     r"what (?:have i|did i|do i) (?:told|tell) you(?: (?:so far|about me|about myself|today|before))?|"
@@ -199,7 +203,9 @@ class Answering:
         told = [
             one
             for one in statements.statements
-            if not one.text.startswith("/") and self._courtesies.find(one.text, 0) is None
+            if not one.text.startswith("/")
+            and self._courtesies.find(one.text, 0) is None
+            and (speaks_of_me(one.text) or not _COURTEOUS.match(one.text))
         ]
         newest = told[: -NEWEST_TOLD - 1 : -1]
         if not newest:

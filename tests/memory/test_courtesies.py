@@ -65,7 +65,15 @@ def test_an_empty_list_has_nothing() -> None:
 def test_all_that_was_told(meaning: Meaning, asked: str) -> None:
     answering = Answering(meaning, courtesies=shipped())
     assert answering.plan(asked, Statements(meaning)).text == NOTHING_TOLD
-    told = ["My dog is Rex.", "I am a baker", "We live in Ghent.", "I sing.", "Hi!", "/forget rex"]
+    told = [
+        "My dog is Rex.",
+        "I am a baker",
+        "We live in Ghent.",
+        "Yes, I sing.",
+        "Hi!",
+        "/forget rex",
+        "thanks for listening",
+    ]
     plan = answering.plan(asked, Statements(meaning, [Statement(text, i) for i, text in enumerate(told)]))
     assert plan.text == "What you told me last: You sing. You live in Ghent. You are a baker."
     assert plan.entry_ids == {1, 2, 3}
