@@ -18,6 +18,7 @@ from edgelm.learn.worker import Job
 from edgelm.log.entry import CHAT, FIX, GOOD
 from edgelm.memory.acknowledging import nothing_to_say
 from edgelm.memory.answering import COOL, DRAWN, ENOUGH, MODEL_ALONE, POOR, reply_worth
+from edgelm.memory.forgetting import asks_to_forget
 from edgelm.runtime import Engine
 from edgelm.text.secrets import without_secrets
 from edgelm.turn import Source, Turn
@@ -102,7 +103,7 @@ class Conversation:
         learned is lost.
         """
         engine, turn = self.engine, Turn(len(self.turns) + 1, text)
-        kept, turn.secrets_skipped = without_secrets(text) if self.learn else ("", 0)
+        kept, turn.secrets_skipped = without_secrets(text) if self.learn and asks_to_forget(text) is None else ("", 0)
         if kept.strip():
             turn.learning = self._tell(turn, CHAT, kept)
             if self.patient:

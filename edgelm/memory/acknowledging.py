@@ -70,7 +70,7 @@ _PLAIN = re.compile(
 """One sentence that begins with whom it is about, and tells more than what is on the person's mind."""
 _OF_ONE_DAY = re.compile(
     r"^(?:i|we) (?:just |also |finally |already )*"
-    r"(?!need|feed|breed|married|moved|retired|divorced|trained|lived|used to)"
+    r"(?!need|feed|breed|adopted|married|moved|retired|divorced|trained|lived|used to)"
     r"(?:\w+ed|told|sold|held|lost|bought|met|saw|went|had|made|got|took|gave|found|left|broke|forgot|ate|drank|came|"
     r"heard|felt|woke|slept|ran|drove|rode|sat|stood|spent|sent|said|thought|caught|built)\b|"
     r"\bonly (?:\w+ed|came|had|got|one|two|three|four|five|a few)\b",

@@ -21,6 +21,7 @@ from edgelm.memory.acknowledging import CONTEXT_WORDS, is_remark
 from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.courtesies import Courtesies
 from edgelm.memory.emergency import in_danger
+from edgelm.memory.forgetting import ALL, FORGET, FORGET_ALL, LAST, NOTHING_FOUND, asks_to_forget
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
@@ -81,11 +82,24 @@ _MINE = re.compile(r"\b(?:what|who|when|where|which|how old)\b.*\b(?:my|our)\b",
 _HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
 """What only somebody says who has a dog or a street of their own."""
 _ADVICE = re.compile(
-    r"\b(?:should|shall|may|could) (?:i|we)\b|\b(?:i|we) (?:could|should)\b|\bdo i do\b|\bdo you\b|"
+    r"\b(?:should|shall|may|could) (?:i|we)\b|\b(?:i|we) (?:could|should)\b|\bdo you\b|"
+    r"\bdo i do\b(?! for (?:a living|work))|"
     r"\bcan (?:i|we) (?:make|cook|do|use|bake|write|say)\b|"
     r"\bany (?:idea|advice|tip)",
     re.IGNORECASE,
 )
+_OF_MY_LIFE = re.compile(
+    r"\b(?:did|am|was|were|have|had) (?:i|we)\b|\bdo (?:i|we) do for\b|\bwhere do (?:i|we) (?:live|work|come)\b",
+    re.IGNORECASE,
+)
+"""A question about what only the person can know."""
+_RECALL = re.compile(
+    r"^\W*(?:do you (?:still |even )?(?:know|remember|recall)|"
+    r"(?:can|could) you (?:still )?(?:remember|recall|tell me))(?: again)?,? "
+    r"(?=(?P<noun>the|my|our)\b|(?:what|who|whose|where|when|which|how)\b)",
+    re.IGNORECASE,
+)
+"""What stands before a question that is asked by way of another."""
 _GREETS = re.compile(
     r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b|"
     r"\bhow['’]s it going\b",
@@ -173,12 +187,15 @@ class Answering:
         turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
         if _ALL_OF_ME.match(turn.replace("’", "'")):
             return self._all_of_me(statements)
+        if (unwanted := asks_to_forget(turn)) is not None:
+            return Plan(_how_to_forget(unwanted, statements), listens=True)
         if (courtesy := self._courtesies.find(turn, n_before)) is not None:
             exchange = self._own(turn) or courtesy
             return Plan(exchange.reply, (), (exchange,))
-        asks = self._meaning.asks(turn)
-        found = [one for one in statements.find(turn) if one.score > BY_CHANCE] if may_ask(turn, asks) else []
-        chance = answer_chance(found, turn, asks) if found else 0.0
+        asked = _plainly(turn)
+        asks = self._meaning.asks(asked)
+        found = [one for one in statements.find(asked) if one.score > BY_CHANCE] if may_ask(asked, asks) else []
+        chance = answer_chance(found, asked, asks) if found else 0.0
         if chance > SURE:
             return Plan(second_person(found[0].statement.text), (found[0],))
         if learns and corrects(turn) and not is_question(turn):
@@ -189,7 +206,7 @@ class Answering:
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))
         is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
-        if asks_for_told(turn, asks) and not (is_own and plan.text is not None):
+        if asks_for_told(asked, asks) and not (is_own and plan.text is not None):
             return Plan(NOT_TOLD)
         return plan._replace(listens=plan.text is None and not self._talks and is_remark(turn))
 
@@ -247,6 +264,8 @@ class Answering:
         if is_question(turn):
             if not is_question(near.exchange.said) and near.score < SAME and not _both_greet(near, turn):
                 return None
+            if _OF_MY_LIFE.search(turn) and not _ADVICE.search(turn) and not speaks_of_me(near.exchange.said):
+                return None
             fits = not near.differs and not speaks_of_another(near.exchange, turn, self._meaning)
             return near.exchange.reply if fits else None
         reply = near.exchange.reply
@@ -254,6 +273,23 @@ class Answering:
             return None
         adapted = adapted_reply(near.exchange, turn, self._meaning)
         return None if adapted is None or names_another(adapted, turn) else adapted
+
+
+def _plainly(turn: str) -> str:
+    """The question within one that asks whether it is remembered; else the turn."""
+    found = _RECALL.match(turn)
+    if found is None:
+        return turn
+    return ("What is " if found["noun"] else "") + turn[found.end() :]
+
+
+def _how_to_forget(wanted: str, statements: Statements) -> str:
+    """The command that takes back all, what was said last, or the statement that is nearest to ``wanted``."""
+    if wanted == ALL:
+        return FORGET_ALL
+    near = [one.statement for one in statements.find(wanted)[:1] if one.score > BY_CHANCE]
+    found = statements.statements[-1:] if wanted == LAST else near
+    return FORGET.format(found[0].text) if found else NOTHING_FOUND
 
 
 def _needed(near: Near, turn: str) -> float:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgelm.memory.expected import expected_in, lacks
+from edgelm.memory.forgetting import asks_to_forget
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.whose import asked_of, same_or_other, told_of
 
@@ -86,11 +87,14 @@ def corrects(text: str) -> bool:
 
 
 def told_in(text: str, before: str = "") -> list[str]:
-    """The statements of a turn: its sentences that do not ask, together as far as they are short.
+    """The statements of a turn: its sentences that do not ask, together as far as they are short; none of a turn that
+    asks to forget something.
 
     One that begins with a pronoun ("no, it leaves at nine") says what of only with the statement ``before`` it.
     """
     parts: list[str] = []
+    if asks_to_forget(text) is not None:
+        return parts
     for sentence in SENTENCE.split(" ".join(text.split())):
         if not sentence or is_question(sentence):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgelm.memory.answering import NOTHING_TOLD, Answering
+from edgelm.memory.answering import NOT_TOLD, NOTHING_TOLD, Answering
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.courtesies import Courtesies, shipped
 from edgelm.memory.meaning import Meaning
@@ -77,3 +77,9 @@ def test_all_that_was_told(meaning: Meaning, asked: str) -> None:
     plan = answering.plan(asked, Statements(meaning, [Statement(text, i) for i, text in enumerate(told)]))
     assert plan.text == "What you told me last: You sing. You live in Ghent. You are a baker."
     assert plan.entry_ids == {1, 2, 3}
+
+
+@pytest.mark.parametrize("asked", ["What do I do for a living?", "Where do I work?", "What did I study?"])
+def test_no_exchange_about_somebody_else_answers_for_the_person(meaning: Meaning, asked: str) -> None:
+    answering = Answering(meaning, [Bank(meaning, read_exchanges())], courtesies=shipped())
+    assert answering.plan(asked, Statements(meaning)).text == NOT_TOLD
