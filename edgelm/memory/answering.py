@@ -200,13 +200,16 @@ class Answering:
             return Plan(second_person(found[0].statement.text), (found[0],))
         if learns and corrects(turn) and not is_question(turn):
             return Plan(REMEMBERED)
+        is_whether_known = asked != turn and speaks_of_me(asked) and not _ADVICE.search(asked)
         plan = self._from_banks(turn, n_before)
+        if is_whether_known and all(exchange.entry_id is None for exchange in plan.exchanges):
+            plan = MODEL_ALONE
         of_me = asks > (MAY_ASK if speaks_of_me(turn) and not _ADVICE.search(turn) else LIKELY_ASKS)
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))
         is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
-        if asks_for_told(asked, asks) and not (is_own and plan.text is not None):
+        if (is_whether_known or asks_for_told(asked, asks)) and not (is_own and plan.text is not None):
             return Plan(NOT_TOLD)
         return plan._replace(listens=plan.text is None and not self._talks and is_remark(turn))
 

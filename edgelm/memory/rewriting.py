@@ -34,7 +34,7 @@ _SORROW = re.compile(
     r"(?:head|tooth|back|stomach)ache|spill(?:ed|t)|(?:cannot|can.t|couldn.t) find|stuck|sore|worried|stinks|unfair|"
     r"numb|bleeding|bitten|swollen|dizzy|fainted|(?<!a )hit by|drowned|(?:did not|didn.t) come back|"
     r"(?:he|she|they|voice|money|cat|dog)(?:.s| is| has)? (?:been )?gone|bankrupt|evicted|laid off|"
-    r"embarrass(?:ing|ed)|not invited)\b",
+    r"embarrass(?:ing|ed)|not invited|(?:left|dumped|split up with|ghosted) me|(?:broke|split) up)\b",
     re.IGNORECASE,
 )
 _CHEER = re.compile(

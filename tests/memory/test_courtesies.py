@@ -79,7 +79,9 @@ def test_all_that_was_told(meaning: Meaning, asked: str) -> None:
     assert plan.entry_ids == {1, 2, 3}
 
 
-@pytest.mark.parametrize("asked", ["What do I do for a living?", "Where do I work?", "What did I study?"])
+@pytest.mark.parametrize(
+    "asked", ["What do I do for a living?", "Where do I work?", "What did I study?", "Do you know where I work?"]
+)
 def test_no_exchange_about_somebody_else_answers_for_the_person(meaning: Meaning, asked: str) -> None:
     answering = Answering(meaning, [Bank(meaning, read_exchanges())], courtesies=shipped())
     assert answering.plan(asked, Statements(meaning)).text == NOT_TOLD
