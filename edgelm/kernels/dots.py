@@ -104,7 +104,8 @@ def code_run(signed, x, x0, smallest, codes, c0, out, o0):
     """
     numbers = x.reshape(-1)[x0 : x0 + RUN]
     step = max(np.fmax.reduce(np.abs(numbers)) / _STEPS, smallest)
-    found = (numbers * (ONE / step) + _MIDDLE).astype(np.int32)
+    with np.errstate(invalid="ignore"):  # of what is no number
+        found = (numbers * (ONE / step) + _MIDDLE).astype(np.int32)
     codes.reshape(-1)[c0 : c0 + RUN] = (found ^ 128 if signed else found).astype(np.uint8)
     out.reshape(-1)[o0] = step + (numbers * ZERO).sum() if signed else step
     if signed:
