@@ -25,7 +25,7 @@ from edgelm.memory.forgetting import ALL, FORGET, FORGET_ALL, LAST, NOTHING_FOUN
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
-from edgelm.memory.statements import SENTENCE, Found, Statements, corrects, is_question, speaks_of_me
+from edgelm.memory.statements import SENTENCE, Found, Statement, Statements, corrects, is_question, speaks_of_me
 from edgelm.memory.whose import names_another
 from edgelm.text.person import second_person
 
@@ -39,6 +39,8 @@ ASKS, ASKS_OF_ME, MAY_ASK = 1.0, -0.3, -0.6
 which on it is worth a look whether something told answers it."""
 LIKELY_ASKS = 0.0
 """Logit that a question asks from which on it counts as one with I, my or we in it."""
+SHARED = 0.3
+"""Share of what is asked to be forgotten that a statement must say in its words to be the one that is meant."""
 ALSO_LIKELY = 0.7
 """Share of the best score from which on a second statement is given beside it."""
 LISTENS_BELOW = 50_000_000
@@ -95,11 +97,24 @@ _OF_MY_LIFE = re.compile(
 """A question about what only the person can know."""
 _RECALL = re.compile(
     r"^\W*(?:do you (?:still |even )?(?:know|remember|recall)|"
-    r"(?:can|could) you (?:still )?(?:remember|recall|tell me))(?: again)?,? "
-    r"(?=(?P<noun>the|my|our)\b|(?:what|who|whose|where|when|which|how)\b)",
+    r"(?:can|could) you (?:still )?(?:remember|recall|tell me))(?: again)?,? (?=(?P<noun>the|my)?)",
     re.IGNORECASE,
 )
 """What stands before a question that is asked by way of another."""
+_OF_MINE = re.compile(
+    r"^(?:what|who|whose|where|when|which|how (?:old|tall|many|much|long|big))\b.*\b"
+    r"(?:i['’]m\b|i (?:am|was|live|work|like|love|hate|prefer|told|said|did|met|put|bought|do for|asked|have|own)|(?:is|are|was|were) my|"
+    r"my [\w' -]+? (?:is|are|was|were|likes?|lives?|works?|plays?|eats?|has|starts?|leaves?|called))\b|"
+    r"^What is (?:the )?(?:\w+ ){0,3}(?:name|age|birthday|address|number|job|colou?r|breed|date|time) of my\b|"
+    r"^What is my(?: (?!is\b|has\b|died\b|got\b)[\w'-]+){1,4}\W*$",
+    re.IGNORECASE,
+)
+_IN_GENERAL = re.compile(
+    r"\b(?:to|can|could|should|need|must|would|have to) \w+|"
+    r"\b(?:wrong with|good for|helps?|chances|horoscope|fortune)\b|^how (?:i|my|hard|tired|lonely|much i)\b",
+    re.IGNORECASE,
+)
+"""Such a question about the person's own life, and what makes it one that others can answer."""
 _GREETS = re.compile(
     r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b|"
     r"\bhow['’]s it going\b",
@@ -107,11 +122,14 @@ _GREETS = re.compile(
 )
 """To greet asks for nothing that the model would have to know."""
 _COURTEOUS = re.compile(
-    r"(?:thanks|thank you|thx|please|sorry|okay?|yes|yeah|no|well done|good|great)\b", re.IGNORECASE
+    r"(?:thanks|thank you|thx)\b|"
+    r"(?:please|sorry|ok(?:ay)?|yes|yeah|no|well done|good|great)(?=\W*(?:$|,|thanks|thank you))",
+    re.IGNORECASE,
 )
 """How a turn begins that tells nothing, unless it speaks of the person."""
 _ALL_OF_ME = re.compile(
-    r"^\W*(?:what (?:else )?(?:do|have|did) you (?:know|remember|learn(?:t|ed)?|keep|stored?) (?:about|of) me|"
+    r"^\W*(?:(?:can|could) you tell me what you know about me|do you (?:know|remember) what i told you(?: about me)?|"
+    r"what (?:else )?(?:do|have|did) you (?:know|remember|learn(?:t|ed)?|keep|stored?) (?:about|of) me|"
     r"what (?:have i|did i|do i) (?:told|tell) you(?: (?:so far|about me|about myself|today|before))?|"
     r"tell me (?:what|everything) you (?:know|remember) (?:about|of) me)\W*$",
     re.IGNORECASE,
@@ -188,7 +206,8 @@ class Answering:
         if _ALL_OF_ME.match(turn.replace("’", "'")):
             return self._all_of_me(statements)
         if (unwanted := asks_to_forget(turn)) is not None:
-            return Plan(_how_to_forget(unwanted, statements), listens=True)
+            found = [] if unwanted in (ALL, LAST) else statements.find(unwanted)
+            return Plan(_how_to_forget(unwanted, self._told(statements), found), listens=True)
         if (courtesy := self._courtesies.find(turn, n_before)) is not None:
             exchange = self._own(turn) or courtesy
             return Plan(exchange.reply, (), (exchange,))
@@ -200,7 +219,7 @@ class Answering:
             return Plan(second_person(found[0].statement.text), (found[0],))
         if learns and corrects(turn) and not is_question(turn):
             return Plan(REMEMBERED)
-        is_whether_known = asked != turn and speaks_of_me(asked) and not _ADVICE.search(asked)
+        is_whether_known = asked != turn
         plan = self._from_banks(turn, n_before)
         if is_whether_known and all(exchange.entry_id is None for exchange in plan.exchanges):
             plan = MODEL_ALONE
@@ -218,15 +237,19 @@ class Answering:
         near = [near for bank in self._banks[:1] for near in bank.nearest(turn, 1) if near.score >= GIVEN]
         return next((one.exchange for one in near if one.exchange.entry_id is not None), None)
 
-    def _all_of_me(self, statements: Statements) -> Plan:
-        """The answer to somebody who asks for all that they told: the newest of it, the last first."""
-        told = [
+    def _told(self, statements: Statements) -> list[Statement]:
+        """All that tells something, the oldest first."""
+        return [
             one
             for one in statements.statements
             if not one.text.startswith("/")
             and self._courtesies.find(one.text, 0) is None
             and (speaks_of_me(one.text) or not _COURTEOUS.match(one.text))
         ]
+
+    def _all_of_me(self, statements: Statements) -> Plan:
+        """The answer to somebody who asks for all that they told: the newest of it, the last first."""
+        told = self._told(statements)
         newest = told[: -NEWEST_TOLD - 1 : -1]
         if not newest:
             return Plan(NOTHING_TOLD)
@@ -279,20 +302,26 @@ class Answering:
 
 
 def _plainly(turn: str) -> str:
-    """The question within one that asks whether it is remembered; else the turn."""
+    """The question within one that asks whether something of the person's is remembered; else the turn."""
     found = _RECALL.match(turn)
-    if found is None:
+    if found is None or len(SENTENCE.split(turn.strip())) > 1:
         return turn
-    return ("What is " if found["noun"] else "") + turn[found.end() :]
+    asked = ("What is " if found["noun"] else "") + turn[found.end() :]
+    return asked if _OF_MINE.search(asked) and not _IN_GENERAL.search(asked) else turn
 
 
-def _how_to_forget(wanted: str, statements: Statements) -> str:
-    """The command that takes back all, what was said last, or the statement that is nearest to ``wanted``."""
+def _how_to_forget(wanted: str, statements: Sequence[Statement], found: Sequence[Found]) -> str:
+    """The command that takes back all, what was said last, or the statement that is nearest to ``wanted``.
+
+    It names a sentence that stands in the log as it is, of several words: those of one word stand in others.
+    """
     if wanted == ALL:
         return FORGET_ALL
-    near = [one.statement for one in statements.find(wanted)[:1] if one.score > BY_CHANCE]
-    found = statements.statements[-1:] if wanted == LAST else near
-    return FORGET.format(found[0].text) if found else NOTHING_FOUND
+    near = [one.statement for one in found[:1] if one.score > BY_CHANCE and one.shared >= SHARED]
+    for statement in statements[-1:] if wanted == LAST else near:
+        if sentences := [part for part in SENTENCE.split(statement.text) if len(part.split()) >= CONTEXT_WORDS]:
+            return FORGET.format(sentences[-1])
+    return NOTHING_FOUND
 
 
 def _needed(near: Near, turn: str) -> float:

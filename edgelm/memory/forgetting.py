@@ -15,38 +15,44 @@ NOTHING_FOUND = (
 FORGET_ALL = 'I forget only by a command, and then for good: "edgelm profile delete" forgets all that you told me.'
 LAST, ALL = "last", "all"
 """What is to be forgotten if it is what was said last, or everything."""
-_ASKS = re.compile(
-    r"^\W*(?:(?:please|now|just|(?:can|could|would|will) you(?: please)?|i(?: would|'d)? (?:want|like) you to|"
-    r"you (?:can|should|must)) )*(?:forget|unlearn) (?P<what>.+)$",
-    re.IGNORECASE | re.DOTALL,
+_LEAD = (
+    r"^\s*(?:(?:ok(?:ay)?|oh|no|wait|actually|sorry|hey|hi|edgelm|please|now|just|maybe|"
+    r"(?:can|could|would|will) you(?: please)?|i(?: would|'d)? (?:want|like|need) you to|"
+    r"you (?:should|must|have to|need to)),? )*(?:forget|unlearn|delete|erase)\s+"
 )
-_ALL = re.compile(
-    r"^(?:everything|all)(?: that)?(?: (?:you know|i(?:'ve| have)? (?:ever )?(?:said|told you)))?(?: about me)?\W*$",
+_END = r"(?:,? (?:please|now|again|thanks|thank you|ok(?:ay)?))*\W*$"
+_ONE = r"(?P<what>[^,;.!?\n]*[^,;.!?\s])"
+"""One clause: what stands behind it would be news, and be lost."""
+_SAID = r"(?:that )?i(?: have|'ve)?(?: ever| just)? (?:said|told you|wrote)"
+_LAST = re.compile(
+    rf"{_LEAD}(?:that|this|what {_SAID}(?: earlier| before| just now)?|i (?:ever )?said that|"
+    rf"(?:the|that|this) (?:last )?(?:thing|message|sentence|part|one)(?: {_SAID})?){_END}",
     re.IGNORECASE,
 )
-_LAST = re.compile(
-    r"^(?:that|this|what i(?: have|'ve)?(?: just)? (?:said|told you))(?:,? (?:one|please|again|now|last|just))*\W*$",
+_ALL = re.compile(
+    rf"{_LEAD}(?:it all|(?:everything|all)(?: of (?:it|that))?(?: (?:you know|{_SAID}))?(?: about me)?"
+    rf"(?: today| so far)?){_END}",
     re.IGNORECASE,
 )
 _NAMED = re.compile(
-    r"^(?:(?:what|everything|all)(?: that)? (?:i(?: have|'ve)?(?: just)? (?:said|told you)|you know) about|"
-    r"(?:the fact )?that|(?:everything |all )?about) (?P<what>.*\w.*)$",
-    re.IGNORECASE | re.DOTALL,
+    rf"{_LEAD}(?:(?:what|everything|all|anything) (?:{_SAID}|you know) about |(?:the fact )?that (?=(?:i|we|my|our)\b)"
+    r"(?!i (?:ever )?(?:said|told|asked|was here|existed)\b)|(?:everything |all )?about (?=(?:my|our)\b)|"
+    r"(?=my (?:name|address|birthday|age|job|number|phone|email|\w+'s? name)\b))"
+    rf"(?![^,;.!?]* and (?:i|we|you)(?:'ll| will)\b){_ONE}{_END}",
+    re.IGNORECASE,
 )
-_IDIOM = re.compile(r"^about (?:it|that|this|him|her|them)\W*$", re.IGNORECASE)
 
 
 def asks_to_forget(turn: str) -> str | None:
     """What a turn asks to be forgotten, in its words, or ``LAST`` or ``ALL``; None where it asks for nothing.
 
-    "Don't forget ...", "forget it" and "forget about it" ask for nothing.
+    It asks for one thing of the person's, and for nothing else: "don't forget ...", "forget about it", and "forget that
+    noise, my sister got married" do not.
     """
-    found = _ASKS.match(turn.replace("’", "'"))
-    if found is None or _IDIOM.match(found["what"]):
-        return None
-    if _ALL.match(found["what"]):
+    turn = turn.replace("’", "'")
+    if _ALL.match(turn):
         return ALL
-    if _LAST.match(found["what"]):
+    if _LAST.match(turn):
         return LAST
-    named = _NAMED.match(found["what"])
-    return named["what"].strip(" .!?,") if named else None
+    named = _NAMED.match(turn)
+    return named["what"].strip() if named else None

@@ -28,13 +28,18 @@ _NUMBERS = re.compile(
 _SORROW = re.compile(
     r"\b(?:died|dead|dying|death|passed away|funeral|grief|miss (?:her|him|them|my)|lost my (?!first|baby)|ill|sick|"
     r"hospital|cancer|hurts?|pain|cried|crying|sad|lonely|alone|afraid|scared|terrible|awful|horrible|worst|fired|"
-    r"divorced?|stolen|broken?|cheated|shouted|bullied|failed|cancelled|stressful|stressed|exhausted|depressed|"
-    r"hopeless|tired|leaks|leaking|burnt|missed|forgot|annoying|angry|furious|upset|broke|dropped|ruined|homesick|"
+    r"divorced?|stolen|broken(?! up\b)|cheated|shouted|bullied|failed|cancelled|stressful|stressed|exhausted|depressed|"
+    r"hopeless|tired|leaks|leaking|burnt|missed|forgot|annoying|angry|furious|upset|dropped|ruined|homesick|"
+    r"broke(?! (?:up\b|the \w+ record))|"
     r"ashamed|fever|(?<!by )accident|prison|jail|arrested|robbed|injured|"
     r"(?:head|tooth|back|stomach)ache|spill(?:ed|t)|(?:cannot|can.t|couldn.t) find|stuck|sore|worried|stinks|unfair|"
     r"numb|bleeding|bitten|swollen|dizzy|fainted|(?<!a )hit by|drowned|(?:did not|didn.t) come back|"
     r"(?:he|she|they|voice|money|cat|dog)(?:.s| is| has)? (?:been )?gone|bankrupt|evicted|laid off|"
-    r"embarrass(?:ing|ed)|not invited|(?:left|dumped|split up with|ghosted) me|(?:broke|split) up)\b",
+    r"embarrass(?:ing|ed)|not invited)\b|"
+    r"\b(?:left|dumped) (?:me|us)(?=\s*(?:[.!?,;]|$|(?:for|after|when|because|yesterday|today|last|and|again|without|"
+    r"(?:a|two|three|some|many) (?:days?|weeks?|months?|years?))\b))|"
+    r"\b(?:split|splitting|broke|breaking|broken) up with (?:me|him|her|my)\b|"
+    r"\b(?:ghosted|is leaving|walked out on) me\b",
     re.IGNORECASE,
 )
 _CHEER = re.compile(
