@@ -103,7 +103,8 @@ _RECALL = re.compile(
 """What stands before a question that is asked by way of another."""
 _OF_MINE = re.compile(
     r"^(?:what|who|whose|where|when|which|how (?:old|tall|many|much|long|big))\b.*\b"
-    r"(?:i['’]m\b|i (?:am|was|live|work|like|love|hate|prefer|told|said|did|met|put|bought|do for|asked|have|own)|(?:is|are|was|were) my|"
+    r"(?:i['’]m\b|i (?:am|was|live|work|like|love|hate|prefer|told|said|did|met|put|bought|do for|asked|have|own)|"
+    r"(?:is|are|was|were) my|"
     r"my [\w' -]+? (?:is|are|was|were|likes?|lives?|works?|plays?|eats?|has|starts?|leaves?|called))\b|"
     r"^What is (?:the )?(?:\w+ ){0,3}(?:name|age|birthday|address|number|job|colou?r|breed|date|time) of my\b|"
     r"^What is my(?: (?!is\b|has\b|died\b|got\b)[\w'-]+){1,4}\W*$",
