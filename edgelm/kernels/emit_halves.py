@@ -92,7 +92,9 @@ def emit_step_halves(context: Any, builder: Any, literals: Any, types: Any, valu
     """Halves that go down a gradient and towards 0."""
     grad, g0, rate, pull, halves, h0 = values
     made = Halves(context, builder, types, 0, literals[0])
-    place, rate, pull = made.place(4, halves, h0), made.everywhere(rate, made.lanes), made.everywhere(pull, made.lanes)
+    numbers = (context.cast(builder, x, types[i], made.types[0].dtype) for i, x in ((2, rate), (3, pull)))
+    rate, pull = (made.everywhere(x, made.lanes) for x in numbers)
+    place = made.place(4, halves, h0)
     now = made.read(place)
     step = made.multiply_add(rate, made.load(made.place(0, grad, g0), made.lanes), builder.fmul(pull, now))
     made.write(builder.fsub(now, step), place)
