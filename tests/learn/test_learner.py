@@ -11,25 +11,20 @@ import numpy as np
 import pytest
 
 from edgelm.config import LearnConfig
-from edgelm.engine.opening import open_session
 from edgelm.errors import DivergenceError
 from edgelm.learn.learner import Learner, measure_grad_rms
-from edgelm.matrices.integer_products import IntegerProducts
 from edgelm.matrices.matrix import Int8
-from edgelm.matrices.quantize import PRECISIONS
-from edgelm.matrices.strips import Strips
 from edgelm.matrices.ternary import Ternary
 from edgelm.model.config import ModelConfig
 from edgelm.model.guard import Guard
 from edgelm.model.packing import operand, pack, unpack
 from edgelm.model.reference import forward
 from edgelm.model.state import empty_state
-from edgelm.model.weights import Weights, adaptable_names, frozen_matrices, shapes, tensors, ternary_names
+from edgelm.model.weights import Weights, adaptable_names, shapes, tensors, ternary_names
 from edgelm.network.network import Network
-from edgelm.network.section import integer_matrices
 from edgelm.text.tokenizer import document_ids
 from tests import naive
-from tests.tiny import MIXERS, in_memory, random_ids, random_model, tiny_config
+from tests.tiny import MIXERS, random_ids, random_model, tiny_config
 
 SEGMENT = 8
 
@@ -99,43 +94,6 @@ def test_learning_from_integers_is_learning_from_what_they_mean(mixer: str, tern
     for name in names:
         assert (found[0][1][name] != np.asarray(base[name])).any(), name
         np.testing.assert_allclose(found[0][1][name], found[1][1][name], rtol=1e-3, atol=1e-5, err_msg=name)
-
-
-@pytest.mark.parametrize("answers", [False, True])
-@pytest.mark.parametrize("mixer", MIXERS)
-def test_with_activations_of_integers_learning_goes_the_same_way(mixer: str, answers: bool) -> None:
-    config, weights = random_model(mixer, **(WIDE | {"slope_dim": 64} if mixer == "mcsd" else WIDE))
-    model, exact = in_memory(config, weights), unpack(pack(weights))
-    names, before = adaptable_names(config), {name: exact[name].copy() for name in adaptable_names(config)}
-    if answers:  # what answers shares its matrices, and what is learned is the same
-        for name in integer_matrices(config):
-            model.strips(name)
-    rms, found = {name: np.full(1, 0.1, np.float32) for name in names}, []
-    for operands, base in ((model.operands, model.base()), (exact, before)):
-        learner = Learner(config, operands, base, rms, LearnConfig(rate=1, pull=0.1, segment=SEGMENT))
-        found.append((learner.learn(text(config)), {n: np.asarray(learner.weights[n]) - before[n] for n in names}))
-    made = {name for name, operand in model.operands.items() if isinstance(operand, IntegerProducts | Strips)}
-    assert made == frozen_matrices(config) > {config.head}
-    assert 0 < np.abs(found[0][0] - found[1][0]).mean() < 0.05 * found[1][0].mean()
-    # Of random numbers a router's scores may lie close to 0, and few numbers do not average that out.
-    for name in [name for name in names if before[name].size >= config.d_model]:
-        one, other = (changes[name].reshape(-1) for _, changes in found)
-        assert one @ other > 0.95 * np.linalg.norm(one) * np.linalg.norm(other), name
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_is_learned_does_not_depend_on_who_answers(precision: str) -> None:
-    config, weights = random_model(**WIDE)
-    rms, found = {name: np.full(1, 0.1, np.float32) for name in adaptable_names(config)}, []
-    for answers in (False, True):
-        model = in_memory(config, weights, precision)
-        if answers:
-            open_session(model, engine="kernels", precision="int8")
-        learner = Learner(config, model.operands, model.base(), rms, LearnConfig(rate=1, pull=0.1, segment=SEGMENT))
-        found.append(
-            (learner.learn(text(config)), {name: np.asarray(array) for name, array in model.adaptable.items()})
-        )
-    assert (found[0][0] == found[1][0]).all() and identical(found[0][1], found[1][1])
 
 
 def test_recorded_calls_learn_what_single_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
