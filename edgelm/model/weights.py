@@ -65,17 +65,17 @@ def block_names(config: ModelConfig) -> list[str]:
     return [name for name, spec in _tensors(config).items() if spec.learns and spec.blocks]
 
 
-def ternary_names(config: ModelConfig) -> set[str]:
-    """Names of the matrices that a model file may hold as -1, 0 and 1: those of layer parts that learning does not
-    change."""
-    return {name for name, spec in _tensors(config).items() if spec.divides and not spec.learns} - {"embed", "head"}
-
-
 def frozen_matrices(config: ModelConfig) -> set[str]:
     """Names of the matrices and stacks of matrices that learning multiplies with and does not change, if they divide
     into runs; of an embedding that is no output matrix only rows are read."""
     found = {name for name, spec in _tensors(config).items() if spec.divides and not spec.learns}
     return found if config.tied else found - {"embed"}
+
+
+def ternary_names(config: ModelConfig) -> set[str]:
+    """Names of the matrices that a model file may hold as -1, 0 and 1: those of layer parts that learning does not
+    change."""
+    return frozen_matrices(config) - {"embed", "head"}
 
 
 def is_quantizable(name: str) -> bool:
