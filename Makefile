@@ -37,8 +37,9 @@ chat: $(VENV)/.chat
 bench: $(VENV)/.chat
 	@$(BIN)/edgelm bench $(ARGS)
 
+# One thread for each product: passes run side by side, and threads that wait for a core keep it from the others.
 test: venv
-	$(BIN)/python -m pytest -q $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(ARGS)
 
 # On two cores: a library of kernels, then kernels of it that answer, kernels compiled by numba, and the wheel; meanwhile
 # kernels as plain Python, ONNX Runtime that answers, and, where there is one, an Arm.
