@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: E402
 from edgelm.measure.recall import ToldFact  # noqa: E402
 from edgelm.memory.words import words_of  # noqa: E402
 from tools.pretrain import match as module  # noqa: E402
+from tools.pretrain import told  # noqa: E402
 from tools.pretrain.calibrate import fitted  # noqa: E402
 from tools.pretrain.match import Asked, Match, batch_loss, not_near, read_asked, train_match  # noqa: E402
 from tools.pretrain.word_vectors import FIRST, NUMBER, PAD, SVD_WIDTH, UNKNOWN, Texts  # noqa: E402
@@ -91,7 +92,7 @@ def test_training_finds_what_answers(match: Match, texts: Texts, monkeypatch: py
 
 
 def test_what_is_near_a_list_is_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COMMON", 0)
+    monkeypatch.setattr(told, "COMMON", 0)
     fact = ToldFact("My sister plays cello.", "Who makes music?", "sister")
     near = [Asked("which strings?", "A cello my sister plays well."), Asked("who makes loud music", "the neighbours")]
     far = [Asked("which strings?", "He plays cello."), PAIRS[0]]

@@ -7,7 +7,6 @@ words that occur are computed, and what is nearest is found by a loop that numba
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from edgelm.measure.recall import ToldFact
 from edgelm.memory.meaning import Lines
-from tools.pretrain.told import Memory, stems
+from tools.pretrain.told import Memory, near
 from tools.pretrain.word_vectors import Texts, Vectors
 
 Array = np.ndarray
@@ -33,9 +32,6 @@ OTHERS = 4000
 DECAY, HELD_OUT = 2e-5, 12
 STEM = -2
 """What stands for the row of the nearest word where that is one of the same stem."""
-COMMON, NEAR, SHARED = 120, 0.5, 3
-"""So many of the most frequent stems do not count when texts are compared; and the share, and the number, of the others
-from which on a text is near another one."""
 
 
 class Asked(NamedTuple):
@@ -54,22 +50,10 @@ def read_asked(path: Path) -> list[Asked]:
 
 def not_near(asked: Sequence[Asked], never: Sequence[ToldFact]) -> list[Asked]:
     """Those of ``asked`` whose statement or question is near none of a list that recall is measured on."""
-    texts = dict.fromkeys(text for row in asked for text in (row.told, row.asked))
-    words = {text: stems(text) for text in texts}
-    common = {stem for stem, _ in Counter(stem for found in words.values() for stem in found).most_common(COMMON)}
-    lists = [stems(text) - common for fact in never for text in (fact.told, fact.asked)]
-    holders: dict[str, list[int]] = {}
-    for i, found in enumerate(lists):
-        for stem in found:
-            holders.setdefault(stem, []).append(i)
-
-    def near(text: str) -> bool:
-        own = words[text] - common
-        shared = Counter(i for stem in own for i in holders.get(stem, ()))
-        return any(n >= SHARED and n >= NEAR * min(len(own), len(lists[i])) for i, n in shared.items())
-
-    close = {row.told for row in asked if near(row.told) or near(row.asked)}
-    return [row for row in asked if row.told not in close]
+    texts = [text for row in asked for text in (row.told, row.asked)]
+    close = near(texts, [text for fact in never for text in (fact.told, fact.asked)])
+    left_out = {row.told for row in asked if row.told in close or row.asked in close}
+    return [row for row in asked if row.told not in left_out]
 
 
 def asked_in_talk(memory: Memory) -> tuple[list[Asked], list[Asked]]:

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,9 @@ ASKS = frozenset([
 ])  # fmt: skip
 RARE, ENOUGH = 3.5, 5.0
 """Nats that a word must tell to count, and that an answer and a turn must share."""
+COMMON, NEAR, SHARED = 120, 0.5, 3
+"""So many of the most frequent stems do not count when texts are compared; and the share, and the number, of the others
+from which on a text is near another one."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,24 @@ def stem(word: str) -> str:
 def stems(text: str) -> set[str]:
     """The stems of a text."""
     return {stem(word) for word in WORD.findall(text.lower().replace("’", "'"))}
+
+
+def near(texts: Sequence[str], lines: Iterable[str]) -> set[str]:
+    """Those of ``texts`` that share with one of ``lines`` at least ``SHARED`` stems, and the share ``NEAR`` of those of
+    the shorter one; the ``COMMON`` most frequent stems of ``texts`` do not count."""
+    words = {text: stems(text) for text in texts}
+    common = {stem for stem, _ in Counter(stem for found in words.values() for stem in found).most_common(COMMON)}
+    lists = [stems(line) - common for line in lines]
+    holders: dict[str, list[int]] = {}
+    for i, found in enumerate(lists):
+        for stem in found:
+            holders.setdefault(stem, []).append(i)
+
+    def is_near(own: set[str]) -> bool:
+        shared = Counter(i for stem in own for i in holders.get(stem, ()))
+        return any(n >= SHARED and n >= NEAR * min(len(own), len(lists[i])) for i, n in shared.items())
+
+    return {text for text, found in words.items() if is_near(found - common)}
 
 
 def is_question(text: str) -> bool:
