@@ -118,7 +118,7 @@ class Conversation:
             turn.plan = engine.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
         given = turn.plan.text
         if given is None and turn.plan.listens and not self._may_ask(turn):
-            given = nothing_to_say(text, self.exchanges, learns=bool(turn.entry_ids))
+            given = nothing_to_say(text, self.exchanges, learns=bool(turn.entry_ids), kind=turn.plan.kind)
         if given is not None:
             turn.source = turn.planned_source
             read = engine.tokenizer.encode(self.template.user_turn(text))
@@ -215,7 +215,7 @@ class Conversation:
             drawn_replies[text] = drawn
             if not has_bank:
                 return text, 0.0
-            return text, reply_worth(engine.meaning, turn.text, text, drawn.mean_log_probability)
+            return text, reply_worth(engine.meaning, turn.text, text, drawn.mean_log_probability, turn.plan.kind)
 
         others = [(text, reply_worth(engine.meaning, turn.text, text) + ahead) for text, ahead in turn.plan.others]
         most = 1 if sampling.temperature == 0 or not has_bank else DRAWN
@@ -229,7 +229,8 @@ class Conversation:
             pass
         elif not fits:
             turn.source = Source.NOTHING
-            self._give(turn, nothing_to_say(turn.text, self.exchanges, learns=bool(turn.entry_ids)))
+            said = nothing_to_say(turn.text, self.exchanges, learns=bool(turn.entry_ids), kind=turn.plan.kind)
+            self._give(turn, said)
         elif drawn is not None:
             turn.source, turn.reply, turn.ended = Source.MODEL, text, drawn.ended
             turn.reply_tokens = len(drawn.tokens)

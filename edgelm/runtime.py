@@ -35,9 +35,9 @@ from edgelm.learn.transfer import export_change
 from edgelm.learn.worker import Worker
 from edgelm.log.entry import CHAT, PAIRED
 from edgelm.log.profile import Profile
+from edgelm.memory import courtesies, kinds
 from edgelm.memory.answering import LISTENS_BELOW, Answering, Plan
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
-from edgelm.memory.courtesies import shipped
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reading import Reading
 from edgelm.memory.reminder import reminder_text
@@ -228,10 +228,7 @@ class Engine:
         return Worker(self.adaptation, self._idle_seconds, Heat(ports.detect()).is_too_high)
 
     def new_mix(self, before: Sequence[int] = (), *, as_reply: bool = False) -> Mix:
-        """What mixes the fast memory into the predictions of one text, of which ``before`` was read.
-
-        ``as_reply``: while the assistant speaks.
-        """
+        """What mixes the fast memory into the predictions of a text after ``before``; ``as_reply``: of an answer."""
         reading = Reading(before)
 
         def mix(ids: Sequence[int], probabilities: np.ndarray) -> np.ndarray:
@@ -296,8 +293,9 @@ class Engine:
         if here := [Statement(text, None) for t in said if t not in logged for text in told_in(t)]:
             statements = Statements(self.meaning, here, statements)
         talks = not self.options.bank or self.model.n_parameters >= LISTENS_BELOW
-        banks, known = [Bank(self.meaning, exchanges, self.bank), self.bank], shipped() if self.options.bank else None
-        answering = Answering(self.meaning, banks, talks=talks, courtesies=known)
+        banks = [Bank(self.meaning, exchanges, self.bank), self.bank]
+        known, named = (courtesies.shipped(), kinds.shipped()) if self.options.bank else (None, None)
+        answering = Answering(self.meaning, banks, talks=talks, courtesies=known, kinds=named)
         return answering.plan(turn, statements, len(said), learns=bool(own_entries))
 
     def _statements(self, told: list[tuple[int, int, str]]) -> Statements:

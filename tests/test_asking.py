@@ -197,7 +197,7 @@ def test_the_person_asks_for_any_turn(begin: Begin) -> None:
 def test_without_an_answer_of_the_friend_it_is_as_without_one(begin: Begin) -> None:
     friend = Known("")
     turn = _say(begin(friend), QUESTION)
-    assert (turn.reply, turn.source) == (UNKNOWN_ANSWER, Source.NOTHING)
+    assert turn.source is Source.NOTHING and UNKNOWN_ANSWER.rstrip(".") in turn.reply
     found = [_say(begin(one, learn=False, bank=False, max_tokens=6), QUESTION) for one in (friend, None)]
     assert [turn.source for turn in found] == [Source.MODEL] * 2
     assert found[0].reply == found[1].reply

@@ -1,4 +1,4 @@
-"""What is said to a remark that nothing fits: that it was heard, in words that suit what kind of remark it is.
+"""What is said to a turn that nothing fits: a reply that suits every turn of its kind, or that it was heard.
 
 A small model's own reply to a remark misses it nearly always, and so do three of four exchanges of the bank that are
 near, but not near enough to be given; no score tells when (docs/experiments.md, 2026-11-28). Of the forms of a
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from edgelm.memory.kinds import ASKS, GLAD, LASTING, SAD, Kind
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import is_sad
 from edgelm.memory.statements import SENTENCE, denies, is_question, speaks_of_me
@@ -30,7 +31,7 @@ THANKS = (
 )  # fmt: skip
 TAKEN_UP = ("I see. I will remember that {}", "Thank you, I will remember that {}")
 """With a short statement of the person about themselves or their own, said back."""
-GO_ON = ("I see. Tell me more, if you like.", "I see. I am listening.", "Good to know.")
+GO_ON = ("I see. Tell me more, if you like.", "I see. I am listening.", "I see. Thank you for telling me.")
 CONTEXT_WORDS = 3
 """A turn of fewer words leans on what was said before ("Thanks", "Yes"): the model answers it, not the bank, whose
 exchanges stand alone."""
@@ -50,7 +51,8 @@ _REQUEST = re.compile(
 )
 """How somebody asks for something to be done."""
 _OF_ABILITY = re.compile(
-    r"^\W*(?:can|could|will|would) you\b(?! (?:tell|say|know|remember|recall|believe|imagine|hear|rather|like|mind)\b)",
+    r"^\W*(?:can|could|will|would) you\b"
+    r"(?! (?:tell|say|know|remember|recall|believe|imagine|hear|rather|like|mind|recommend|suggest|explain|advise)\b)",
     re.IGNORECASE,
 )
 _GLAD = re.compile(
@@ -85,6 +87,8 @@ _OWN_RULE = re.compile(
     re.IGNORECASE,
 )
 """How somebody begins who says what they and theirs do not do, eat or have."""
+SAID_BACK = frozenset(["ask-fact", "ask-sum", "ask-word"])
+"""Kinds of questions to which "I do not know why the sky is blue" says more than what suits all of a kind."""
 MOST_WORDS = 14
 """Of a statement that is said back."""
 
@@ -100,7 +104,9 @@ def _questions(turn: str) -> list[str]:
     return [s for i, s in enumerate(sentences) if is_question(s) and (i == 0 or "?" in s or s[-1:] not in ".!")]
 
 
-def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, learns: bool) -> str:
+def nothing_to_say(
+    turn: str, exchanges: Sequence[tuple[str, str]] = (), *, learns: bool, kind: Kind | None = None
+) -> str:
     """What is answered where neither the bank nor the model has a reply that fits.
 
     Parameters
@@ -110,25 +116,45 @@ def nothing_to_say(turn: str, exchanges: Sequence[tuple[str, str]] = (), *, lear
         The turns before it in this conversation, with their answers.
     learns : bool
         Whether it is remembered.
+    kind : Kind, optional
+        Of ``turn``, where that is sure.
     """
     asked = _questions(turn)
+    if kind is not None and is_sad(turn) and kind.tone == GLAD:
+        kind = None
+    of_kind = _replies(kind)
     if asked and not (is_sad(turn) and speaks_of_me(turn)):
         if _OF_ABILITY.match(asked[-1]):
             return ABILITIES
-        clause = indirect(asked[-1])
-        return UNKNOWN_ANSWER if clause is None else UNKNOWN.format(clause)
+        if of_kind and kind and kind.tone != ASKS:
+            # What comforts is no answer to a question, unless something was told before it.
+            of_kind = of_kind if len(SENTENCE.split(turn.strip())) > 1 else ()
+        clause = indirect(asked[-1]) if not of_kind or (kind and kind.name in SAID_BACK) else None
+        return UNKNOWN.format(clause) if clause else _longest_ago(of_kind or (UNKNOWN_ANSWER,), turn, exchanges)
     if _REQUEST.match(turn):
-        return CANNOT
+        return _longest_ago(of_kind if of_kind and kind and kind.tone == ASKS else (CANNOT,), turn, exchanges)
     turn = turn.replace("’", "'")
-    forms = _forms(turn, learns=learns)
+    if of_kind and kind and kind.tone != ASKS and not (learns and kind.tone == LASTING):
+        return _longest_ago(of_kind, turn, exchanges)
+    said = second_person(turn)
+    return _longest_ago(_forms(turn, learns=learns), turn, exchanges).format(said[:1].lower() + said[1:])
+
+
+def _replies(kind: Kind | None) -> tuple[str, ...]:
+    """What suits every turn of a kind, or of its tone."""
+    if kind is None:
+        return ()
+    return kind.replies or {SAD: SYMPATHY, GLAD: GLADNESS}.get(kind.tone, ())
+
+
+def _longest_ago(forms: Sequence[str], turn: str, exchanges: Sequence[tuple[str, str]]) -> str:
+    """Of some forms the one that was given longest ago; where none was, which one depends on the turn."""
     first, replies = len(turn) % len(forms), [reply for _, reply in exchanges]
 
     def last_given(form: str) -> int:
         return max((i for i, reply in enumerate(replies) if reply.startswith(form.partition("{")[0])), default=-1)
 
-    form = min([*forms[first:], *forms[:first]], key=last_given)
-    said = second_person(turn)
-    return form.format(said[:1].lower() + said[1:])
+    return min([*forms[first:], *forms[:first]], key=last_given)
 
 
 def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:

@@ -22,7 +22,19 @@ from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.courtesies import Courtesies
 from edgelm.memory.emergency import in_danger
 from edgelm.memory.forgetting import ALL, FORGET, FORGET_ALL, LAST, NOTHING_FOUND, asks_to_forget
+from edgelm.memory.kinds import ASKS, Kind, Kinds
 from edgelm.memory.meaning import Meaning
+from edgelm.memory.questions import (
+    ADVICE,
+    ALL_OF_ME,
+    HAS_A_LIFE,
+    LIKELY_ASKS,
+    MAY_ASK,
+    OF_MY_LIFE,
+    asks_for_told,
+    may_ask,
+    plainly,
+)  # fmt: skip
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
 from edgelm.memory.statements import SENTENCE, Found, Statement, Statements, corrects, is_question, speaks_of_me
@@ -34,11 +46,6 @@ UNSURE, ALSO = "I am not sure, but you told me this: {}", "And this: {}"
 TOLD_LAST, NOTHING_TOLD = "What you told me last: {}", "Nothing yet. Tell me something about yourself."
 NEWEST_TOLD = 3
 """Statements that are said to somebody who asks for all."""
-ASKS, ASKS_OF_ME, MAY_ASK = 1.0, -0.3, -0.6
-"""Logit from which on a question asks for something told; from which on one with I, my or we in it does; and from
-which on it is worth a look whether something told answers it."""
-LIKELY_ASKS = 0.0
-"""Logit that a question asks from which on it counts as one with I, my or we in it."""
 SHARED = 0.3
 """Share of what is asked to be forgotten that a statement must say in its words to be the one that is meant."""
 ALSO_LIKELY = 0.7
@@ -53,9 +60,12 @@ CALIBRATION = (-2.72, -1.19, 9.76, 2.06, 0.4, 0.51)
 """Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of what
 question and statement share, of the logit that the turn asks, and of I, my or we in it:
 ``tools/pretrain/calibrate.py``."""
-GIVEN, GIVEN_ALIKE, GREETED, READ = 1.82, 1.7, 1.5, 1.4
+GIVEN, GIVEN_ALIKE, GREETED, READ = 1.82, 1.55, 1.5, 1.4
 """Score of an exchange from which on its reply is given; the same where turn and exchange do not each have a word of
 content that the other lacks, and where both greet besides; and the score from which on the model reads it."""
+SAME_KIND, SAME_KIND_ALIKE, WHATEVER_KIND, AGREEING = 0.7, 0.5, 2.1, 0.5
+"""How much the kinds of turn and exchange must agree for that; the score from which on they need not; and what their
+agreement counts for, in points of the score, where the best of several exchanges is chosen."""
 SAME = 2.3
 """Score from which on a question and an exchange that does not ask mean the same ("My son asks why it is dark")."""
 OWN, PART = 0.25, -0.15
@@ -71,7 +81,7 @@ DRAWN, COOL = 3, 0.1
 SURENESS, WRITTEN = 0.5, -0.2
 """What a nat of the mean log-probability of its tokens counts as in fit, since a small model is unsure of what is
 nonsense; and the log-probability that a reply of the bank, which a person wrote, passes for."""
-UNSURE_ANSWER = -0.3
+UNSURE_ANSWER = -0.08
 """Mean log-probability below which the model's answer to a question is not given: it is made up."""
 ENOUGH, POOR = 0.4, 0.1
 """Worth from which on the model's reply is taken as it is, and below which none is."""
@@ -80,42 +90,6 @@ PLANNED_CHARS = 1000
 BY_CHANCE = 0.4
 """Score that the next best of many statements has: one that has no more is not looked at, and in a short log too none
 leads by more than over this."""
-_MINE = re.compile(r"\b(?:what|who|when|where|which|how old)\b.*\b(?:my|our)\b", re.IGNORECASE)
-_HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
-"""What only somebody says who has a dog or a street of their own."""
-_ADVICE = re.compile(
-    r"\b(?:should|shall|may|could) (?:i|we)\b|\b(?:i|we) (?:could|should)\b|\bdo you\b|"
-    r"\bdo i do\b(?! for (?:a living|work))|"
-    r"\bcan (?:i|we) (?:make|cook|do|use|bake|write|say)\b|"
-    r"\bany (?:idea|advice|tip)",
-    re.IGNORECASE,
-)
-_OF_MY_LIFE = re.compile(
-    r"\b(?:did|am|was|were|have|had) (?:i|we)\b|\bdo (?:i|we) do for\b|\bwhere do (?:i|we) (?:live|work|come)\b",
-    re.IGNORECASE,
-)
-"""A question about what only the person can know."""
-_RECALL = re.compile(
-    r"^\W*(?:do you (?:still |even )?(?:know|remember|recall)|"
-    r"(?:can|could) you (?:still )?(?:remember|recall|tell me))(?: again)?,? (?=(?P<noun>the|my)?)",
-    re.IGNORECASE,
-)
-"""What stands before a question that is asked by way of another."""
-_OF_MINE = re.compile(
-    r"^(?:what|who|whose|where|when|which|how (?:old|tall|many|much|long|big))\b.*\b"
-    r"(?:i['’]m\b|i (?:am|was|live|work|like|love|hate|prefer|told|said|did|met|put|bought|do for|asked|have|own)|"
-    r"(?:is|are|was|were) my|"
-    r"my [\w' -]+? (?:is|are|was|were|likes?|lives?|works?|plays?|eats?|has|starts?|leaves?|called))\b|"
-    r"^What is (?:the )?(?:\w+ ){0,3}(?:name|age|birthday|address|number|job|colou?r|breed|date|time) of my\b|"
-    r"^What is my(?: (?!is\b|has\b|died\b|got\b)[\w'-]+){1,4}\W*$",
-    re.IGNORECASE,
-)
-_IN_GENERAL = re.compile(
-    r"\b(?:to|can|could|should|need|must|would|have to) \w+|"
-    r"\b(?:wrong with|good for|helps?|chances|horoscope|fortune)\b|^how (?:i|my|hard|tired|lonely|much i)\b",
-    re.IGNORECASE,
-)
-"""Such a question about the person's own life, and what makes it one that others can answer."""
 _GREETS = re.compile(
     r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b|"
     r"\bhow['’]s it going\b",
@@ -128,15 +102,6 @@ _COURTEOUS = re.compile(
     re.IGNORECASE,
 )
 """How a turn begins that tells nothing, unless it speaks of the person."""
-_ALL_OF_ME = re.compile(
-    r"^\W*(?:(?:can|could) you tell me what you know about me|do you (?:know|remember) what i told you(?: about me)?|"
-    r"what (?:else )?(?:do|have|did) you (?:know|remember|learn(?:t|ed)?|keep|stored?) (?:about|of) me|"
-    r"what (?:have i|did i|do i) (?:told|tell) you(?: (?:so far|about me|about myself|today|before))?|"
-    r"tell me (?:what|everything) you (?:know|remember) (?:about|of) me)\W*$",
-    re.IGNORECASE,
-)
-_OF_YOU = re.compile(r"(?:do|are|can|could|did|have|will|would) you (?!know|remember|recall|tell|still)", re.IGNORECASE)
-"""How a question begins that asks the assistant for itself."""
 
 
 class Plan(NamedTuple):
@@ -156,6 +121,8 @@ class Plan(NamedTuple):
     listens : bool
         The turn is a remark that nothing fits, or tells of somebody in danger: it is only acknowledged, by ``text`` or
         else by ``edgelm.memory.acknowledging``.
+    kind : Kind or None
+        What kind of turn it is, where that is sure and may be of use.
     """
 
     text: str | None
@@ -163,6 +130,7 @@ class Plan(NamedTuple):
     exchanges: tuple[Exchange, ...] = ()
     others: tuple[tuple[str, float], ...] = ()
     listens: bool = False
+    kind: Kind | None = None
 
     @property
     def entry_ids(self) -> set[int]:
@@ -187,14 +155,16 @@ class Answering:
         Whether the model's replies to remarks are worth giving.
     courtesies : Courtesies
         Turns that get their replies by their words, unless the person has an exchange of their own that is near.
+    kinds : Kinds, optional
+        Say what kind of turn it is that nothing fits.
     """
 
     def __init__(
         self, meaning: Meaning, banks: Sequence[Bank] = (), *, talks: bool = True,
-        courtesies: Courtesies | None = None,
+        courtesies: Courtesies | None = None, kinds: Kinds | None = None,
     ) -> None:  # fmt: skip
         self._meaning, self._banks, self._talks = meaning, list(banks), talks
-        self._courtesies = courtesies or Courtesies()
+        self._courtesies, self._kinds = courtesies or Courtesies(), kinds
 
     def plan(self, turn: str, statements: Statements, n_before: int = 0, *, learns: bool = True) -> Plan:
         """The plan for ``turn``, with ``n_before`` turns before it in this conversation; ``learns``: it is learned.
@@ -204,7 +174,7 @@ class Answering:
         if (help_ := in_danger(turn)) is not None:
             return Plan(help_, listens=True)
         turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
-        if _ALL_OF_ME.match(turn.replace("’", "'")):
+        if ALL_OF_ME.match(turn.replace("’", "'")):
             return self._all_of_me(statements)
         if (unwanted := asks_to_forget(turn)) is not None:
             found = [] if unwanted in (ALL, LAST) else statements.find(unwanted)
@@ -212,7 +182,7 @@ class Answering:
         if (courtesy := self._courtesies.find(turn, n_before)) is not None:
             exchange = self._own(turn) or courtesy
             return Plan(exchange.reply, (), (exchange,))
-        asked = _plainly(turn)
+        asked = plainly(turn)
         asks = self._meaning.asks(asked)
         found = [one for one in statements.find(asked) if one.score > BY_CHANCE] if may_ask(asked, asks) else []
         chance = answer_chance(found, asked, asks) if found else 0.0
@@ -221,17 +191,25 @@ class Answering:
         if learns and corrects(turn) and not is_question(turn):
             return Plan(REMEMBERED)
         is_whether_known = asked != turn
-        plan = self._from_banks(turn, n_before)
+        near = [] if n_before > 0 and len(turn.split()) < CONTEXT_WORDS else self._near(turn)
+        plan, kind = self._from_banks(turn, near), self._kind(turn, near)
         if is_whether_known and all(exchange.entry_id is None for exchange in plan.exchanges):
             plan = MODEL_ALONE
-        of_me = asks > (MAY_ASK if speaks_of_me(turn) and not _ADVICE.search(turn) else LIKELY_ASKS)
+        of_me = asks > (MAY_ASK if speaks_of_me(turn) and not ADVICE.search(turn) else LIKELY_ASKS)
         if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))
         is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
-        if (is_whether_known or asks_for_told(asked, asks)) and not (is_own and plan.text is not None):
+        if (is_whether_known or asks_for_told(asked, asks, kind)) and not (is_own and plan.text is not None):
             return Plan(NOT_TOLD)
-        return plan._replace(listens=plan.text is None and not self._talks and is_remark(turn))
+        return plan._replace(listens=plan.text is None and not self._talks and is_remark(turn), kind=kind)
+
+    def _kind(self, turn: str, near: Sequence[tuple[float, Near, str]]) -> Kind | None:
+        """What kind of turn it is; None where that is not sure, or the turn leans on what was said before."""
+        if self._kinds is None or not near:
+            return None
+        whole = [one for _, one, part in near if part == turn and one.exchange.entry_id is None]
+        return self._kinds.of(self._meaning, turn, whole)
 
     def _own(self, turn: str) -> Exchange | None:
         """The person's own exchange that is near enough to be given, if there is one."""
@@ -257,23 +235,30 @@ class Answering:
         said = " ".join(second_person(statement.text) for statement in newest)
         return Plan(TOLD_LAST.format(said), tuple(Found(statement, 1.0, 1.0) for statement in newest))
 
-    def _from_banks(self, turn: str, n_before: int) -> Plan:
+    def _from_banks(self, turn: str, near_all: Sequence[tuple[float, Near, str]]) -> Plan:
         """The reply of the nearest exchange of the whole turn or of one of its sentences."""
-        if n_before > 0 and len(turn.split()) < CONTEXT_WORDS:
-            return MODEL_ALONE
-        ranked = sorted(self._near(turn), key=lambda item: -item[0])
+        agreements = self._agreements(turn, [near for _, near, _ in near_all])
+        ranked = sorted(zip(near_all, agreements, strict=True), key=lambda item: -item[0][0] - AGREEING * item[1])
         others: dict[str, float] = {}
-        for score, near, part in ranked:
-            if score < READ or len(others) == MOST_OTHERS:
-                break
+        for (score, near, part), agreement in ranked:
+            needed = _needed(near, turn, agreement)
+            if score < READ or (score < needed and (len(others) == MOST_OTHERS or agreement < SAME_KIND_ALIKE)):
+                continue
             reply = self._reply(near, part)
             if reply is None or (part != turn and self._meaning.fit(turn, reply) < FITS_ALL):
                 continue
-            if score >= _needed(near, turn):
+            if score >= needed:
                 return Plan(reply, (), (near.exchange,))
             others.setdefault(reply, AHEAD * (score - READ))
-        read = [near.exchange for score, near, _ in ranked[:2] if score >= READ]
+        read = [near.exchange for (score, near, _), _ in ranked[:2] if score >= READ]
         return Plan(None, (), tuple(reversed(read)), tuple(others.items()))
+
+    def _agreements(self, turn: str, near: Sequence[Near]) -> list[float]:
+        """How much the kind of each exchange agrees with that of the turn, 0 to 1; a person's own ones fit any kind."""
+        if self._kinds is None or not near:
+            return [1.0] * len(near)
+        found = self._kinds.agreements(self._meaning, turn, [one.exchange.said for one in near])
+        return [1.0 if one.exchange.entry_id is not None else k for one, k in zip(near, found.tolist(), strict=True)]
 
     def _near(self, turn: str) -> list[tuple[float, Near, str]]:
         """Score, exchange and the part of the turn that it is near to."""
@@ -291,24 +276,15 @@ class Answering:
         if is_question(turn):
             if not is_question(near.exchange.said) and near.score < SAME and not _both_greet(near, turn):
                 return None
-            if _OF_MY_LIFE.search(turn) and not _ADVICE.search(turn) and not speaks_of_me(near.exchange.said):
+            if OF_MY_LIFE.search(turn) and not ADVICE.search(turn) and not speaks_of_me(near.exchange.said):
                 return None
             fits = not near.differs and not speaks_of_another(near.exchange, turn, self._meaning)
             return near.exchange.reply if fits else None
         reply = near.exchange.reply
-        if is_question(near.exchange.said) or _HAS_A_LIFE.search(reply) or cheers_at_sorrow(turn, reply):
+        if is_question(near.exchange.said) or HAS_A_LIFE.search(reply) or cheers_at_sorrow(turn, reply):
             return None
         adapted = adapted_reply(near.exchange, turn, self._meaning)
         return None if adapted is None or names_another(adapted, turn) else adapted
-
-
-def _plainly(turn: str) -> str:
-    """The question within one that asks whether something of the person's is remembered; else the turn."""
-    found = _RECALL.match(turn)
-    if found is None or len(SENTENCE.split(turn.strip())) > 1:
-        return turn
-    asked = ("What is " if found["noun"] else "") + turn[found.end() :]
-    return asked if _OF_MINE.search(asked) and not _IN_GENERAL.search(asked) else turn
 
 
 def _how_to_forget(wanted: str, statements: Sequence[Statement], found: Sequence[Found]) -> str:
@@ -325,11 +301,12 @@ def _how_to_forget(wanted: str, statements: Sequence[Statement], found: Sequence
     return NOTHING_FOUND
 
 
-def _needed(near: Near, turn: str) -> float:
-    """Score from which on the reply of an exchange is given."""
-    if near.differs:
-        return GIVEN
-    return GREETED if _both_greet(near, turn) else GIVEN_ALIKE
+def _needed(near: Near, turn: str, agreement: float) -> float:
+    """Score from which on the reply of an exchange is given, whose kind agrees so much with that of the turn."""
+    if not near.differs and _both_greet(near, turn):
+        return GREETED
+    least, needed = (SAME_KIND, GIVEN) if near.differs else (SAME_KIND_ALIKE, GIVEN_ALIKE)
+    return needed if agreement >= least else WHATEVER_KIND
 
 
 def _both_greet(near: Near, turn: str) -> bool:
@@ -342,26 +319,14 @@ def _unsure(found: Sequence[Found]) -> str:
     return " ".join(form.format(text) for form, text in zip((UNSURE, ALSO), said, strict=False))
 
 
-def reply_worth(meaning: Meaning, turn: str, reply: str, score: float = WRITTEN) -> float:
-    """How well a reply fits a turn, and how sure the model is of it (``score``, nats a token); less by CHEERLESS where
-    it is glad of what is sad."""
-    if score < UNSURE_ANSWER and is_question(turn) and not _GREETS.search(turn):
+def reply_worth(meaning: Meaning, turn: str, reply: str, score: float | None = None, kind: Kind | None = None) -> float:
+    """How well a reply fits a turn, and how sure the model is of it (``score``, nats a token; None: a person wrote it);
+    less by CHEERLESS where it is glad of what is sad."""
+    asks = is_question(turn) or (kind is not None and kind.tone == ASKS)
+    if score is not None and score < UNSURE_ANSWER and asks and not _GREETS.search(turn):
         return -math.inf
-    return meaning.fit(turn, reply) + SURENESS * score - CHEERLESS * cheers_at_sorrow(turn, reply)
-
-
-def may_ask(turn: str, asks: float) -> bool:
-    """Whether it is worth a look if something told answers a turn; ``asks`` is the logit that it asks for that."""
-    return (asks > MAY_ASK or is_question(turn)) and not (_OF_YOU.match(turn) and not speaks_of_me(turn))
-
-
-def asks_for_told(turn: str, asks: float) -> bool:
-    """Whether a turn asks for what only the person can have told; ``asks`` is the logit of that."""
-    if not is_question(turn) or _ADVICE.search(turn):
-        return False
-    of_me = speaks_of_me(turn) and not turn.lower().startswith(("why", "can", "could", "will", "would"))
-    least = MAY_ASK if _MINE.search(turn) else ASKS_OF_ME if of_me else ASKS
-    return asks > least
+    sure = WRITTEN if score is None else score
+    return meaning.fit(turn, reply) + SURENESS * sure - CHEERLESS * cheers_at_sorrow(turn, reply)
 
 
 def chance_features(found: Sequence[Found], turn: str, asks: float) -> tuple[float, ...]:

@@ -160,6 +160,10 @@ class Meaning:
         """[n, WIDTH] float32 of length 1: vectors of ``reply``; words that replies can exchange are near each other."""
         return self.unit("reply", self._with_vector("reply", rows))
 
+    def in_remarks(self, rows: Array) -> Array:
+        """[n, WIDTH] float32 of length 1: vectors of ``remark``."""
+        return self.unit("remark", self._with_vector("remark", rows))
+
     def weights(self, rows: Array, side: str = "alike") -> Array:
         """[n] float32: what each word of a question or remark weighs."""
         return self._weights[side][self._with_vector(side, rows)]

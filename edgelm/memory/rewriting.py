@@ -58,17 +58,20 @@ _COLOURS = frozenset([
 """Of one kind to the vectors, and not to whoever likes one of them."""
 _HE = frozenset([
     "he", "him", "his", "himself", "man", "boy", "father", "dad", "daddy", "grandfather", "grandpa", "husband",
-    "brother", "son", "uncle", "nephew", "mr", "boyfriend",
+    "brother", "son", "uncle", "nephew", "mr", "boyfriend", "grandson", "gentleman", "king", "rooster", "bull",
 ])  # fmt: skip
 _SHE = frozenset([
     "she", "her", "hers", "herself", "woman", "girl", "mother", "mum", "mom", "mummy", "grandmother", "grandma",
-    "granny", "nan", "wife", "sister", "daughter", "aunt", "niece", "mrs", "ms", "girlfriend",
+    "granny", "nan", "wife", "sister", "daughter", "aunt", "niece", "mrs", "ms", "girlfriend", "granddaughter",
+    "lady", "queen", "hen", "cow",
 ])  # fmt: skip
+_SAYS_HE = frozenset(["he", "him", "his", "himself", "boy", "son", "grandson"])
+_SAYS_SHE = frozenset(["she", "her", "hers", "herself", "girl", "daughter", "granddaughter"])
 
 
 def adapted_reply(exchange: Exchange, remark: str, meaning: Meaning) -> str | None:
     """The reply of ``exchange`` as one to ``remark``, or None where it speaks of something else."""
-    if _clash(exchange.reply, remark) or _counts_other(exchange, remark) or cheers_at_sorrow(remark, exchange.reply):
+    if _clash(exchange, remark) or _counts_other(exchange, remark) or cheers_at_sorrow(remark, exchange.reply):
         return None
     said, given = meaning.lines([exchange.said]), meaning.lines([remark])
     reply = meaning.lines([exchange.reply])
@@ -166,13 +169,15 @@ def _replaced(text: str, exchanged: dict[int, str]) -> str:
 
 
 def _counts_other(exchange: Exchange, remark: str) -> bool:
-    """Whether the reply takes up a number that was said in the exchange, and the remark has none."""
-    return all(map(_NUMBERS.search, (exchange.said, exchange.reply))) and not _NUMBERS.search(remark)
+    """Whether the reply takes up a number that was said in the exchange, and the remark does not have it."""
+    said, reply, given = (set(_NUMBERS.findall(text.lower())) for text in (exchange.said, exchange.reply, remark))
+    spelled = {number for number in said & reply if not number[0].isdigit()}
+    return bool(spelled - given or (said and reply and not given))
 
 
-def _clash(reply: str, remark: str) -> bool:
-    """Whether a reply says he of a remark about her, or she of one about him."""
-    spoken, told = set(_WORD.findall(reply.lower())), set(_WORD.findall(remark.lower()))
-    he, she = bool(spoken & {"he", "him", "his"}), bool(spoken & {"she", "her"})
-    about_him, about_her = bool(told & _HE), bool(told & _SHE)
-    return (he and not she and about_her and not about_him) or (she and not he and about_him and not about_her)
+def _clash(exchange: Exchange, remark: str) -> bool:
+    """Whether a reply says he or she, boy or girl, of somebody of whom the remark does not say that much."""
+    if exchange.entry_id is not None:
+        return False
+    spoken, told = set(_WORD.findall(exchange.reply.lower())), set(_WORD.findall(remark.lower()))
+    return bool((spoken & _SAYS_HE and not told & _HE) or (spoken & _SAYS_SHE and not told & _SHE))

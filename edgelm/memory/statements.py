@@ -20,6 +20,11 @@ _ASKS = frozenset([
     "do", "does", "did", "can", "could", "will", "would", "shall", "should", "may", "tell", "remind", "say",
     "guess",
 ])  # fmt: skip
+_ASKS_SHORT = re.compile(
+    r"\W*(?:(?:what|who|where|when|how|why)s\b|(?:any|got any) (?:tips?|tricks?|ideas?|advice|suggestions?)\b)",
+    re.IGNORECASE,
+)
+"""How a question begins without its verb or its apostrophe."""
 _SUBJECTS = frozenset([
     "i", "you", "he", "she", "it", "we", "they", "my", "our", "your", "his", "her", "their", "the", "this", "that",
     "these", "those", "there", "anyone", "anybody", "someone", "somebody",
@@ -68,7 +73,7 @@ def is_question(sentence: str) -> bool:
     words = re.findall(r"[a-z']+", sentence.lower().replace("’", "'"))
     if len(words) > 1 and words[0].endswith("n't") and words[1] not in _SUBJECTS:
         return False  # "can't stop eating cherries"
-    return bool(words) and words[0].partition("'")[0] in _ASKS
+    return bool(words) and (words[0].partition("'")[0] in _ASKS or _ASKS_SHORT.match(sentence) is not None)
 
 
 def speaks_of_me(turn: str) -> bool:

@@ -112,9 +112,18 @@ def test_lines_of_other_columns_are_refused(text: bytes) -> None:
         ("My brother is ill", "I hope he gets well.", "My sister is ill", None),
         ("It is our tenth anniversary", "Ten years, congratulations!", "It is our anniversary", None),
         ("My violin is broken", "A violin can be mended.", "I am tired", None),
+        ("My son's hamster died", "Poor boy! How old was it?", "My hamster died", None),
+        ("Our teacher praised us", "What did she say?", "The teacher praised us", None),
+        ("Our teacher, a woman, praised us", "What did she say?", "The woman praised us", "What did she say?"),
+        ("I have not been there for ten years", "Ten years is long.", "I have not been there for eleven years", None),
     ],
 )
 def test_a_reply_is_made_to_fit_or_refused(
     meaning: Meaning, said: str, reply: str, remark: str, expected: str | None
 ) -> None:
     assert adapted_reply(Exchange(said, reply), remark, meaning) == expected
+
+
+def test_what_the_person_gave_as_the_answer_may_say_he_or_she(meaning: Meaning) -> None:
+    exchange = Exchange("Kim is here", "She is my best friend.", 7)
+    assert adapted_reply(exchange, "Kim is here again", meaning) == exchange.reply

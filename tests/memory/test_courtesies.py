@@ -20,7 +20,7 @@ def test_the_list_is_in_the_form_that_is_looked_for() -> None:
     forms = shipped()._replies
     assert len(forms) > 100
     for form, replies in forms.items():
-        found = shipped().find(form, 0)
+        found = shipped().find(form.replace("*", "Jean Paul"), 0)
         assert found is not None and found.reply == replies[0], form
         assert all(text[0].isupper() and text[-1] in ".!?" for text in replies)
 
@@ -32,6 +32,8 @@ def test_the_list_is_in_the_form_that_is_looked_for() -> None:
         ("  Hi!! ", 1, "Hello! What is new?"),
         ("What’s your name?", 0, "My name is edgelm. What is yours?"),
         ("Thank you.", 3, "Gladly."),
+        ("Hi, I'm Jean-Paul. What's your name?", 2, "My name is edgelm. Nice to meet you!"),
+        ("My name is Ana, and my dog is Rex. What is yours?", 0, None),
         ("yes", 0, "Good! What would you like to talk about?"),
         ("yes", 1, None),
         ("hi, my dog is called Biscuit", 0, None),
@@ -60,7 +62,7 @@ def test_an_empty_list_has_nothing() -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    ["What do you know about me?", "tell me everything you remember about me", "what have I told you so far"],
+    ["What do you know about me?", "what have I told you so far", "Do you still remember what I told you yesterday?"],
 )
 def test_all_that_was_told(meaning: Meaning, asked: str) -> None:
     answering = Answering(meaning, courtesies=shipped())

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from edgelm.memory import answering
-from edgelm.memory.answering import FAIR, LIKELY, SURE, chance_features, may_ask
+from edgelm.memory.answering import FAIR, LIKELY, SURE, chance_features
 from edgelm.memory.meaning import Meaning
+from edgelm.memory.questions import may_ask
 from edgelm.memory.statements import Statement, Statements, is_question
 from tools.pretrain.match import Asked, asked_in_talk, read_asked
 from tools.pretrain.told import exchanges, told_and_asked

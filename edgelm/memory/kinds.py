@@ -1,0 +1,175 @@
+"""What kind of turn somebody writes ("a pet has died", "asks for a poem"), and replies that suit every turn of a kind.
+
+    chances = softmax(W h + b),  h = (sum of v over the words + sum of u over pairs of neighbouring words) / sqrt(words)
+
+as in fastText (Joulin et al. 2017, arXiv 1607.01759). The beginning of a turn, its end and a question mark count as
+neighbours. A turn is in few words, so exchanges that are near to it have a say too: its chances are multiplied with the
+mean of theirs, weighed by how near they are. How the numbers are made: ``tools/pretrain/kinds.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from edgelm.errors import ModelFileError
+from edgelm.memory.bank import Near
+from edgelm.memory.meaning import PAIRS, UNKNOWN, Meaning, pair_slots
+from edgelm.model import tensorfile
+
+Array = np.ndarray
+SAD, GLAD, LASTING, ASKS, PLAIN = "sad", "glad", "lasting", "asks", "plain"
+TONES = (SAD, GLAD, LASTING, ASKS, PLAIN)
+"""What a kind is about: sorrow or trouble, something pleasant, a lasting fact, something asked for, or else."""
+SURE, SURE_TONE = 0.45, 0.6
+"""Chance from which on a turn counts as one of its kind, and from which on as one of its tone (docs/experiments.md)."""
+NEIGHBOURS, NEARER, LEAST = 8, 5.0, 1e-4
+"""Exchanges that have a say; what a point of their score counts for, in nats; the least weight of a kind among them."""
+_BEGIN, _QUESTION, _END = (np.uint64(n * 0x1111111111111111) for n in (1, 2, 3))
+
+
+class Kind(NamedTuple):
+    """A kind of turns.
+
+    Attributes
+    ----------
+    name : str
+        Empty where the tone alone is known.
+    tone : str
+        One of ``TONES``.
+    replies : tuple of str
+        Each suits every turn of the kind; none where the tone alone is known.
+    """
+
+    name: str
+    tone: str
+    replies: tuple[str, ...]
+
+
+class Bags(NamedTuple):
+    """The words and the pairs of words of texts, a row of vectors each.
+
+    Attributes
+    ----------
+    words, pairs : list of ndarray of int64
+    """
+
+    words: list[Array]
+    pairs: list[Array]
+
+
+def bags(meaning: Meaning, texts: Sequence[str], n_words: int) -> Bags:
+    """What kinds are told by; words beyond the first ``n_words`` of ``meaning`` count as unknown."""
+    lines = meaning.lines(texts)
+    rows = np.where(lines.rows < n_words, lines.rows, UNKNOWN).astype(np.int64)
+    words, pairs = [], []
+    for i, text in enumerate(texts):
+        stems = lines.stems[lines.line(i)]
+        words.append(rows[lines.line(i)])
+        pairs.append(pair_slots(np.concatenate([[_BEGIN], stems, [_QUESTION if "?" in text else _END]])))
+    return Bags(words, pairs)
+
+
+def read_kinds(text: str) -> list[Kind]:
+    """Kinds of lines: a name, a tab, its tone, a tab, and replies with ``|`` between.
+
+    Raises
+    ------
+    ValueError
+        A line is something else.
+    """
+    kinds = []
+    for number, line in enumerate(text.splitlines(), 1):
+        name, tone, replies = line.split("\t") if line.count("\t") == 2 else ("", "", "")
+        if not name or tone not in TONES or not all(replies.split("|")):
+            raise ValueError(f"line {number} is not a kind, a tone and replies")
+        kinds.append(Kind(name, tone, tuple(replies.split("|"))))
+    return kinds
+
+
+class Kinds:
+    """Kinds of turns.
+
+    Parameters
+    ----------
+    kinds : sequence of Kind
+    tensors : mapping of str to ndarray
+        ``words`` [n_words, D] and ``pairs`` [PAIRS, D] of int8 with ``words.scale`` and ``pairs.scale`` [1] of float32,
+        ``out`` [kinds + 1, D] of float16 and ``bias`` [kinds + 1] of float32, the last one for turns of no kind.
+    """
+
+    def __init__(self, kinds: Sequence[Kind], tensors: dict[str, Array]) -> None:
+        self.kinds = list(kinds)
+        self._tones = np.array([[float(kind.tone == tone) for tone in TONES] for kind in kinds], np.float32)
+        self._words, self._pairs = tensors["words"], tensors["pairs"]
+        self._scales = float(tensors["words.scale"][0]), float(tensors["pairs.scale"][0])
+        self._out, self._bias = tensors["out"].astype(np.float32), tensors["bias"]
+
+    def chances(self, meaning: Meaning, texts: Sequence[str]) -> Array:
+        """[texts, kinds + 1] float32: the chance of each kind, by the words of each text alone."""
+        found = bags(meaning, texts, len(self._words))
+        hidden = np.zeros((len(texts), self._words.shape[1]), np.float32)
+        for i, (words, pairs) in enumerate(zip(*found, strict=True)):
+            parts = zip((self._words, self._pairs), (words, pairs), self._scales, strict=True)
+            total = sum(scale * vectors[ids].sum(0, dtype=np.int32) for vectors, ids, scale in parts)
+            hidden[i] = total / np.sqrt(max(1, len(words)))
+        logits = hidden @ self._out.T + self._bias
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
+
+    def agreements(self, meaning: Meaning, turn: str, texts: Sequence[str]) -> Array:
+        """[texts] float32: the Bhattacharyya coefficient of the chances of each text and of ``turn``, 0 to 1."""
+        roots = np.sqrt(self.chances(meaning, [turn, *texts]))
+        return np.asarray(roots[1:] @ roots[0])
+
+    def of(self, meaning: Meaning, turn: str, near: Sequence[Near]) -> Kind | None:
+        """The kind of a turn, beside the exchanges nearest to it, or its tone alone; None where neither is sure."""
+        near = near[:NEIGHBOURS]
+        chances = self.chances(meaning, [turn, *(one.exchange.said for one in near)])
+        own = chances[0]
+        if near:
+            weights = np.exp(NEARER * np.array([one.score for one in near], np.float32))
+            others = weights @ chances[1:] / weights.sum() + LEAST
+            own = np.sqrt(own * others)
+            own /= own.sum()
+        best = int(own.argmax())
+        if own[best] >= SURE:
+            return self.kinds[best] if best < len(self.kinds) else None
+        tones = own[:-1] @ self._tones
+        best = int(tones.argmax())
+        return Kind("", TONES[best], ()) if tones[best] >= SURE_TONE else None
+
+
+def read_folder(folder: Path) -> Kinds:
+    """The kinds of ``kinds.tsv``, told by ``kinds.safetensors``.
+
+    Raises
+    ------
+    ModelFileError
+        A file is damaged or another one.
+    """
+    try:
+        kinds = read_kinds((folder / "kinds.tsv").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ModelFileError(f"{folder / 'kinds.tsv'}: damaged ({exc}); install edgelm again") from None
+    path = folder / "kinds.safetensors"
+    tensors, metadata = tensorfile.read(path)
+    n_words, width = tensors["words"].shape if "words" in tensors and tensors["words"].ndim == 2 else (0, 0)
+    expected = {
+        "words": (n_words, width), "pairs": (PAIRS, width), "words.scale": (1,), "pairs.scale": (1,),
+        "out": (len(kinds) + 1, width), "bias": (len(kinds) + 1,),
+    }  # fmt: skip
+    if metadata.get("kind") != "edgelm kinds" or {k: a.shape for k, a in tensors.items()} != expected or not n_words:
+        raise ModelFileError(f"{path}: not the kinds of turns of this edgelm; install it again")
+    return Kinds(kinds, tensors)
+
+
+@cache
+def shipped() -> Kinds:
+    """Those that come with edgelm."""
+    return read_folder(Path(str(files("edgelm").joinpath("models", "talk"))))

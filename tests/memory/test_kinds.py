@@ -1,0 +1,158 @@
+"""Kinds of turns: a plain twin of their chances, the files that come with edgelm, and what is answered with them."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgelm.errors import ModelFileError
+from edgelm.memory.acknowledging import CANNOT, GLADNESS, SAID_BACK, SYMPATHY, nothing_to_say
+from edgelm.memory.bank import Bank, Exchange, Near, read_exchanges
+from edgelm.memory.kinds import ASKS, GLAD, LASTING, SAD, TONES, Kind, Kinds, read_folder, read_kinds, shipped
+from edgelm.memory.meaning import PAIRS, Meaning, pair_slots
+
+KINDS = [Kind("loss", SAD, ("I am sorry.",)), Kind("gain", GLAD, ("Well done.", "Good for you."))]
+
+
+@pytest.fixture(scope="module")
+def meaning() -> Meaning:
+    return Meaning()
+
+
+@pytest.fixture(scope="module")
+def bank(meaning: Meaning) -> Bank:
+    return Bank(meaning, read_exchanges())
+
+
+@pytest.fixture
+def kinds() -> Kinds:
+    rng = np.random.default_rng(0)
+    tensors = {
+        "words": rng.integers(-127, 128, (4000, 8)).astype(np.int8), "words.scale": np.array([0.02], np.float32),
+        "pairs": rng.integers(-127, 128, (PAIRS, 8)).astype(np.int8), "pairs.scale": np.array([0.01], np.float32),
+        "out": rng.standard_normal((3, 8)).astype(np.float16), "bias": np.array([0.1, -0.2, 0.3], np.float32),
+    }  # fmt: skip
+    return Kinds(KINDS, tensors)
+
+
+@pytest.mark.parametrize("text", ["we lost the match", "is it zzyzx?", "", "... !", "We won, we won!"])
+def test_chances_are_the_equation(kinds: Kinds, meaning: Meaning, text: str) -> None:
+    line, begin, end = (
+        meaning.lines([text]),
+        0x1111111111111111,
+        0x2222222222222222 if "?" in text else 0x3333333333333333,
+    )
+    stems = np.array([begin, *line.stems.tolist(), end], np.uint64)
+    hidden = np.zeros(8)
+    for row in line.rows:
+        hidden += 0.02 * kinds._words[row if row < 4000 else 1].astype(float)
+    for slot in pair_slots(stems):
+        hidden += 0.01 * kinds._pairs[slot].astype(float)
+    logits = kinds._out @ (hidden / max(1, len(line.rows)) ** 0.5) + kinds._bias
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert np.allclose(kinds.chances(meaning, ["another", text])[1], expected, atol=1e-5)
+
+
+def test_a_text_agrees_with_itself_most(meaning: Meaning) -> None:
+    texts = ["My dog died.", "we had to put our old cat down", "My dog won a prize.", "What is the capital of Peru?"]
+    found = shipped().agreements(meaning, texts[0], texts)
+    assert found[0] == pytest.approx(1, abs=1e-5) and (np.diff(found) < 0).all() and (found >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("turn", "name"),
+    [("my grandmother died on Sunday", "death"), ("I won the first prize at the fair!", "own-success"),
+     ("somebody stole my bicycle", "stolen"), ("Can you write a poem about trains?", "ask-text"),
+     ("set an alarm for six", "ask-action"), ("our puppy chewed my slipper again", "pet-fun")],
+)  # fmt: skip
+def test_the_kind_of_a_turn(meaning: Meaning, bank: Bank, turn: str, name: str) -> None:
+    kind = shipped().of(meaning, turn, bank.nearest(turn, 8))
+    assert kind is not None and kind.name == name
+
+
+@pytest.mark.parametrize("turn", ["", "...", "zq xj vv", "the of and to"])
+def test_what_says_nothing_has_no_kind_of_sorrow_or_joy(meaning: Meaning, turn: str) -> None:
+    kind = shipped().of(meaning, turn, [])
+    assert kind is None or kind.tone not in (SAD, GLAD)
+
+
+def test_exchanges_that_are_near_have_a_say(kinds: Kinds, meaning: Meaning) -> None:
+    texts = [f"a turn of {n} words" for n in range(40)]
+    chances = kinds.chances(meaning, texts)
+    unsure = texts[int(chances[:, :2].max(1).argmin())]
+    for i in range(2):
+        sure = texts[int(chances[:, i].argmax())]
+        near = [Near(Exchange(sure, "Yes."), 3.0, False)]
+        alone, beside = kinds.chances(meaning, [unsure])[0][i], kinds.of(meaning, unsure, near)
+        assert chances[:, i].max() > alone
+        assert beside is None or beside.name in (KINDS[i].name, "")
+
+
+def test_shipped_kinds_have_replies_of_their_own() -> None:
+    kinds = shipped().kinds
+    assert len({kind.name for kind in kinds}) == len(kinds) and {kind.tone for kind in kinds} == {*TONES}
+    assert {kind.name for kind in kinds} >= SAID_BACK
+    replies = [reply for kind in kinds for reply in kind.replies]
+    assert len(set(replies)) == len(replies)
+    for reply in replies:
+        assert reply[0].isupper() and reply[-1] in ".?!" and len(reply.split()) <= 20 and reply.isascii()
+        assert "remember it" not in reply  # that depends on whether it is learned
+    assert all(kind.name.startswith("ask-") == (kind.tone == ASKS) for kind in kinds)
+
+
+def test_what_is_said_suits_the_kind() -> None:
+    sorrow, joy, lasting, asks = (Kind("k", tone, (f"Of {tone}.",)) for tone in (SAD, GLAD, LASTING, ASKS))
+    assert nothing_to_say("the boat sank", learns=True, kind=sorrow) == "Of sad."
+    assert nothing_to_say("the boat sank", learns=True, kind=Kind("", SAD, ())) in SYMPATHY
+    assert nothing_to_say("the boat floats", learns=True, kind=Kind("", GLAD, ())) in GLADNESS
+    # Nobody is congratulated on what is sad in its words.
+    assert nothing_to_say("my uncle died in peace", learns=True, kind=joy) in SYMPATHY
+    # A lasting fact that is learned is said back.
+    assert nothing_to_say("my uncle is a smith", learns=True, kind=lasting).endswith("your uncle is a smith.")
+    assert nothing_to_say("my uncle is a smith", learns=False, kind=lasting) == "Of lasting."
+    assert nothing_to_say("Write a song for me", learns=True, kind=asks) == "Of asks."
+    assert nothing_to_say("Write a song for me", learns=True, kind=joy) == CANNOT
+    assert nothing_to_say("How do I mend a net?", learns=True, kind=asks) == "Of asks."
+    # A question that can be said back is; another one gets a reply of its kind.
+    fact = asks._replace(name="ask-fact")
+    assert nothing_to_say("Where do eels go?", learns=True, kind=fact) == "I am sorry, I do not know where eels go."
+    assert nothing_to_say("Is the sky a lid?", learns=True, kind=fact) == "Of asks."
+
+
+def test_replies_of_a_kind_are_given_in_turns() -> None:
+    kind, before = Kind("gain", GLAD, ("One.", "Two.", "Three.")), list[tuple[str, str]]()
+    for _ in range(6):
+        before.append(("we won", nothing_to_say("we won", before, learns=True, kind=kind)))
+    replies = [reply for _, reply in before]
+    assert sorted(replies[:3]) == ["One.", "Three.", "Two."] and replies[3:] == replies[:3]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "name", "name\tsad", "name\tblue\tA.", "\tsad\tA.", "name\tsad\tA.||B.", "a\tsad\tA.\tB."]
+)
+def test_a_line_that_is_no_kind_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="line 2 is not a kind"):
+        read_kinds(f"loss\tsad\tI am sorry.\n{line}\n")
+
+
+@pytest.mark.parametrize("damage", ["lines", "bytes", "kinds", "gone"])
+def test_damaged_files_are_refused_in_a_line(tmp_path: Path, damage: str) -> None:
+    for name in ("kinds.tsv", "kinds.safetensors"):
+        shutil.copy(str(files("edgelm").joinpath("models", "talk", name)), tmp_path / name)
+    lines, tensors = tmp_path / "kinds.tsv", tmp_path / "kinds.safetensors"
+    assert len(read_folder(tmp_path).kinds) > 100
+    if damage == "lines":
+        lines.write_text("nothing\n")
+    elif damage == "kinds":
+        lines.write_text("".join(lines.read_text().splitlines(keepends=True)[1:]))
+    elif damage == "bytes":
+        tensors.write_bytes(tensors.read_bytes()[:-1000])
+    else:
+        tensors.unlink()
+    with pytest.raises(ModelFileError) as found:
+        read_folder(tmp_path)
+    assert "\n" not in str(found.value)

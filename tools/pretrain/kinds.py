@@ -1,0 +1,141 @@
+"""Makes ``kinds.safetensors``: what kind of turn somebody writes, learned from turns whose kind is given.
+
+    python -m tools.pretrain.kinds LABELLED.tsv... --out edgelm/models/talk/kinds.safetensors
+
+A line holds a turn, a tab, and a kind of ``edgelm/models/talk/kinds.tsv``, or ``none``. Every 30th turn, by its hash,
+is held out; printed is how often its kind is found, of all of them and of the surer half. The file is trained on all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgelm.memory.kinds import Bags, Kind, Kinds, bags, read_kinds
+from edgelm.memory.meaning import PAIRS, Meaning
+from edgelm.model import tensorfile
+
+Array = np.ndarray
+WORDS, WIDTH = 16_384, 64
+BATCH, EPOCHS, RATE, WEIGHT_DECAY, SMOOTHING = 128, 12, 1e-2, 0.02, 0.1
+DROP, DROP_HIDDEN = 0.25, 0.2
+"""Shares of the words and pairs, and of the sums' numbers, that are left out of a step."""
+BEGINNING, HEAD = 0.3, 0.3
+"""Root mean square of the first vectors, and deviation of the first weights of kinds."""
+HELD_OUT, NO_KIND = 30, "none"
+KINDS = Path("edgelm/models/talk/kinds.tsv")
+
+
+class Net(nn.Module):
+    """The twin of ``Kinds``, whose vectors begin as those of ``meaning``."""
+
+    def __init__(self, meaning: Meaning, n_kinds: int, n_words: int = WORDS, width: int = WIDTH) -> None:
+        super().__init__()
+        rows = np.arange(n_words)
+        known = np.hstack([
+            meaning.in_remarks(rows) * np.sqrt(meaning.weights(rows, "remark"))[:, None], meaning.unit("alike", rows)
+        ])  # fmt: skip
+        _, _, directions = np.linalg.svd(known[: 1 << 13], full_matrices=False)
+        vectors = known @ directions[:width].T
+        self.words = nn.Parameter(torch.tensor(vectors / np.sqrt((vectors**2).mean()) * BEGINNING))
+        self.pairs = nn.Parameter(torch.zeros(PAIRS, width))
+        self.out = nn.Linear(width, n_kinds + 1)
+        nn.init.normal_(self.out.weight, std=HEAD)
+
+    def forward(self, found: Bags, drop: float = 0.0, drop_hidden: float = 0.0) -> Tensor:
+        """Logits [texts, kinds + 1]."""
+        root = torch.tensor([max(1, len(words)) ** 0.5 for words in found.words])[:, None]
+        hidden = (_sums(self.words, found.words, drop) + _sums(self.pairs, found.pairs, drop)) / root
+        return self.out(F.dropout(hidden, drop_hidden))  # type: ignore[no-any-return]
+
+
+def _sums(vectors: Tensor, rows: list[Array], drop: float) -> Tensor:
+    """[texts, width]: the sum of the vectors of each text, some left out."""
+    ids = torch.from_numpy(np.concatenate(rows))
+    starts = torch.from_numpy(np.concatenate([[0], np.cumsum([len(row) for row in rows])[:-1]]))
+    weights = (torch.rand(len(ids)) >= drop).float() / (1 - drop)
+    return F.embedding_bag(ids, vectors, starts, mode="sum", per_sample_weights=weights)
+
+
+def train(net: Net, found: Bags, labels: Array, epochs: int = EPOCHS) -> None:
+    """Trains on all of ``found``; the rate falls to 0."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    rng, per_epoch = np.random.default_rng(0), max(1, len(labels) // BATCH)
+    for step in range(epochs * per_epoch):
+        if step % per_epoch == 0:
+            order = rng.permutation(len(labels))
+        chosen = order[step % per_epoch * BATCH :][:BATCH]
+        batch = Bags(*([rows[i] for i in chosen] for rows in found))
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1, (step + 1) / 50) * (1 - step / (epochs * per_epoch))
+        logits = net(batch, DROP, DROP_HIDDEN)
+        loss = F.cross_entropy(logits, torch.from_numpy(labels[chosen]), label_smoothing=SMOOTHING)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def tensors_of(net: Net) -> dict[str, Array]:
+    """What ``Kinds`` reads."""
+    found = {"out": net.out.weight.numpy().astype(np.float16), "bias": net.out.bias.numpy().astype(np.float32)}
+    for name in ("words", "pairs"):
+        vectors = getattr(net, name).numpy()
+        scale = max(float(np.abs(vectors).max()) / 127, 1e-12)
+        found[name] = np.round(vectors / scale).astype(np.int8)
+        found[f"{name}.scale"] = np.array([scale], np.float32)
+    return found
+
+
+def read_labelled(path: Path, kinds: list[Kind]) -> list[tuple[str, int]]:
+    """Turns of a file, each with the number of its kind.
+
+    Raises
+    ------
+    ValueError
+        A line is something else.
+    """
+    number_of = {kind.name: i for i, kind in enumerate(kinds)} | {NO_KIND: len(kinds)}
+    rows = [line.rsplit("\t", 1) for line in path.read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or row[1] not in number_of:
+            raise ValueError(f"{path}, line {number}: not a turn, a tab and a kind")
+    return [(turn, number_of[name]) for turn, name in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labelled", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--kinds", type=Path, default=KINDS)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    meaning, kinds = Meaning(), read_kinds(args.kinds.read_text(encoding="utf-8"))
+    rows = [row for path in args.labelled for row in read_labelled(path, kinds)]
+    found, labels = bags(meaning, [turn for turn, _ in rows], WORDS), np.array([label for _, label in rows])
+    held_out = np.array([zlib.crc32(turn.encode()) % HELD_OUT == 0 for turn, _ in rows])
+    learned = np.flatnonzero(~held_out)
+    net = Net(meaning, len(kinds))
+    train(net, Bags(*([part[i] for i in learned] for part in found)), labels[learned])
+    asked = np.flatnonzero(held_out)
+    chances = Kinds(kinds, tensors_of(net)).chances(meaning, [rows[i][0] for i in asked])
+    right, surest = chances.argmax(1) == labels[asked], np.argsort(-chances.max(1))
+    net = Net(meaning, len(kinds))
+    train(net, found, labels)
+    tensorfile.write(args.out, tensors_of(net), {"kind": "edgelm kinds"})
+    print(json.dumps({
+        "turns": len(rows), "held_out": len(asked), "found": round(float(right.mean()), 3),
+        "of_the_surer_half": round(float(right[surest[: len(asked) // 2]].mean()), 3),
+        "bytes": args.out.stat().st_size,
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
