@@ -21,7 +21,7 @@ Friend = Callable[[Sequence[tuple[str, str]], str, bool], str]
 ``/ask``) to an answer, which may be empty."""
 UNSURE = -0.25
 """Mean log-probability in nats a token below which the model's own answer to a question is not given if there is a
-friend (docs/serve.md has the figures)."""
+friend and no bank, beside which the limit is that of ``answering.UNSURE_ANSWER`` (docs/serve.md has the figures)."""
 OF_THE_PERSON = -1.6
 """Logit (``Meaning.asks``) from which on a question with I, my or we in it is about the person, and not sent by itself:
 lower than where it is answered with what was told, since what was sent cannot be taken back."""

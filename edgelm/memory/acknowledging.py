@@ -59,6 +59,8 @@ _GLAD = re.compile(
     r"\b(?:finally|won|proud|prize|lovely|beautiful|wonderful|perfect|delicious|happy|glad|grateful|great)\b",
     re.IGNORECASE,
 )
+_BUT = re.compile(r"\b(?:but|although|though)\b", re.IGNORECASE)
+_ON_MY_MIND = re.compile(r"^(?:i|we) (?:think|thought|guess|hope|wish|wonder|suppose|doubt|feel)\b", re.IGNORECASE)
 _TO_COME = re.compile(
     r"\b(?:i'll|we'll|gonna|going to|(?:i|we) (?:shall|will|want to|plan to)|tomorrow|tonight|"
     r"next (?:week|month|year))\b",
@@ -87,6 +89,10 @@ _OWN_RULE = re.compile(
     re.IGNORECASE,
 )
 """How somebody begins who says what they and theirs do not do, eat or have."""
+_OVER = re.compile(r"\b(?:no longer|at last|nothing (?:was|is|has been))\b", re.IGNORECASE)
+"""What trouble is not there any more, or never was."""
+TO_BE_DONE = "tell-assistant"
+"""The kind of what the assistant is told to do, which has the form of a request."""
 SAID_BACK = frozenset(["ask-fact", "ask-sum", "ask-word"])
 """Kinds of questions to which "I do not know why the sky is blue" says more than what suits all of a kind."""
 MOST_WORDS = 14
@@ -119,25 +125,40 @@ def nothing_to_say(
     kind : Kind, optional
         Of ``turn``, where that is sure.
     """
-    asked = _questions(turn)
-    if kind is not None and is_sad(turn) and kind.tone == GLAD:
-        kind = None
-    of_kind = _replies(kind)
-    if asked and not (is_sad(turn) and speaks_of_me(turn)):
+    asked, turn = _questions(turn), turn.replace("’", "'")
+    kind = None if kind is None or _is_otherwise(turn, kind) else kind
+    of_kind, wants = _replies(kind), kind is not None and kind.tone == ASKS
+    if asked and (wants or not (is_sad(turn) and speaks_of_me(turn))):
+        if wants and of_kind and kind is not None and kind.name not in SAID_BACK:
+            return _longest_ago(of_kind, turn, exchanges)
         if _OF_ABILITY.match(asked[-1]):
             return ABILITIES
-        if of_kind and kind and kind.tone != ASKS:
-            # What comforts is no answer to a question, unless something was told before it.
-            of_kind = of_kind if len(SENTENCE.split(turn.strip())) > 1 else ()
-        clause = indirect(asked[-1]) if not of_kind or (kind and kind.name in SAID_BACK) else None
+        if not wants and not _tells_before_it_asks(turn):
+            of_kind = ()  # what comforts is no answer to a question
+        clause = indirect(asked[-1]) if wants or not of_kind else None
         return UNKNOWN.format(clause) if clause else _longest_ago(of_kind or (UNKNOWN_ANSWER,), turn, exchanges)
+    if of_kind and kind is not None and (wants or kind.name == TO_BE_DONE):
+        return _longest_ago(of_kind, turn, exchanges)
     if _REQUEST.match(turn):
-        return _longest_ago(of_kind if of_kind and kind and kind.tone == ASKS else (CANNOT,), turn, exchanges)
-    turn = turn.replace("’", "'")
-    if of_kind and kind and kind.tone != ASKS and not (learns and kind.tone == LASTING):
+        return CANNOT
+    if of_kind and kind is not None and not (learns and kind.tone == LASTING):
         return _longest_ago(of_kind, turn, exchanges)
     said = second_person(turn)
     return _longest_ago(_forms(turn, learns=learns), turn, exchanges).format(said[:1].lower() + said[1:])
+
+
+def _is_otherwise(turn: str, kind: Kind) -> bool:
+    """Whether the words of a turn speak against its kind: sad ones against all but sorrow, a denial against joy."""
+    if kind.tone == GLAD and denies(turn):
+        return True
+    if kind.tone == SAD:
+        return _OVER.search(turn) is not None
+    return kind.tone != ASKS and is_sad(turn)
+
+
+def _tells_before_it_asks(turn: str) -> bool:
+    """Whether a sentence that does not ask stands before the last one."""
+    return any(not is_question(sentence) for sentence in SENTENCE.split(turn.strip())[:-1])
 
 
 def _replies(kind: Kind | None) -> tuple[str, ...]:
@@ -160,12 +181,13 @@ def _longest_ago(forms: Sequence[str], turn: str, exchanges: Sequence[tuple[str,
 def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:
     if is_sad(turn):
         return SYMPATHY
-    if _GLAD.search(turn) and not denies(turn):
+    if _GLAD.search(turn) and not denies(turn) and not _BUT.search(turn):
         return GLADNESS
     if speaks_of_me(turn):
         if _TO_COME.search(turn):
             return WISHES
-        is_fact = not _OF_ONE_DAY.search(turn) and (not denies(turn) or _OWN_RULE.match(turn))
+        is_passing = _OF_ONE_DAY.search(turn) or _ON_MY_MIND.match(turn)
+        is_fact = not is_passing and (not denies(turn) or _OWN_RULE.match(turn))
         if learns and is_fact:
             return TAKEN_UP if _PLAIN.match(turn) and len(turn.split()) <= MOST_WORDS else THANKS
     return GO_ON

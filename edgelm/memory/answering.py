@@ -32,8 +32,10 @@ from edgelm.memory.questions import (
     MAY_ASK,
     OF_MY_LIFE,
     asks_for_told,
+    asks_in_general,
     may_ask,
     plainly,
+    with_its_verb,
 )  # fmt: skip
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
@@ -60,12 +62,13 @@ CALIBRATION = (-2.72, -1.19, 9.76, 2.06, 0.4, 0.51)
 """Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of what
 question and statement share, of the logit that the turn asks, and of I, my or we in it:
 ``tools/pretrain/calibrate.py``."""
-GIVEN, GIVEN_ALIKE, GREETED, READ = 1.82, 1.55, 1.5, 1.4
+GIVEN, GIVEN_ALIKE, GREETED, READ = 1.82, 1.7, 1.5, 1.4
 """Score of an exchange from which on its reply is given; the same where turn and exchange do not each have a word of
 content that the other lacks, and where both greet besides; and the score from which on the model reads it."""
 SAME_KIND, SAME_KIND_ALIKE, WHATEVER_KIND, AGREEING = 0.7, 0.5, 2.1, 0.5
-"""How much the kinds of turn and exchange must agree for that; the score from which on they need not; and what their
-agreement counts for, in points of the score, where the best of several exchanges is chosen."""
+"""How much the kinds of turn and exchange must agree for ``GIVEN`` to be enough, and for ``GIVEN_ALIKE``; the score
+from which on they need not; and what their agreement counts for, in points of the score, where the best of several is
+chosen."""
 SAME = 2.3
 """Score from which on a question and an exchange that does not ask mean the same ("My son asks why it is dark")."""
 OWN, PART = 0.25, -0.15
@@ -90,6 +93,13 @@ PLANNED_CHARS = 1000
 BY_CHANCE = 0.4
 """Score that the next best of many statements has: one that has no more is not looked at, and in a short log too none
 leads by more than over this."""
+_WORD, _ASKS_WHAT, _YES_OR_NO = (
+    re.compile(r"\w+"),
+    re.compile(r"\W*(?:wh|how\b)", re.I),
+    re.compile(r"(?:yes|no), ", re.I),
+)
+"""Words; how a question begins that is not answered with yes or no; and how an answer with either does."""
+_SENDS_FOR_HELP = re.compile(r"\b(?:vet|doctor|ambulance|emergency|poison|hospital|helpline|police)\b", re.I)
 _GREETS = re.compile(
     r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b|"
     r"\bhow['’]s it going\b",
@@ -173,6 +183,7 @@ class Answering:
         """
         if (help_ := in_danger(turn)) is not None:
             return Plan(help_, listens=True)
+        turn = with_its_verb(turn)
         turn = turn if len(turn) <= PLANNED_CHARS else turn[-PLANNED_CHARS:].partition(" ")[2] or turn[-PLANNED_CHARS:]
         if ALL_OF_ME.match(turn.replace("’", "'")):
             return self._all_of_me(statements)
@@ -196,7 +207,9 @@ class Answering:
         if is_whether_known and all(exchange.entry_id is None for exchange in plan.exchanges):
             plan = MODEL_ALONE
         of_me = asks > (MAY_ASK if speaks_of_me(turn) and not ADVICE.search(turn) else LIKELY_ASKS)
-        if is_question(turn) and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
+        wants_advice = asks_in_general(turn, kind) and ADVICE.search(turn) is not None
+        may_be_told = is_question(turn) and not wants_advice
+        if may_be_told and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))
         is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
@@ -222,7 +235,7 @@ class Answering:
             one
             for one in statements.statements
             if not one.text.startswith("/")
-            and self._courtesies.find(one.text, 0) is None
+            and not self._courtesies.holds(one.text)
             and (speaks_of_me(one.text) or not _COURTEOUS.match(one.text))
         ]
 
@@ -254,11 +267,15 @@ class Answering:
         return Plan(None, (), tuple(reversed(read)), tuple(others.items()))
 
     def _agreements(self, turn: str, near: Sequence[Near]) -> list[float]:
-        """How much the kind of each exchange agrees with that of the turn, 0 to 1; a person's own ones fit any kind."""
+        """How much the kind of each exchange agrees with that of the turn, 0 to 1.
+
+        A person's own exchanges fit any kind, as do replies that send to somebody who helps: better once too often.
+        """
         if self._kinds is None or not near:
             return [1.0] * len(near)
         found = self._kinds.agreements(self._meaning, turn, [one.exchange.said for one in near])
-        return [1.0 if one.exchange.entry_id is not None else k for one, k in zip(near, found.tolist(), strict=True)]
+        fits_all = [one.exchange.entry_id is not None or _SENDS_FOR_HELP.search(one.exchange.reply) for one in near]
+        return [1.0 if fits else k for fits, k in zip(fits_all, found.tolist(), strict=True)]
 
     def _near(self, turn: str) -> list[tuple[float, Near, str]]:
         """Score, exchange and the part of the turn that it is near to."""
@@ -279,12 +296,18 @@ class Answering:
             if OF_MY_LIFE.search(turn) and not ADVICE.search(turn) and not speaks_of_me(near.exchange.said):
                 return None
             fits = not near.differs and not speaks_of_another(near.exchange, turn, self._meaning)
-            return near.exchange.reply if fits else None
+            return _without_yes(near.exchange.reply, turn) if fits else None
         reply = near.exchange.reply
         if is_question(near.exchange.said) or HAS_A_LIFE.search(reply) or cheers_at_sorrow(turn, reply):
             return None
         adapted = adapted_reply(near.exchange, turn, self._meaning)
         return None if adapted is None or names_another(adapted, turn) else adapted
+
+
+def _without_yes(reply: str, turn: str) -> str:
+    """A reply to a question, without the yes or no that it begins with where ``turn`` asks for neither."""
+    answer = _YES_OR_NO.match(reply) if _ASKS_WHAT.match(turn) else None
+    return reply if answer is None else reply[answer.end()].upper() + reply[answer.end() + 1 :]
 
 
 def _how_to_forget(wanted: str, statements: Sequence[Statement], found: Sequence[Found]) -> str:
@@ -297,8 +320,16 @@ def _how_to_forget(wanted: str, statements: Sequence[Statement], found: Sequence
     near = [one.statement for one in found[:1] if one.score > BY_CHANCE and one.shared >= SHARED]
     for statement in statements[-1:] if wanted == LAST else near:
         if sentences := [part for part in SENTENCE.split(statement.text) if len(part.split()) >= CONTEXT_WORDS]:
-            return FORGET.format(sentences[-1])
+            return FORGET.format(_meant(sentences, wanted))
     return NOTHING_FOUND
+
+
+def _meant(sentences: Sequence[str], wanted: str) -> str:
+    """Of the sentences of a statement the last one that shares most words with ``wanted``, or what corrects it."""
+    words = set() if wanted == LAST else set(_WORD.findall(wanted.lower()))
+    shared = [len(words & {*_WORD.findall(sentence.lower())}) for sentence in sentences]
+    first = max(range(len(sentences)), key=lambda i: (shared[i], i))
+    return next((sentence for sentence in reversed(sentences[first:]) if corrects(sentence)), sentences[first])
 
 
 def _needed(near: Near, turn: str, agreement: float) -> float:

@@ -44,7 +44,9 @@ _ENDS = r"(?: any ?more| any longer)?\s*(?:[.!?,;]|$)"
 _LIFE = re.compile(
     r"\b(?:kill myself\b(?! laughing)|end my (?:own )?life\b(?! as)|take my (?:own )?life\b)|"
     rf"\b(?:don'?t|do not) want to (?:live|be alive){_ENDS}|\b(?:want to|wanna) die{_ENDS}|"
-    r"\b(?:i am|i'?m|feel(?:ing)?) suicidal\b|"
+    r"\b(?:i am|i'?m|feel(?:ing)?) suicidal\b|\bwish (?:that )?i (?:was|were) dead(?! weight)\b|"
+    r"\b(?:want|wish) to be dead\b|\bwish to die\b|\bwish (?:that )?i(?:'d| would| could) (?:just )?die\b|"
+    r"\bwish (?:that )?i had never been born\b|"
     r"\bbetter off dead\b(?! weight)|\bend it all\b|\bwant to hurt myself\b|\blife (?:is not|isn't) worth living\b",
     re.IGNORECASE,
 )

@@ -3,8 +3,8 @@
     chances = softmax(W h + b),  h = (sum of v over the words + sum of u over pairs of neighbouring words) / sqrt(words)
 
 as in fastText (Joulin et al. 2017, arXiv 1607.01759). The beginning of a turn, its end and a question mark count as
-neighbours. A turn is in few words, so exchanges that are near to it have a say too: its chances are multiplied with the
-mean of theirs, weighed by how near they are. How the numbers are made: ``tools/pretrain/kinds.py``.
+neighbours. A turn is in few words, so exchanges that are near to it have a say too: its chances are the geometric mean
+of its own and of theirs, weighed by how near they are. How the numbers are made: ``tools/pretrain/kinds.py``.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class Kinds:
         return np.asarray(roots[1:] @ roots[0])
 
     def of(self, meaning: Meaning, turn: str, near: Sequence[Near]) -> Kind | None:
-        """The kind of a turn, beside the exchanges nearest to it, or its tone alone; None where neither is sure."""
+        """The kind of a turn, beside the exchanges nearest to it, or its tone alone; None where neither is sure, or
+        where it is sure to be of no kind."""
         near = near[:NEIGHBOURS]
         chances = self.chances(meaning, [turn, *(one.exchange.said for one in near)])
         own = chances[0]

@@ -17,16 +17,22 @@ GENERAL = frozenset([
     "ask-fun", "ask-media",
 ])  # fmt: skip
 """Kinds of questions that others can answer as well."""
+_SHORT = re.compile(r"^(\W*(?:what|who|where|when|how|why))s\b", re.IGNORECASE)
 _MINE = re.compile(r"\b(?:what|who|when|where|which|how old)\b.*\b(?:my|our)\b", re.IGNORECASE)
 HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
 """What only somebody says who has a dog or a street of their own."""
 ADVICE = re.compile(
     r"\b(?:should|shall|may|could) (?:i|we)\b|\b(?:i|we) (?:could|should)\b|\bdo you\b|"
-    r"\bdo i (?:do(?! for (?:a living|work))|say|write|answer|reply|wear|cook)\b|"
+    r"\bdo i (?:do(?! for (?:a living|work))|(?:say|write|answer|reply) (?:to|in))\b|"
     r"\bcan (?:i|we) (?:make|cook|do|use|bake|write|say)\b|"
     r"\bany (?:idea|advice|tip)",
     re.IGNORECASE,
 )
+_FOR_ANYBODY = re.compile(
+    r"\b(?:can|could|should|shall|may|must) (?:i|we)\b|\bhow (?:(?:long|much|many|often|hot|big)\b.*?)?do (?:i|we)\b",
+    re.IGNORECASE,
+)
+"""How somebody asks what holds for all who do the same."""
 OF_MY_LIFE = re.compile(
     r"\b(?:did|am|was|were|have|had) (?:i|we)\b|\bdo (?:i|we) do for\b|\bwhere do (?:i|we) (?:live|work|come)\b",
     re.IGNORECASE,
@@ -80,11 +86,23 @@ def may_ask(turn: str, asks: float) -> bool:
     return (asks > MAY_ASK or is_question(turn)) and not (_OF_YOU.match(turn) and not speaks_of_me(turn))
 
 
+def with_its_verb(turn: str) -> str:
+    """A turn whose first word, if it is a question word with the s of "is" but no apostrophe, is written out."""
+    return _SHORT.sub(r"\1 is", turn)
+
+
+def asks_in_general(turn: str, kind: Kind | None) -> bool:
+    """Whether a turn of this kind asks for what others can answer, and names nothing that is the person's."""
+    if kind is None or kind.name not in GENERAL or HAS_A_LIFE.search(turn):
+        return False
+    return not speaks_of_me(turn) or _FOR_ANYBODY.search(turn) is not None
+
+
 def asks_for_told(turn: str, asks: float, kind: Kind | None = None) -> bool:
     """Whether a turn, of this kind, asks for what only the person can have told; ``asks`` is the logit of that."""
     if not is_question(turn) or ADVICE.search(turn):
         return False
-    if kind is not None and kind.name in GENERAL and not HAS_A_LIFE.search(turn):
+    if asks_in_general(turn, kind):
         return False
     of_me = speaks_of_me(turn) and not turn.lower().startswith(("why", "can", "could", "will", "would"))
     least = MAY_ASK if _MINE.search(turn) else ASKS_OF_ME if of_me else ASKS

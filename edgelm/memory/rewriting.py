@@ -20,18 +20,24 @@ RELATED = 0.35
 """Cosine from which on a word may stay in the reply beside one of the remark."""
 CONTENT = 1.4
 """A word that weighs less is not one of content."""
-_NUMBERS = re.compile(
-    r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|twent|thirt|fort|"
-    r"fift|sixt|sevent|eight|ninet|hundred|thousand|first|second|third|fourth|sixth|seventh|eighth|ninth|tenth)",
+_NUMBER = re.compile(
+    r"\d+|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen|"
+    r"twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand",
     re.IGNORECASE,
-)  # fmt: skip
+)
+_COUNTS = re.compile(
+    rf"\b(?:{_NUMBER.pattern}|first|second|third|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|\w+teen|\w+tie)th|\d+\w+)\b",
+    re.IGNORECASE,
+)
+"""A number, and whatever counts."""
 _SORROW = re.compile(
     r"\b(?:died|dead|dying|death|passed away|funeral|grief|miss (?:her|him|them|my)|lost my (?!first|baby)|ill|sick|"
     r"hospital|cancer|hurts?|pain|cried|crying|sad|lonely|alone|afraid|scared|terrible|awful|horrible|worst|fired|"
     r"divorced?|stolen|broken(?! up\b)|cheated|shouted|bullied|failed|cancelled|stressful|stressed|exhausted|depressed|"
     r"hopeless|tired|leaks|leaking|burnt|missed|forgot|annoying|angry|furious|upset|dropped|ruined|homesick|"
     r"broke(?! (?:up\b|the \w+ record))|"
-    r"ashamed|fever|(?<!by )accident|prison|jail|arrested|robbed|injured|"
+    r"missing(?=\W*$| (?:since|for)\b)|dies?(?! hard)|bit (?:me|him|her|us|the|my|our)|"
+    r"ashamed|fever|fell (?:off|down|from|over|out of (?!love))|(?<!by )accident|prison|jail|arrested|robbed|injured|"
     r"(?:head|tooth|back|stomach)ache|spill(?:ed|t)|(?:cannot|can.t|couldn.t) find|stuck|sore|worried|stinks|unfair|"
     r"numb|bleeding|bitten|swollen|dizzy|fainted|(?<!a )hit by|drowned|(?:did not|didn.t) come back|"
     r"(?:he|she|they|voice|money|cat|dog)(?:.s| is| has)? (?:been )?gone|bankrupt|evicted|laid off|"
@@ -58,12 +64,13 @@ _COLOURS = frozenset([
 """Of one kind to the vectors, and not to whoever likes one of them."""
 _HE = frozenset([
     "he", "him", "his", "himself", "man", "boy", "father", "dad", "daddy", "grandfather", "grandpa", "husband",
-    "brother", "son", "uncle", "nephew", "mr", "boyfriend", "grandson", "gentleman", "king", "rooster", "bull",
+    "brother", "son", "uncle", "nephew", "mr", "boyfriend", "grandson", "gentleman", "king",
+    "rooster", "bull", "guy", "lad", "men", "bloke",
 ])  # fmt: skip
 _SHE = frozenset([
     "she", "her", "hers", "herself", "woman", "girl", "mother", "mum", "mom", "mummy", "grandmother", "grandma",
     "granny", "nan", "wife", "sister", "daughter", "aunt", "niece", "mrs", "ms", "girlfriend", "granddaughter",
-    "lady", "queen", "hen", "cow",
+    "lady", "queen", "hen", "cow", "women", "lass",
 ])  # fmt: skip
 _SAYS_HE = frozenset(["he", "him", "his", "himself", "boy", "son", "grandson"])
 _SAYS_SHE = frozenset(["she", "her", "hers", "herself", "girl", "daughter", "granddaughter"])
@@ -123,11 +130,15 @@ def _foreign(reply: Lines, said: set[int], given: set[int], meaning: Meaning) ->
     return np.array([stem in said and stem not in given for stem in stems], np.bool_) & heavy
 
 
+def _is_number(word: str) -> bool:
+    return _NUMBER.fullmatch(word) is not None
+
+
 def _numbers(reply: Lines, spelled: list[str], said: set[int], given: set[int]) -> np.ndarray:
     """Which words of the reply are numbers that were said in the exchange and not in the remark."""
     stems = reply.stems.tolist()
     return np.array(
-        [w[0].isdigit() and s in said and s not in given for w, s in zip(spelled, stems, strict=True)], np.bool_
+        [_is_number(w) and s in said and s not in given for w, s in zip(spelled, stems, strict=True)], np.bool_
     )
 
 
@@ -142,10 +153,10 @@ def _counterpart(
 ) -> str | None:
     if not fresh:
         return None
-    if rows[i] < FIRST or spelled[i][0].isdigit() or (i and spelled[i][0].isupper()):
+    if _is_number(spelled[i]) or rows[i] < FIRST or (i and spelled[i][0].isupper()):
         # A name or a number: of those of the remark there must be one alone.
-        alike = [j for j in fresh if words[j][0].isdigit() == spelled[i][0].isdigit()]
-        alike = [j for j in alike if words[j][0].isdigit() or (words[j][0].isupper() and j and words[j] != "I")]
+        alike = [j for j in fresh if _is_number(words[j]) == _is_number(spelled[i])]
+        alike = [j for j in alike if _is_number(words[j]) or (words[j][0].isupper() and j and words[j] != "I")]
         return words[alike[0]] if len(alike) == 1 else None
     near = meaning.in_replies(rows[i : i + 1])[0] @ meaning.in_replies(given[fresh]).T
     best = int(near.argmax())
@@ -169,15 +180,22 @@ def _replaced(text: str, exchanged: dict[int, str]) -> str:
 
 
 def _counts_other(exchange: Exchange, remark: str) -> bool:
-    """Whether the reply takes up a number that was said in the exchange, and the remark does not have it."""
-    said, reply, given = (set(_NUMBERS.findall(text.lower())) for text in (exchange.said, exchange.reply, remark))
-    spelled = {number for number in said & reply if not number[0].isdigit()}
-    return bool(spelled - given or (said and reply and not given))
+    """Whether the reply takes up a number that was said in the exchange, and the remark has none."""
+    return all(map(_COUNTS.search, (exchange.said, exchange.reply))) and not _COUNTS.search(remark)
 
 
 def _clash(exchange: Exchange, remark: str) -> bool:
-    """Whether a reply says he or she, boy or girl, of somebody of whom the remark does not say that much."""
-    if exchange.entry_id is not None:
+    """Whether a reply says he or she, boy or girl, of somebody of whom the remark does not tell which."""
+    if exchange.entry_id is not None or exchange.said.casefold() == remark.casefold():
         return False
-    spoken, told = set(_WORD.findall(exchange.reply.lower())), set(_WORD.findall(remark.lower()))
-    return bool((spoken & _SAYS_HE and not told & _HE) or (spoken & _SAYS_SHE and not told & _SHE))
+    spoken, told = _persons(exchange.reply), _persons(remark)
+    says_he, says_she = bool(spoken & _SAYS_HE), bool(spoken & _SAYS_SHE)
+    if says_he and says_she:
+        return False  # "A boy or a girl?"
+    return (says_he and not told & _HE) or (says_she and not told & _SHE)
+
+
+def _persons(text: str) -> set[str]:
+    """The words of a text without what hangs on them ("father's", "she'll", "stepson", "boys")."""
+    words = {word.partition("'")[0].removeprefix("step") for word in _WORD.findall(text.lower().replace("’", "'"))}
+    return words | {word.removesuffix("s") for word in words}

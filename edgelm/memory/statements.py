@@ -21,7 +21,8 @@ _ASKS = frozenset([
     "guess",
 ])  # fmt: skip
 _ASKS_SHORT = re.compile(
-    r"\W*(?:(?:what|who|where|when|how|why)s\b|(?:any|got any) (?:tips?|tricks?|ideas?|advice|suggestions?)\b)",
+    r"\W*(?:(?:what|who|where|when|how|why)s\b|(?:any|got any) (?:tips?|tricks?|ideas?|advice|suggestions?)"
+    r"(?=\W*$| (?:for|on|about|how|what|where|to)\b))",
     re.IGNORECASE,
 )
 """How a question begins without its verb or its apostrophe."""
@@ -40,6 +41,8 @@ LONGEST = 200
 NEAR, SAME = 0.85, 0.45
 """Of statements whose scores are this near to the best one, as a share of it, and which share so much of the weight of
 their words with it, the newest counts: they tell the same thing, and what was said last is right."""
+NEAR_CORRECTION, SAME_CORRECTION = 0.6, 0.25
+"""The same for a statement that begins as a correction does."""
 NEAREST = 50
 """Statements, the best ones, of which it is looked at whose they are and what they hold."""
 LACKING = 0.2
@@ -142,8 +145,7 @@ class Statements:
         order = np.argsort(-scores, kind="stable").tolist()
         best, found = order[0], []
         # Where nothing fits, the best score is negative, and NEAR of it would leave out the best itself.
-        near = [i for i in order[1:] if scores[i] >= NEAR * scores[best]]
-        alike = [best, *(i for i in near if self._tells_the_same(i, best))]
+        alike = [best, *(i for i in order[1:] if self._tells_the_same(i, best, scores))]
         newest = max(alike)
         rest = (i for i in order if i not in alike)
         for i in [newest, *rest][:count]:
@@ -162,7 +164,11 @@ class Statements:
                 scores[i] += (0.0, OF_THE_SAME, OF_ANOTHER)[same_or_other(asked, told_of(text))]
             scores[i] -= LACKING * lacks(text, expected)
 
-    def _tells_the_same(self, one: int, other: int) -> bool:
+    def _tells_the_same(self, one: int, best: int, scores: Array) -> bool:
+        """Whether a statement is about the same as the one that answers best, and nearly as good an answer."""
+        is_correction = corrects(self.statements[one].text)
+        if scores[one] < (NEAR_CORRECTION if is_correction else NEAR) * scores[best]:
+            return False
         words = [
             dict(
                 zip(
@@ -171,7 +177,8 @@ class Statements:
                     strict=True,
                 )
             )
-            for part in (self._lines.line(one), self._lines.line(other))
+            for part in (self._lines.line(one), self._lines.line(best))
         ]
         shared = sum(weight for stem, weight in words[0].items() if stem in words[1])
-        return shared >= SAME * min(sum(part.values()) for part in words)
+        least = SAME_CORRECTION if is_correction else SAME
+        return shared >= least * min(sum(part.values()) for part in words)

@@ -48,7 +48,8 @@ def filled(statement: str) -> tuple[str, ...]:
         ("I sold my drum kit to pay the vet.", GO_ON),
         ("The actor didn’t want to sign my book.", GO_ON),
         ("can’t stop eating cherries", GO_ON),
-        ("I think I told you the code.", THANKS),
+        ("I think I told you the code.", GO_ON),
+        ("I am proud but the house is empty.", filled("you are proud but the house is empty.")),
     ],
 )
 def test_the_kind_of_a_remark(turn: str, forms: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from edgelm.memory import kinds
 from edgelm.memory.answering import NOT_TOLD, UNSURE, UNSURE_ANSWER, Answering, Plan, reply_worth
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.meaning import Meaning
@@ -57,6 +58,14 @@ def test_what_was_told_is_said_back(
 def test_what_was_said_last_is_right(answering: Answering, meaning: Meaning) -> None:
     told = [*TOLD, "No, my dog is called Bella."]
     assert plan(answering, meaning, "What is my dog called?", told).text == "Your dog is called Bella."
+
+
+def test_a_correction_counts_though_the_first_statement_fits_better(answering: Answering, meaning: Meaning) -> None:
+    told = [
+        "My sister thinks I am crazy. She lives in Vienna and has two boys.",
+        "Actually my sister lives in Linz now",
+    ]
+    assert plan(answering, meaning, "where does my sister live?", told).told[0].statement.text == told[1]
 
 
 def test_a_statement_that_fits_no_question_answers_none(answering: Answering, meaning: Meaning) -> None:
@@ -171,3 +180,63 @@ def test_to_a_remark_that_nothing_fits_a_small_model_listens(
     small = Answering(meaning, answering._banks, talks=False)
     assert plan(small, meaning, turn).listens is listens
     assert plan(answering, meaning, turn).listens is False
+
+
+@pytest.fixture(scope="module")
+def with_kinds(meaning: Meaning) -> Answering:
+    return Answering(meaning, [Bank(meaning, read_exchanges())], talks=False, kinds=kinds.shipped())
+
+
+@pytest.mark.parametrize(
+    ("turn", "answer"),
+    [
+        ("whats the capital of norway", "Oslo is the capital of Norway."),
+        ("Is Oslo the capital of Norway?", "Yes, Oslo is the capital of Norway."),
+    ],
+)
+def test_yes_and_no_answer_what_is_asked_with_a_verb(
+    with_kinds: Answering, meaning: Meaning, turn: str, answer: str
+) -> None:
+    assert plan(with_kinds, meaning, turn, []).text == answer
+
+
+def test_a_question_for_advice_is_none_for_what_was_told(with_kinds: Answering, meaning: Meaning) -> None:
+    told = ["My uncle Alan has a cold. He snores like a walrus."]
+    found = plan(with_kinds, meaning, "what can I cook for him that is easy on the throat?", told)
+    assert not found.told and found.kind is not None and found.kind.name == "ask-cooking"
+    assert plan(with_kinds, meaning, "how long do i boil eggs so the yolk stays soft", []).text != NOT_TOLD
+
+
+def test_an_exchange_of_another_kind_is_not_given(meaning: Meaning) -> None:
+    tired = Exchange("I am so tired.", "Then go to bed early.")
+    large, named = Bank(meaning, read_exchanges()), kinds.shipped()
+
+    def answer(exchange: Exchange, turn: str, known: kinds.Kinds | None = named) -> str | None:
+        bank = Bank(meaning, [exchange], large)
+        return plan(Answering(meaning, [bank], talks=False, kinds=known), meaning, turn, []).text
+
+    assert answer(tired, "I am so tired of my job", None) == tired.reply
+    assert answer(tired, "I am so tired of my job") is None
+    assert answer(tired, "I am so tired today") == tired.reply
+    # What the person gave as the answer, and whom to ask for help, is not kept back.
+    assert answer(tired._replace(entry_id=3), "I am so tired of my job") == tired.reply
+    doctor = "Ask a doctor if it lasts."
+    assert answer(tired._replace(reply=doctor), "I am so tired of my job") == doctor
+
+
+def test_of_exchanges_that_are_near_one_of_its_kind_is_chosen(with_kinds: Answering, meaning: Meaning) -> None:
+    assert plan(with_kinds, meaning, "How many hours are there in a day?", []).text == "A day has 24 hours."
+
+
+@pytest.mark.parametrize(
+    "turn", ["What car do I drive?", "Which games do I like?", "What plants did I put in the garden?"]
+)
+def test_what_only_the_person_can_know_is_not_general(with_kinds: Answering, meaning: Meaning, turn: str) -> None:
+    assert plan(with_kinds, meaning, turn, []).text == NOT_TOLD
+
+
+def test_the_model_must_be_sure_where_something_is_asked_for(meaning: Meaning) -> None:
+    poem = kinds.Kind("ask-text", kinds.ASKS, ("No.",))
+    assert reply_worth(meaning, "a poem about trains please", "Trains run.", -0.2) > -math.inf
+    assert reply_worth(meaning, "a poem about trains please", "Trains run.", -0.2, poem) == -math.inf
+    assert reply_worth(meaning, "a poem about trains please", "Trains run.", None, poem) > -math.inf

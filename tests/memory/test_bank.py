@@ -115,7 +115,17 @@ def test_lines_of_other_columns_are_refused(text: bytes) -> None:
         ("My son's hamster died", "Poor boy! How old was it?", "My hamster died", None),
         ("Our teacher praised us", "What did she say?", "The teacher praised us", None),
         ("Our teacher, a woman, praised us", "What did she say?", "The woman praised us", "What did she say?"),
-        ("I have not been there for ten years", "Ten years is long.", "I have not been there for eleven years", None),
+        (
+            "I have not been there for ten years",
+            "Ten years is long.",
+            "I have not been there for eleven years",
+            "Eleven years is long.",
+        ),
+        ("I have three kids", "Three! How old are they?", "I have 3 kids", "3! How old are they?"),
+        ("I lost five kilos", "Five kilos, well done!", "I lost ten kilos", "Ten kilos, well done!"),
+        ("My father's car broke down", "Can he fix it?", "Our father's bus broke down", "Can he fix it?"),
+        ("Our teacher praised us", "She's kind.", "The teacher praised us", None),
+        ("We have a baby!", "A boy or a girl?", "We have a new baby!", "A boy or a girl?"),
     ],
 )
 def test_a_reply_is_made_to_fit_or_refused(

@@ -32,7 +32,8 @@ def test_the_list_is_in_the_form_that_is_looked_for() -> None:
         ("  Hi!! ", 1, "Hello! What is new?"),
         ("What’s your name?", 0, "My name is edgelm. What is yours?"),
         ("Thank you.", 3, "Gladly."),
-        ("Hi, I'm Jean-Paul. What's your name?", 2, "My name is edgelm. Nice to meet you!"),
+        ("Hi, my name is Jean-Paul. What's your name?", 2, "My name is edgelm. Nice to meet you!"),
+        ("I am very sad today. What's your name?", 0, None),
         ("My name is Ana, and my dog is Rex. What is yours?", 0, None),
         ("yes", 0, "Good! What would you like to talk about?"),
         ("yes", 1, None),
@@ -62,11 +63,17 @@ def test_an_empty_list_has_nothing() -> None:
 
 @pytest.mark.parametrize(
     "asked",
-    ["What do you know about me?", "what have I told you so far", "Do you still remember what I told you yesterday?"],
+    [
+        "What do you know about me?",
+        "tell me everything you remember about me",
+        "Do you still remember what I told you yesterday?",
+    ],
 )
 def test_all_that_was_told(meaning: Meaning, asked: str) -> None:
     answering = Answering(meaning, courtesies=shipped())
     assert answering.plan(asked, Statements(meaning)).text == NOTHING_TOLD
+    named = Statements(meaning, [Statement("My name is Ana, what is your name", 1)])
+    assert "Ana" in str(answering.plan(asked, named).text)
     told = [
         "My dog is Rex.",
         "I am a baker",

@@ -11,7 +11,8 @@ from edgelm.memory.rewriting import is_sad
 from edgelm.memory.statements import Statement, Statements, told_in
 
 TOLD = (
-    "I am allergic to walnuts.", "My train leaves at eight. No, it leaves at nine.", "My dog Rex snores.", "ok thanks",
+    "I am allergic to walnuts.", "My uncle Alan has a cold. He snores like a walrus.",
+    "My train leaves at eight. No, it leaves at nine.", "My dog Rex snores.", "ok thanks",
 )  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def test_what_is_asked_to_be_forgotten(turn: str, wanted: str | None) -> None:
         ("Forget that I do not eat walnuts.", FORGET.format("I am allergic to walnuts.")),
         ("forget that", FORGET.format("My dog Rex snores.")), ("forget everything you know", FORGET_ALL),
         ("Forget that I own a lighthouse in Peru.", NOTHING_FOUND),
+        ("Forget that my uncle has a cold", FORGET.format("My uncle Alan has a cold.")),
         ("Forget what I told you about the train", FORGET.format("No, it leaves at nine.")),
     ],
 )  # fmt: skip

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edgelm.errors import ModelFileError
-from edgelm.memory.acknowledging import CANNOT, GLADNESS, SAID_BACK, SYMPATHY, nothing_to_say
+from edgelm.memory.acknowledging import ABILITIES, CANNOT, GLADNESS, SAID_BACK, SYMPATHY, nothing_to_say
 from edgelm.memory.bank import Bank, Exchange, Near, read_exchanges
-from edgelm.memory.kinds import ASKS, GLAD, LASTING, SAD, TONES, Kind, Kinds, read_folder, read_kinds, shipped
+from edgelm.memory.kinds import ASKS, GLAD, LASTING, PLAIN, SAD, TONES, Kind, Kinds, read_folder, read_kinds, shipped
 from edgelm.memory.meaning import PAIRS, Meaning, pair_slots
 
 KINDS = [Kind("loss", SAD, ("I am sorry.",)), Kind("gain", GLAD, ("Well done.", "Good for you."))]
@@ -80,16 +80,15 @@ def test_what_says_nothing_has_no_kind_of_sorrow_or_joy(meaning: Meaning, turn: 
     assert kind is None or kind.tone not in (SAD, GLAD)
 
 
-def test_exchanges_that_are_near_have_a_say(kinds: Kinds, meaning: Meaning) -> None:
-    texts = [f"a turn of {n} words" for n in range(40)]
-    chances = kinds.chances(meaning, texts)
-    unsure = texts[int(chances[:, :2].max(1).argmin())]
-    for i in range(2):
-        sure = texts[int(chances[:, i].argmax())]
-        near = [Near(Exchange(sure, "Yes."), 3.0, False)]
-        alone, beside = kinds.chances(meaning, [unsure])[0][i], kinds.of(meaning, unsure, near)
-        assert chances[:, i].max() > alone
-        assert beside is None or beside.name in (KINDS[i].name, "")
+def test_exchanges_that_are_near_have_a_say(meaning: Meaning) -> None:
+    turn = "It happened again today"
+    sad, glad = (Near(Exchange(said, "Oh."), 2.0, False) for said in ("Our old dog died", "I won the first prize!"))
+    assert shipped().of(meaning, turn, []) != shipped().of(meaning, turn, [sad])
+    of_sad, of_glad = (shipped().of(meaning, turn, [one]) for one in (sad, glad))
+    assert of_sad is not None and of_sad.tone == SAD and of_sad != of_glad
+    # The nearer one counts for more.
+    assert shipped().of(meaning, turn, [sad, glad._replace(score=0.5)]) == of_sad
+    assert shipped().of(meaning, turn, [sad._replace(score=0.5), glad]) == of_glad
 
 
 def test_shipped_kinds_have_replies_of_their_own() -> None:
@@ -109,18 +108,39 @@ def test_what_is_said_suits_the_kind() -> None:
     assert nothing_to_say("the boat sank", learns=True, kind=sorrow) == "Of sad."
     assert nothing_to_say("the boat sank", learns=True, kind=Kind("", SAD, ())) in SYMPATHY
     assert nothing_to_say("the boat floats", learns=True, kind=Kind("", GLAD, ())) in GLADNESS
-    # Nobody is congratulated on what is sad in its words.
-    assert nothing_to_say("my uncle died in peace", learns=True, kind=joy) in SYMPATHY
     # A lasting fact that is learned is said back.
     assert nothing_to_say("my uncle is a smith", learns=True, kind=lasting).endswith("your uncle is a smith.")
     assert nothing_to_say("my uncle is a smith", learns=False, kind=lasting) == "Of lasting."
     assert nothing_to_say("Write a song for me", learns=True, kind=asks) == "Of asks."
+    assert nothing_to_say("write poem about trains", learns=True, kind=asks) == "Of asks."
+    assert nothing_to_say("Could you write a song?", learns=True, kind=asks) == "Of asks."
+    assert nothing_to_say("Could you write a song?", learns=True) == ABILITIES
     assert nothing_to_say("Write a song for me", learns=True, kind=joy) == CANNOT
+    assert nothing_to_say("Call me Bob", learns=True, kind=Kind("tell-assistant", PLAIN, ("I will.",))) == "I will."
     assert nothing_to_say("How do I mend a net?", learns=True, kind=asks) == "Of asks."
     # A question that can be said back is; another one gets a reply of its kind.
     fact = asks._replace(name="ask-fact")
     assert nothing_to_say("Where do eels go?", learns=True, kind=fact) == "I am sorry, I do not know where eels go."
     assert nothing_to_say("Is the sky a lid?", learns=True, kind=fact) == "Of asks."
+    # What comforts is no answer to a question by itself.
+    assert (
+        nothing_to_say("Where do lost rings go?", learns=True, kind=sorrow)
+        == "I am sorry, I do not know where lost rings go."
+    )
+    assert nothing_to_say("The ring fell into the sink. What now?", learns=True, kind=sorrow) == "Of sad."
+
+
+@pytest.mark.parametrize(
+    ("turn", "tone"),
+    [
+        ("my uncle died in peace", GLAD), ("I remember the day my brother drowned", PLAIN),
+        ("my mother is dead and I like her soup", LASTING), ("nobody gave me a present", GLAD),
+        ("nothing was stolen", SAD), ("I am no longer in debt", SAD),
+    ],
+)  # fmt: skip
+def test_a_kind_that_the_words_speak_against_does_not_count(turn: str, tone: str) -> None:
+    kind = Kind("k", tone, ("Of its kind.",))
+    assert nothing_to_say(turn, learns=True, kind=kind) == nothing_to_say(turn, learns=True) != "Of its kind."
 
 
 def test_replies_of_a_kind_are_given_in_turns() -> None:

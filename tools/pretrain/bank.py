@@ -62,10 +62,10 @@ def read_prompts(path: Path) -> list[str]:
     return [said for said, _ in read_pairs(text, path.name)] if path.suffix == ".jsonl" else text.splitlines()
 
 
-def in_other_order(said: str, lines: Sequence[str]) -> bool:
-    """Whether one of ``lines`` has the share ``SAME`` of the words of both, frequent ones too."""
+def in_other_order(said: str, lines: Sequence[set[str]]) -> bool:
+    """Whether one of ``lines``, given by their stems, has the share ``SAME`` of the words of both."""
     own = stems(said)
-    return any(len(own & other) >= SAME * len(own | other) for other in map(stems, lines))
+    return bool(own) and any(len(own & other) >= SAME * len(own | other) for other in lines)
 
 
 def main() -> None:
@@ -79,8 +79,9 @@ def main() -> None:
     talk = [pair for name in SOURCES for pair in exchanges(args.corpus, name, first_only=True)]
     also = [pair for path in args.also for pair in read_lines(path)]
     never = [line for path in args.never for line in read_prompts(path)]
+    words = [stems(line) for line in never]
     close = near([said for said, _ in talk + also], never)
-    kept = [(said, reply) for said, reply in also if said not in close and not in_other_order(said, never)]
+    kept = [(said, reply) for said, reply in also if said not in close and not in_other_order(said, words)]
     for said, reply in talk + simple_questions(args.corpus) + kept:
         if len(said) <= LONGEST_SAID and len(reply) <= LONGEST_REPLY and "\t" not in said + reply:
             found.setdefault(said.casefold(), (said, reply))
