@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from edgelm.memory.kinds import ASKS, GLAD, LASTING, SAD, Kind
 from edgelm.memory.reminder import REMEMBERED
-from edgelm.memory.rewriting import is_sad
+from edgelm.memory.rewriting import is_relief, is_sad
 from edgelm.memory.statements import SENTENCE, denies, is_question, speaks_of_me
 from edgelm.text.indirect import indirect
 from edgelm.text.person import second_person
@@ -24,7 +24,8 @@ ABILITIES = "I can talk with you and remember what you tell me, but not much mor
 """To somebody who asks whether the assistant can or will do something."""
 SYMPATHY = ("I am sorry to hear that.", "That does not sound easy.", "I am sorry. Do you want to tell me more?")
 GLADNESS = ("That is good to hear.", "How nice.", "I am glad to hear that.")
-WISHES = ("I hope it goes well.", "Then I hope it all works out.", "Good luck with that.")
+TO_COME = ("I see. How do you feel about that?", "I see. Is there much to do before?", "I see. Good that you tell me.")
+"""To what is going to be: it may be anything, so that nobody is wished success."""
 THANKS = (
     REMEMBERED, "Good to know. I will remember it.", "I will keep that in mind.", "Thank you for telling me.",
     "All right, I will remember that.",
@@ -60,7 +61,7 @@ _GLAD = re.compile(
     re.IGNORECASE,
 )
 _BUT = re.compile(r"\b(?:but|although|though)\b", re.IGNORECASE)
-_ON_MY_MIND = re.compile(r"^(?:i|we) (?:think|thought|guess|hope|wish|wonder|suppose|doubt|feel)\b", re.IGNORECASE)
+_ON_MY_MIND = re.compile(r"^(?:i|we) (?:think|thought|guess|hope|wish|wonder|suppose|doubt|feel)\b", re.I)
 _TO_COME = re.compile(
     r"\b(?:i'll|we'll|gonna|going to|(?:i|we) (?:shall|will|want to|plan to)|tomorrow|tonight|"
     r"next (?:week|month|year))\b",
@@ -81,6 +82,14 @@ _OF_ONE_DAY = re.compile(
     re.IGNORECASE,
 )
 """What happened once, or was less than hoped for: to say that it is remembered would be odd."""
+_LASTS = re.compile(
+    r"\b(?:am|is|are|'m|'re|was|were|has|have|called|named|likes?|loves?|lives?|works?|plays?|stud(?:y|ies)|"
+    r"collects?|speaks?|sings?|teach(?:es)?|drives?|eats?|drinks?|hates?|prefers?|needs?|knows?|comes? from|grew up|"
+    r"keeps?|wears?|sleeps?|goes|go|starts?|ends?|leaves?|opens?|closes?|costs?|weighs?|belongs?|stands?|lies|hangs?|"
+    r"do not|don't|does not|doesn't|never|cannot|can't)\b",
+    re.IGNORECASE,
+)
+"""How somebody says what holds for longer."""
 _OWN_RULE = re.compile(
     r"^(?:i|we|(?:my|our) [\w' -]{1,40}?)(?:'m|'re)? "
     r"(?:do not|don't|does not|doesn't|(?:am|are|is) not|isn't|aren't|not|cannot|can't|never|no longer|"
@@ -150,9 +159,9 @@ def nothing_to_say(
 def _is_otherwise(turn: str, kind: Kind) -> bool:
     """Whether the words of a turn speak against its kind: sad ones against all but sorrow, a denial against joy."""
     if kind.tone == GLAD and denies(turn):
-        return True
+        return not is_relief(turn)
     if kind.tone == SAD:
-        return _OVER.search(turn) is not None
+        return _OVER.search(turn) is not None or is_relief(turn)
     return kind.tone != ASKS and is_sad(turn)
 
 
@@ -179,15 +188,19 @@ def _longest_ago(forms: Sequence[str], turn: str, exchanges: Sequence[tuple[str,
 
 
 def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:
+    if is_relief(turn):
+        return GLADNESS
     if is_sad(turn):
         return SYMPATHY
     if _GLAD.search(turn) and not denies(turn) and not _BUT.search(turn):
         return GLADNESS
     if speaks_of_me(turn):
         if _TO_COME.search(turn):
-            return WISHES
+            return TO_COME
         is_passing = _OF_ONE_DAY.search(turn) or _ON_MY_MIND.match(turn)
         is_fact = not is_passing and (not denies(turn) or _OWN_RULE.match(turn))
         if learns and is_fact:
-            return TAKEN_UP if _PLAIN.match(turn) and len(turn.split()) <= MOST_WORDS else THANKS
+            if not _LASTS.search(turn) or not _PLAIN.match(turn) or len(turn.split()) > MOST_WORDS:
+                return THANKS if _LASTS.search(turn) else GO_ON
+            return TAKEN_UP
     return GO_ON

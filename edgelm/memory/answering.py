@@ -100,6 +100,16 @@ _WORD, _ASKS_WHAT, _YES_OR_NO = (
 )
 """Words; how a question begins that is not answered with yes or no; and how an answer with either does."""
 _SENDS_FOR_HELP = re.compile(r"\b(?:vet|doctor|ambulance|emergency|poison|hospital|helpline|police)\b", re.I)
+_VET, _ANIMAL = re.compile(r"\bvet\b", re.I), re.compile(
+    r"\b(?:dog|cat|pup|pupp(?:y|ies)|kitten|rabbit|bunny|hamster|guinea|parrot|budgie|bird|horse|pony|tortoise|turtle|"
+    r"(?:gold)?fish|hen|chicken|cow|calf|sheep|lamb|goat|pig|pet|vet|animal|paw|tail|ferret|rat|mouse|gecko|snake|lizard|"
+    r"duck|goose|donkey|mutt|he|she|it)s?\b", re.I,
+)  # fmt: skip
+_PERIL = re.compile(
+    r"\b(?:burn(?:s|ing)?|fire|smok(?:e|ing)|bleed(?:s|ing)?|blood|poison|stabbed|shot|shoot|killed|raped|murder|knife|gun|"
+    r"cancer|dead|died|stopped eating|drown\w*|tracks|abused?)\b", re.I,
+)  # fmt: skip
+"""Words of a turn to which a reply must have been written for them."""
 _GREETS = re.compile(
     r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b|"
     r"\bhow['’]s it going\b",
@@ -290,6 +300,8 @@ class Answering:
 
     def _reply(self, near: Near, turn: str) -> str | None:
         """The reply of an exchange as one to ``turn``; an answer to a question is never changed into another one."""
+        if near.exchange.entry_id is None and _misses_what_matters(near.exchange, turn):
+            return None
         if is_question(turn):
             if not is_question(near.exchange.said) and near.score < SAME and not _both_greet(near, turn):
                 return None
@@ -302,6 +314,15 @@ class Answering:
             return None
         adapted = adapted_reply(near.exchange, turn, self._meaning)
         return None if adapted is None or names_another(adapted, turn) else adapted
+
+
+def _misses_what_matters(exchange: Exchange, turn: str) -> bool:
+    """Whether a turn speaks of peril and an exchange does not, or a reply sends somebody without an animal to a vet."""
+    if _VET.search(exchange.reply) and not _ANIMAL.search(turn):
+        return True
+    peril = {word.lower() for word in _PERIL.findall(turn)}
+    known = {word.lower() for word in _PERIL.findall(f"{exchange.said} {exchange.reply}")}
+    return bool(peril) and not peril & known and not _SENDS_FOR_HELP.search(exchange.reply)
 
 
 def _without_yes(reply: str, turn: str) -> str:

@@ -14,6 +14,13 @@ TALK = (
     "Europe."
 )
 """To somebody who speaks of ending their life. 988 is the lifeline of the United States, 116 123 the Samaritans'."""
+CALM = (
+    "If you might really hurt somebody, please go away from them and call somebody now: 112 in Europe, 999 in Britain, "
+    "911 in America."
+)
+"""To somebody who speaks of doing harm to others."""
+ASK_FIRST = "Please ask your doctor before you stop it."
+"""To somebody who stops taking what was prescribed."""
 _NOT = r"(?:(?:does|do|did|is|wo|ca)(?:n'?t| not)|will not|cannot|not)"
 _WHO = (
     r"\b(?:he|she|i|who|baby|toddler|child|mum|mom|mother|dad|father|son|daughter|brother|sister|husband|wife|friend|"
@@ -37,11 +44,34 @@ _DANGER = re.compile(
     r"\btook (?:an overdose|too many pills)\b|\b(?:terrible|bad|strong) chest pain|"
     r"\b(?:house|home|flat|kitchen|curtains?|hob|room|roof) (?:is|are) (?:on fire|burning down)\b|"
     r"\b(?:there's|there is) a fire in the (?:house|home|flat|kitchen|room|hall|cellar)\b|"
+    rf"{_WHO}(?:'s)? (?:has |have |just ){{0,2}}(?:collapsed|passed out|fainted)\W*$|"
+    r"\b(?:swallowed|drank|drunk|ate|eaten|licked)\b[^.?!]{0,30}\b(?:poison|bleach|(?:drain|toilet|oven) cleaner|"
+    r"antifreeze|thinner|detergent|petrol|lamp oil|magnets?|button batter(?:y|ies))\b|\boverdosed\b|"
+    r"\b(?:took|taken|swallowed)\b[^.?!]{0,30}"
+    r"\b(?:all|whole|too many|forty|fifty|thirty|twenty|\d\d+)\b[^.?!]{0,25}"
+    r"\b(?:pills|tablets|paracetamol|aspirins?)\b|\beyes rolled back\b|\bhaving (?:a )?(?:seizures?|fit)\b(?! of)|"
+    r"\b(?:baby|toddler|child)(?:'s| is| has| has turned| turned| went| lies)? (?:limp\b|blue(?=\W*$))|"
+    r"\bface is (?:hanging|drooping)\b|\bvomit(?:ed|ing|s)? blood\b|\b(?:can'?t|cannot) stop the bleeding\b|"
+    r"\bpregnant and (?:i'?m |i am )?bleeding\b|\b(?:i've|i have|has just|have just) been (?:stabbed|shot)\b|"
+    r"\b(?:house|kitchen|flat|room|cellar) is full of smoke\b|"
+    r"\b(?:carbon monoxide|co) (?:alarm|detector)\b|"
+    r"\b(?:hair|clothes|bed|sleeve|dress|phone|laptop|battery|sofa|curtains?) "
+    r"(?:caught fire|is (?:burning|on fire))\b(?! and i put|,? but)|"
     r"\bsmells? (?:a |of )?gas\b(?! station)|\bbreaking into (?:my|our) (?:house|flat|home)\b",
     re.IGNORECASE,
 )
 _ENDS = r"(?: any ?more| any longer)?\s*(?:[.!?,;]|$)"
 _LIFE = re.compile(
+    r"\b(?:hang|shoot|drown) myself\b|"
+    r"\b(?:want|need|going|like|urge) to (?:cut|hurt|harm) myself\b(?! (?:a|some|off)\b)|"
+    r"\b(?:no|any) (?:reason|point|sense) (?:to|in) (?:live|living|going on|go on)\b|\brather be dead\b|"
+    r"\b(?:want to|wanna|could)\b[^.?!]{0,25}\b(?:never|not) wake up\b|"
+    r"\bbetter off without me\b|\bgoing to overdose\b|"
+    rf"\b(?:don'?t|do not|no longer) want to (?:be here|exist|wake up){_ENDS}|"
+    r"\b(?:think|thinking|thoughts?) (?:about|of) (?:suicide|killing myself|ending it)\b|"
+    r"\bjump(?:ing)? (?:off|from) (?:the|a) (?:bridge|roof|building|balcony)\b|"
+    r"\bsitting on the (?:train|railway) tracks\b|"
+    r"\bon the bridge,? (?:and )?looking down\b|"
     r"\b(?:kill myself\b(?! laughing)|end my (?:own )?life\b(?! as)|take my (?:own )?life\b)|"
     rf"\b(?:don'?t|do not) want to (?:live|be alive){_ENDS}|\b(?:want to|wanna) die{_ENDS}|"
     r"\b(?:i am|i'?m|feel(?:ing)?) suicidal\b|\bwish (?:that )?i (?:was|were) dead(?! weight)\b|"
@@ -52,9 +82,33 @@ _LIFE = re.compile(
 )
 
 
+_PERSON = (
+    r"(?:husband|wife|boss|ex|child|children|kids?|baby|son|daughter|mother|father|mum|mom|dad|brother|sister|neighbour|"
+    r"neighbor|teacher|boyfriend|girlfriend|partner)"
+)
+_HARM = re.compile(
+    r"\b(?:i(?:'d| would)? (?:really |just )?(?:want to|wanna|like to|plan to|feel like)|"
+    r"i(?:'m| am) (?:going to|gonna)|i(?:'ll| will)) "
+    r"(?:kill(?:ing)?|murder|stab(?:bing)?|strangl(?:e|ing)|poison(?:ing)?|hurt(?:ing)?) "
+    rf"(?:him|her|them|somebody|someone|people|(?:my|our|the) (?:\w+ )?{_PERSON})\b"
+    r"(?! (?:at|in (?:chess|tennis|cards|the game)))|"
+    r"\bdrive into (?:the|a) crowd\b|\bvoices? (?:that )?(?:tell|tells|telling) me to (?:hurt|kill)\b",
+    re.IGNORECASE,
+)
+_STOPS = re.compile(
+    r"\b(?:stop|stopped|quit|stopping) (?:taking )?(?:my|his|her) (?:\w+ ){0,2}"
+    r"(?:pills|tablets|insulin|medicines?|medication|chemo|antidepressants?)\b",
+    re.IGNORECASE,
+)
+
+
 def in_danger(turn: str) -> str | None:
-    """What to say to a turn that tells of somebody in danger; None where none does."""
+    """What to say to a turn that tells of somebody in danger, or of what will bring somebody into it; None where none
+    does."""
     turn = turn.replace("’", "'")
     if _LIFE.search(turn):
         return TALK
-    return HELP if _DANGER.search(turn) else None
+    for pattern, answer in ((_DANGER, HELP), (_HARM, CALM), (_STOPS, ASK_FIRST)):
+        if pattern.search(turn):
+            return answer
+    return None

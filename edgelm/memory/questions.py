@@ -24,7 +24,7 @@ HAS_A_LIFE = re.compile(r"\b(?:my|mine|our|ours|we|us)\b", re.IGNORECASE)
 ADVICE = re.compile(
     r"\b(?:should|shall|may|could) (?:i|we)\b|\b(?:i|we) (?:could|should)\b|\bdo you\b|"
     r"\bdo i (?:do(?! for (?:a living|work))|(?:say|write|answer|reply) (?:to|in))\b|"
-    r"\bcan (?:i|we) (?:make|cook|do|use|bake|write|say)\b|"
+    r"\bcan (?:i|we) (?:make|cook|do|use|bake|write|say|take|drink|eat|give)\b|"
     r"\bany (?:idea|advice|tip)",
     re.IGNORECASE,
 )

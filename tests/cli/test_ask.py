@@ -46,7 +46,7 @@ def test_what_is_not_learned_is_not_known(server: LocalFriend, cli: Cli, home: P
     assert (turn["reply"], turn["source"]) == (ANSWER, "friend")
     assert not home.exists() and server.bodies[0]["model"] == "another"
     (turn,) = cli(*CHAT, "--no-learn", input=QUESTION).json_lines
-    assert (turn["reply"], turn["source"]) == (UNKNOWN_ANSWER, "nothing")
+    assert turn["source"] == "nothing" and UNKNOWN_ANSWER.rstrip(".") in turn["reply"]
 
 
 def test_the_command_asks_for_any_turn(server: LocalFriend, cli: Cli) -> None:
@@ -72,7 +72,7 @@ def test_a_friend_that_fails_ends_no_chat(server: LocalFriend, cli: Cli) -> None
     server.status = 503
     result = cli(*CHAT, "--commands", "--ask", server.url, input=f"{QUESTION}\nWhich metal is blue?\n/ask\n")
     assert (result.code, len(server.bodies)) == (0, 2), "it is left alone for a while, unless the person asks"
-    assert [row.get("reply") for row in result.json_lines] == [UNKNOWN_ANSWER, UNKNOWN_ANSWER, None]
+    assert [row.get("source") for row in result.json_lines] == ["nothing", "nothing", None]
     assert result.json_lines[2]["error"] == "the friend had no answer"
     assert result.stderr.count("did not answer: status 503") == 2
 

@@ -240,3 +240,20 @@ def test_the_model_must_be_sure_where_something_is_asked_for(meaning: Meaning) -
     assert reply_worth(meaning, "a poem about trains please", "Trains run.", -0.2) > -math.inf
     assert reply_worth(meaning, "a poem about trains please", "Trains run.", -0.2, poem) == -math.inf
     assert reply_worth(meaning, "a poem about trains please", "Trains run.", None, poem) > -math.inf
+
+
+@pytest.mark.parametrize(
+    ("exchange", "turn", "given"),
+    [
+        (Exchange("My phone is empty.", "Quick, plug in your phone!"), "My phone is burning.", False),
+        (Exchange("My pan is burning.", "Put a lid on it and turn off the heat."), "My pan is burning again.", True),
+        (Exchange("My leg is sore again.", "Let the vet look at it."), "My leg is sore again!", False),
+        (Exchange("My cat's leg is sore.", "Let the vet look at it."), "My cat's leg is sore!", True),
+    ],
+)
+def test_a_reply_for_something_else_is_not_given_in_peril(
+    meaning: Meaning, exchange: Exchange, turn: str, given: bool
+) -> None:
+    large = Bank(meaning, read_exchanges())
+    found = plan(Answering(meaning, [Bank(meaning, [exchange], large)], talks=False), meaning, turn, [])
+    assert (found.text == exchange.reply) is given

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgelm.memory.bank import WEIGHTS, Bank, Exchange, PackedExchanges, read_exchanges
 from edgelm.memory.meaning import Meaning
-from edgelm.memory.rewriting import adapted_reply
+from edgelm.memory.rewriting import adapted_reply, is_relief, is_sad
 
 EXCHANGES = [
     Exchange("I spilled juice on my laptop.", "Switch the laptop off at once."),
@@ -125,6 +125,7 @@ def test_lines_of_other_columns_are_refused(text: bytes) -> None:
         ("I lost five kilos", "Five kilos, well done!", "I lost ten kilos", "Ten kilos, well done!"),
         ("My father's car broke down", "Can he fix it?", "Our father's bus broke down", "Can he fix it?"),
         ("Our teacher praised us", "She's kind.", "The teacher praised us", None),
+        ("I have been sober for ten years", "Ten years, well done!", "I have been sober for ten days", None),
         ("We have a baby!", "A boy or a girl?", "We have a new baby!", "A boy or a girl?"),
     ],
 )
@@ -137,3 +138,17 @@ def test_a_reply_is_made_to_fit_or_refused(
 def test_what_the_person_gave_as_the_answer_may_say_he_or_she(meaning: Meaning) -> None:
     exchange = Exchange("Kim is here", "She is my best friend.", 7)
     assert adapted_reply(exchange, "Kim is here again", meaning) == exchange.reply
+
+
+@pytest.mark.parametrize(
+    ("remark", "sad", "relief"),
+    [
+        ("My uncle took his own life.", True, False), ("My mum passed.", True, False),
+        ("My wife Victoria passed on Sunday.", True, False), ("I passed the exam.", False, False),
+        ("My father hits me", True, False), ("My wife is not dead.", False, True),
+        ("My dog is not ill any more.", False, True), ("The tumour is benign.", False, True),
+        ("My son survived the accident.", False, True), ("I am not alone in this, but it hurts.", True, False),
+    ],
+)  # fmt: skip
+def test_sorrow_and_what_is_over(remark: str, sad: bool, relief: bool) -> None:
+    assert (is_sad(remark), is_relief(remark)) == (sad, relief)

@@ -99,6 +99,7 @@ def limits() -> Iterator[None]:
 def feed(row: Row, blob: bytes, folder: Path, *, valid: bool = False) -> None:
     """Gives a reader one input, and writes down what became of it."""
     row.inputs += 1
+    _forget_peak()
     peak, begun = _peak(), time.perf_counter()
     try:
         try:
@@ -146,7 +147,6 @@ def fuzz(rows: list[Row], n_inputs: int, seed: int, seconds: float, folder: Path
                 feed(row, blob, folder, valid=True)
         for turn in range(1, ROUNDS + 1):
             for row in rows:
-                _forget_peak()
                 due = n_inputs * row.reader.share * turn // (total * ROUNDS)
                 while row.inputs < due:
                     if time.monotonic() > until:
