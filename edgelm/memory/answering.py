@@ -267,6 +267,8 @@ class Answering:
             needed = _needed(near, turn, agreement)
             if score < READ or (score < needed and (len(others) == MOST_OTHERS or agreement < SAME_KIND_ALIKE)):
                 continue
+            if is_question(turn) and not is_question(part):
+                continue  # what is told before a question is not what wants an answer
             reply = self._reply(near, part)
             if reply is None or (part != turn and self._meaning.fit(turn, reply) < FITS_ALL):
                 continue

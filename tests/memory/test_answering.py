@@ -200,6 +200,12 @@ def test_yes_and_no_answer_what_is_asked_with_a_verb(
     assert plan(with_kinds, meaning, turn, []).text == answer
 
 
+def test_of_what_is_told_and_asked_the_question_is_answered(with_kinds: Answering, meaning: Meaning) -> None:
+    found = plan(with_kinds, meaning, "My neighbour is very noisy at night. What can I do?", [])
+    replies = [found.text] if found.text else [reply for reply, _ in found.others]
+    assert replies and all("landlord" in reply for reply in replies)
+
+
 def test_a_question_for_advice_is_none_for_what_was_told(with_kinds: Answering, meaning: Meaning) -> None:
     told = ["My uncle Alan has a cold. He snores like a walrus."]
     found = plan(with_kinds, meaning, "what can I cook for him that is easy on the throat?", told)
