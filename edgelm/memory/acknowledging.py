@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from edgelm.memory.kinds import ASKS, GLAD, LASTING, SAD, Kind
+from edgelm.memory.kinds import ASKS, GLAD, LASTING, PERIL, SAD, Kind
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import is_relief, is_sad
 from edgelm.memory.statements import SENTENCE, denies, is_question, speaks_of_me
@@ -174,7 +174,7 @@ def _replies(kind: Kind | None) -> tuple[str, ...]:
     """What suits every turn of a kind, or of its tone."""
     if kind is None:
         return ()
-    return kind.replies or {SAD: SYMPATHY, GLAD: GLADNESS}.get(kind.tone, ())
+    return kind.replies or {SAD: SYMPATHY, PERIL: SYMPATHY, GLAD: GLADNESS}.get(kind.tone, ())
 
 
 def _longest_ago(forms: Sequence[str], turn: str, exchanges: Sequence[tuple[str, str]]) -> str:

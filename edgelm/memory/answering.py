@@ -22,7 +22,7 @@ from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.courtesies import Courtesies
 from edgelm.memory.emergency import in_danger
 from edgelm.memory.forgetting import ALL, FORGET, FORGET_ALL, LAST, NOTHING_FOUND, asks_to_forget
-from edgelm.memory.kinds import ASKS, Kind, Kinds
+from edgelm.memory.kinds import ASKS, PERIL, Kind, Kinds
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.questions import (
     ADVICE,
@@ -214,6 +214,9 @@ class Answering:
         is_whether_known = asked != turn
         near = [] if n_before > 0 and len(turn.split()) < CONTEXT_WORDS else self._near(turn)
         plan, kind = self._from_banks(turn, near), self._kind(turn, near)
+        is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
+        if kind is not None and kind.tone == PERIL and kind.replies and not is_own:
+            return Plan(kind.replies[0], listens=True, kind=kind)
         if is_whether_known and all(exchange.entry_id is None for exchange in plan.exchanges):
             plan = MODEL_ALONE
         of_me = asks > (MAY_ASK if speaks_of_me(turn) and not ADVICE.search(turn) else LIKELY_ASKS)
@@ -222,7 +225,6 @@ class Answering:
         if may_be_told and ((chance > LIKELY and of_me) or (chance > FAIR and plan.text is None)):
             likely = [one for one in found[:2] if one.score >= ALSO_LIKELY * found[0].score]
             return Plan(_unsure(likely), tuple(likely))
-        is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
         if (is_whether_known or asks_for_told(asked, asks, kind)) and not (is_own and plan.text is not None):
             return Plan(NOT_TOLD)
         return plan._replace(listens=plan.text is None and not self._talks and is_remark(turn), kind=kind)

@@ -23,11 +23,15 @@ from edgelm.memory.meaning import PAIRS, UNKNOWN, Meaning, pair_slots
 from edgelm.model import tensorfile
 
 Array = np.ndarray
-SAD, GLAD, LASTING, ASKS, PLAIN = "sad", "glad", "lasting", "asks", "plain"
-TONES = (SAD, GLAD, LASTING, ASKS, PLAIN)
-"""What a kind is about: sorrow or trouble, something pleasant, a lasting fact, something asked for, or else."""
+SAD, GLAD, LASTING, ASKS, PLAIN, PERIL = "sad", "glad", "lasting", "asks", "plain", "peril"
+TONES = (SAD, GLAD, LASTING, ASKS, PLAIN, PERIL)
+"""What a kind is about: sorrow or trouble, something pleasant, a lasting fact, something asked for, anything else, or
+danger to somebody."""
 SURE, SURE_TONE = 0.45, 0.6
 """Chance from which on a turn counts as one of its kind, and from which on as one of its tone (docs/experiments.md)."""
+SURE_PERIL = 0.45
+"""Chance of all kinds of peril together from which on it is the likeliest of them; no harmless
+turn of 1,158 has it."""
 NEIGHBOURS, NEARER, LEAST = 8, 5.0, 1e-4
 """Exchanges that have a say; what a point of their score counts for, in nats; the least weight of a kind among them."""
 _BEGIN, _QUESTION, _END = (np.uint64(n * 0x1111111111111111) for n in (1, 2, 3))
@@ -99,15 +103,16 @@ class Kinds:
     ----------
     kinds : sequence of Kind
     tensors : mapping of str to ndarray
-        ``words`` [n_words, D] and ``pairs`` [PAIRS, D] of int8 with ``words.scale`` and ``pairs.scale`` [1] of float32,
-        ``out`` [kinds + 1, D] of float16 and ``bias`` [kinds + 1] of float32, the last one for turns of no kind.
+        ``words`` [n_words, D] and ``pairs`` [PAIRS, D] of int8, with ``words.scale`` [n_words] and ``pairs.scale``
+        [PAIRS] of float32; ``out`` [kinds + 1, D] of float16 and ``bias`` [kinds + 1] of float32, the last one for
+        turns of no kind.
     """
 
     def __init__(self, kinds: Sequence[Kind], tensors: dict[str, Array]) -> None:
         self.kinds = list(kinds)
         self._tones = np.array([[float(kind.tone == tone) for tone in TONES] for kind in kinds], np.float32)
         self._words, self._pairs = tensors["words"], tensors["pairs"]
-        self._scales = float(tensors["words.scale"][0]), float(tensors["pairs.scale"][0])
+        self._scales = tensors["words.scale"], tensors["pairs.scale"]
         self._out, self._bias = tensors["out"].astype(np.float32), tensors["bias"]
 
     def chances(self, meaning: Meaning, texts: Sequence[str]) -> Array:
@@ -116,7 +121,7 @@ class Kinds:
         hidden = np.zeros((len(texts), self._words.shape[1]), np.float32)
         for i, (words, pairs) in enumerate(zip(*found, strict=True)):
             parts = zip((self._words, self._pairs), (words, pairs), self._scales, strict=True)
-            total = sum(scale * vectors[ids].sum(0, dtype=np.int32) for vectors, ids, scale in parts)
+            total = sum(scales[ids] @ vectors[ids].astype(np.float32) for vectors, ids, scales in parts)
             hidden[i] = total / np.sqrt(max(1, len(words)))
         logits = hidden @ self._out.T + self._bias
         powers = np.exp(logits - logits.max(1, keepdims=True))
@@ -133,6 +138,10 @@ class Kinds:
         near = near[:NEIGHBOURS]
         chances = self.chances(meaning, [turn, *(one.exchange.said for one in near)])
         own = chances[0]
+        perils = own[:-1] * self._tones[:, TONES.index(PERIL)]
+        if perils.sum() >= SURE_PERIL:
+            # What is near in the bank is harmless, and has no say.
+            return self.kinds[int(perils.argmax())]
         if near:
             weights = np.exp(NEARER * np.array([one.score for one in near], np.float32))
             others = weights @ chances[1:] / weights.sum() + LEAST
@@ -162,7 +171,7 @@ def read_folder(folder: Path) -> Kinds:
     tensors, metadata = tensorfile.read(path)
     n_words, width = tensors["words"].shape if "words" in tensors and tensors["words"].ndim == 2 else (0, 0)
     expected = {
-        "words": (n_words, width), "pairs": (PAIRS, width), "words.scale": (1,), "pairs.scale": (1,),
+        "words": (n_words, width), "pairs": (PAIRS, width), "words.scale": (n_words,), "pairs.scale": (PAIRS,),
         "out": (len(kinds) + 1, width), "bias": (len(kinds) + 1,),
     }  # fmt: skip
     if metadata.get("kind") != "edgelm kinds" or {k: a.shape for k, a in tensors.items()} != expected or not n_words:

@@ -221,13 +221,13 @@ def test_an_exchange_of_another_kind_is_not_given(meaning: Meaning) -> None:
         bank = Bank(meaning, [exchange], large)
         return plan(Answering(meaning, [bank], talks=False, kinds=known), meaning, turn, []).text
 
-    assert answer(tired, "I am so tired of my job", None) == tired.reply
-    assert answer(tired, "I am so tired of my job") is None
+    assert answer(tired, "I am so tired of my neighbours", None) == tired.reply
+    assert answer(tired, "I am so tired of my neighbours") is None
     assert answer(tired, "I am so tired today") == tired.reply
     # What the person gave as the answer, and whom to ask for help, is not kept back.
-    assert answer(tired._replace(entry_id=3), "I am so tired of my job") == tired.reply
-    doctor = "Ask a doctor if it lasts."
-    assert answer(tired._replace(reply=doctor), "I am so tired of my job") == doctor
+    assert answer(tired._replace(entry_id=3), "I am so tired of my neighbours") == tired.reply
+    doctor = "Then go to bed early, or ask a doctor."
+    assert answer(tired._replace(reply=doctor), "I am so tired of my neighbours") == doctor
 
 
 def test_of_exchanges_that_are_near_one_of_its_kind_is_chosen(with_kinds: Answering, meaning: Meaning) -> None:

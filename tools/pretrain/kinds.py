@@ -88,9 +88,9 @@ def tensors_of(net: Net) -> dict[str, Array]:
     found = {"out": net.out.weight.numpy().astype(np.float16), "bias": net.out.bias.numpy().astype(np.float32)}
     for name in ("words", "pairs"):
         vectors = getattr(net, name).numpy()
-        scale = max(float(np.abs(vectors).max()) / 127, 1e-12)
-        found[name] = np.round(vectors / scale).astype(np.int8)
-        found[f"{name}.scale"] = np.array([scale], np.float32)
+        scale = np.maximum(np.abs(vectors).max(1) / 127, 1e-12).astype(np.float32)
+        found[name] = np.round(vectors / scale[:, None]).astype(np.int8)
+        found[f"{name}.scale"] = scale
     return found
 
 
