@@ -118,7 +118,7 @@ class Conversation:
             turn.plan = engine.plan(text, [t.text for t in self._said[:-1]], turn.entry_ids)
         given = turn.plan.text
         if given is None and turn.plan.listens and not self._may_ask(turn):
-            given = nothing_to_say(text, self.exchanges, learns=bool(turn.entry_ids), kind=turn.plan.kind)
+            given = self._nothing_to_say(turn)
         if given is not None:
             turn.source = turn.planned_source
             read = engine.tokenizer.encode(self.template.user_turn(text))
@@ -133,6 +133,9 @@ class Conversation:
             yield from self._generate(turn, asked, corrected=corrected)
         except StoppedError:
             self._read_again()  # it was cancelled while it read
+
+    def _nothing_to_say(self, turn: Turn) -> str:
+        return nothing_to_say(turn.text, self.exchanges, learns=bool(turn.entry_ids), kind=turn.plan.kind)
 
     def _give(self, turn: Turn, text: str) -> None:
         """Makes ``text`` the answer, as far as the sampling allows one to go."""
@@ -229,8 +232,7 @@ class Conversation:
             pass
         elif not fits:
             turn.source = Source.NOTHING
-            said = nothing_to_say(turn.text, self.exchanges, learns=bool(turn.entry_ids), kind=turn.plan.kind)
-            self._give(turn, said)
+            self._give(turn, self._nothing_to_say(turn))
         elif drawn is not None:
             turn.source, turn.reply, turn.ended = Source.MODEL, text, drawn.ended
             turn.reply_tokens = len(drawn.tokens)

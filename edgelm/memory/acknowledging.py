@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from edgelm.memory.kinds import ASKS, GLAD, LASTING, PERIL, SAD, Kind
 from edgelm.memory.reminder import REMEMBERED
-from edgelm.memory.rewriting import is_relief, is_sad
+from edgelm.memory.sorrow import is_relief, is_sad
 from edgelm.memory.statements import SENTENCE, denies, is_question, speaks_of_me
 from edgelm.text.indirect import indirect
 from edgelm.text.person import second_person
@@ -198,9 +198,7 @@ def _forms(turn: str, *, learns: bool) -> tuple[str, ...]:
         if _TO_COME.search(turn):
             return TO_COME
         is_passing = _OF_ONE_DAY.search(turn) or _ON_MY_MIND.match(turn)
-        is_fact = not is_passing and (not denies(turn) or _OWN_RULE.match(turn))
+        is_fact = not is_passing and _LASTS.search(turn) and (not denies(turn) or _OWN_RULE.match(turn))
         if learns and is_fact:
-            if not _LASTS.search(turn) or not _PLAIN.match(turn) or len(turn.split()) > MOST_WORDS:
-                return THANKS if _LASTS.search(turn) else GO_ON
-            return TAKEN_UP
+            return TAKEN_UP if _PLAIN.match(turn) and len(turn.split()) <= MOST_WORDS else THANKS
     return GO_ON

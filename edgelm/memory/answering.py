@@ -20,9 +20,9 @@ import numpy as np
 from edgelm.memory.acknowledging import CONTEXT_WORDS, is_remark
 from edgelm.memory.bank import Bank, Exchange, Near
 from edgelm.memory.courtesies import Courtesies
-from edgelm.memory.emergency import in_danger
+from edgelm.memory.emergency import in_danger, misses_danger, sends_for_help
 from edgelm.memory.forgetting import ALL, FORGET, FORGET_ALL, LAST, NOTHING_FOUND, asks_to_forget
-from edgelm.memory.kinds import ASKS, PERIL, Kind, Kinds
+from edgelm.memory.kinds import ASKS, PERIL, Kind, Kinds, agreements
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.questions import (
     ADVICE,
@@ -38,7 +38,8 @@ from edgelm.memory.questions import (
     with_its_verb,
 )  # fmt: skip
 from edgelm.memory.reminder import REMEMBERED
-from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow, speaks_of_another
+from edgelm.memory.rewriting import adapted_reply, speaks_of_another
+from edgelm.memory.sorrow import cheers_at_sorrow
 from edgelm.memory.statements import SENTENCE, Found, Statement, Statements, corrects, is_question, speaks_of_me
 from edgelm.memory.whose import names_another
 from edgelm.text.person import second_person
@@ -99,17 +100,6 @@ _WORD, _ASKS_WHAT, _YES_OR_NO = (
     re.compile(r"(?:yes|no), ", re.I),
 )
 """Words; how a question begins that is not answered with yes or no; and how an answer with either does."""
-_SENDS_FOR_HELP = re.compile(r"\b(?:vet|doctor|ambulance|emergency|poison|hospital|helpline|police)\b", re.I)
-_VET, _ANIMAL = re.compile(r"\bvet\b", re.I), re.compile(
-    r"\b(?:dog|cat|pup|pupp(?:y|ies)|kitten|rabbit|bunny|hamster|guinea|parrot|budgie|bird|horse|pony|tortoise|turtle|"
-    r"(?:gold)?fish|hen|chicken|cow|calf|sheep|lamb|goat|pig|pet|vet|animal|paw|tail|ferret|rat|mouse|gecko|snake|lizard|"
-    r"duck|goose|donkey|mutt|he|she|it)s?\b", re.I,
-)  # fmt: skip
-_PERIL = re.compile(
-    r"\b(?:burn(?:s|ing)?|fire|smok(?:e|ing)|bleed(?:s|ing)?|blood|poison|stabbed|shot|shoot|killed|raped|murder|knife|gun|"
-    r"cancer|dead|died|stopped eating|drown\w*|tracks|abused?)\b", re.I,
-)  # fmt: skip
-"""Words of a turn to which a reply must have been written for them."""
 _GREETS = re.compile(
     r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b|"
     r"\bhow['’]s it going\b",
@@ -209,15 +199,16 @@ class Answering:
         chance = answer_chance(found, asked, asks) if found else 0.0
         if chance > SURE:
             return Plan(second_person(found[0].statement.text), (found[0],))
+        near = [] if n_before > 0 and len(turn.split()) < CONTEXT_WORDS else self._near(turn)
+        kind, agreeing = self._kinds_of(turn, near)
+        plan = self._from_banks(turn, near, agreeing)
+        is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
+        if kind is not None and kind.tone == PERIL and kind.replies and not (is_own and plan.text is not None):
+            return Plan(kind.replies[0], listens=True, kind=kind)
         if learns and corrects(turn) and not is_question(turn):
             return Plan(REMEMBERED)
         is_whether_known = asked != turn
-        near = [] if n_before > 0 and len(turn.split()) < CONTEXT_WORDS else self._near(turn)
-        plan, kind = self._from_banks(turn, near), self._kind(turn, near)
-        is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
-        if kind is not None and kind.tone == PERIL and kind.replies and not is_own:
-            return Plan(kind.replies[0], listens=True, kind=kind)
-        if is_whether_known and all(exchange.entry_id is None for exchange in plan.exchanges):
+        if is_whether_known and not is_own:
             plan = MODEL_ALONE
         of_me = asks > (MAY_ASK if speaks_of_me(turn) and not ADVICE.search(turn) else LIKELY_ASKS)
         wants_advice = asks_in_general(turn, kind) and ADVICE.search(turn) is not None
@@ -228,13 +219,6 @@ class Answering:
         if (is_whether_known or asks_for_told(asked, asks, kind)) and not (is_own and plan.text is not None):
             return Plan(NOT_TOLD)
         return plan._replace(listens=plan.text is None and not self._talks and is_remark(turn), kind=kind)
-
-    def _kind(self, turn: str, near: Sequence[tuple[float, Near, str]]) -> Kind | None:
-        """What kind of turn it is; None where that is not sure, or the turn leans on what was said before."""
-        if self._kinds is None or not near:
-            return None
-        whole = [one for _, one, part in near if part == turn and one.exchange.entry_id is None]
-        return self._kinds.of(self._meaning, turn, whole)
 
     def _own(self, turn: str) -> Exchange | None:
         """The person's own exchange that is near enough to be given, if there is one."""
@@ -260,10 +244,9 @@ class Answering:
         said = " ".join(second_person(statement.text) for statement in newest)
         return Plan(TOLD_LAST.format(said), tuple(Found(statement, 1.0, 1.0) for statement in newest))
 
-    def _from_banks(self, turn: str, near_all: Sequence[tuple[float, Near, str]]) -> Plan:
+    def _from_banks(self, turn: str, near_all: Sequence[tuple[float, Near, str]], agreeing: Sequence[float]) -> Plan:
         """The reply of the nearest exchange of the whole turn or of one of its sentences."""
-        agreements = self._agreements(turn, [near for _, near, _ in near_all])
-        ranked = sorted(zip(near_all, agreements, strict=True), key=lambda item: -item[0][0] - AGREEING * item[1])
+        ranked = sorted(zip(near_all, agreeing, strict=True), key=lambda item: -item[0][0] - AGREEING * item[1])
         others: dict[str, float] = {}
         for (score, near, part), agreement in ranked:
             needed = _needed(near, turn, agreement)
@@ -280,16 +263,21 @@ class Answering:
         read = [near.exchange for (score, near, _), _ in ranked[:2] if score >= READ]
         return Plan(None, (), tuple(reversed(read)), tuple(others.items()))
 
-    def _agreements(self, turn: str, near: Sequence[Near]) -> list[float]:
-        """How much the kind of each exchange agrees with that of the turn, 0 to 1.
+    def _kinds_of(self, turn: str, near: Sequence[tuple[float, Near, str]]) -> tuple[Kind | None, list[float]]:
+        """The kind of a turn, and how much that of each exchange near to it agrees with it, 0 to 1.
 
-        A person's own exchanges fit any kind, as do replies that send to somebody who helps: better once too often.
+        There is no kind where it is not sure, or where the turn leans on what was said before. A person's own exchanges
+        fit any kind, as do replies that send to somebody who helps: better once too often.
         """
+        exchanges = [one.exchange for _, one, _ in near]
         if self._kinds is None or not near:
-            return [1.0] * len(near)
-        found = self._kinds.agreements(self._meaning, turn, [one.exchange.said for one in near])
-        fits_all = [one.exchange.entry_id is not None or _SENDS_FOR_HELP.search(one.exchange.reply) for one in near]
-        return [1.0 if fits else k for fits, k in zip(fits_all, found.tolist(), strict=True)]
+            return None, [1.0] * len(near)
+        chances = self._kinds.chances(self._meaning, [turn, *(exchange.said for exchange in exchanges)])
+        found = agreements(chances[0], chances[1:]).tolist()
+        fits_all = [exchange.entry_id is not None or sends_for_help(exchange.reply) for exchange in exchanges]
+        whole = [i for i, (_, one, part) in enumerate(near) if part == turn and one.exchange.entry_id is None]
+        kind = self._kinds.of(chances[0], chances[1:][whole], [near[i][1].score for i in whole])
+        return kind, [1.0 if fits else k for fits, k in zip(fits_all, found, strict=True)]
 
     def _near(self, turn: str) -> list[tuple[float, Near, str]]:
         """Score, exchange and the part of the turn that it is near to."""
@@ -304,7 +292,7 @@ class Answering:
 
     def _reply(self, near: Near, turn: str) -> str | None:
         """The reply of an exchange as one to ``turn``; an answer to a question is never changed into another one."""
-        if near.exchange.entry_id is None and _misses_what_matters(near.exchange, turn):
+        if near.exchange.entry_id is None and misses_danger(near.exchange, turn):
             return None
         if is_question(turn):
             if not is_question(near.exchange.said) and near.score < SAME and not _both_greet(near, turn):
@@ -318,15 +306,6 @@ class Answering:
             return None
         adapted = adapted_reply(near.exchange, turn, self._meaning)
         return None if adapted is None or names_another(adapted, turn) else adapted
-
-
-def _misses_what_matters(exchange: Exchange, turn: str) -> bool:
-    """Whether a turn speaks of peril and an exchange does not, or a reply sends somebody without an animal to a vet."""
-    if _VET.search(exchange.reply) and not _ANIMAL.search(turn):
-        return True
-    peril = {word.lower() for word in _PERIL.findall(turn)}
-    known = {word.lower() for word in _PERIL.findall(f"{exchange.said} {exchange.reply}")}
-    return bool(peril) and not peril & known and not _SENDS_FOR_HELP.search(exchange.reply)
 
 
 def _without_yes(reply: str, turn: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from edgelm.memory.bank import Exchange
+
 HELP = "That sounds dangerous. Please call for help now: 112 in Europe, 999 in Britain, 911 in America."
 TALK = (
     "I am sorry that it is so hard. Please talk to somebody now: call 988 in America, 116 123 in Britain, or 112 in "
@@ -82,6 +84,17 @@ _LIFE = re.compile(
 )
 
 
+_SENDS_FOR_HELP = re.compile(r"\b(?:vet|doctor|ambulance|emergency|poison|hospital|helpline|police)\b", re.I)
+_VET, _ANIMAL = re.compile(r"\bvet\b", re.I), re.compile(
+    r"\b(?:dog|cat|pup|pupp(?:y|ies)|kitten|rabbit|bunny|hamster|guinea|parrot|budgie|bird|horse|pony|tortoise|turtle|"
+    r"(?:gold)?fish|hen|chicken|cow|calf|sheep|lamb|goat|pig|pet|vet|animal|paw|tail|ferret|rat|mouse|gecko|snake|lizard|"
+    r"duck|goose|donkey|mutt|he|she|it)s?\b", re.I,
+)  # fmt: skip
+_PERIL = re.compile(
+    r"\b(?:burn(?:s|ing)?|fire|smok(?:e|ing)|bleed(?:s|ing)?|blood|poison|stabbed|shot|shoot|killed|raped|murder|knife|gun|"
+    r"cancer|dead|died|stopped eating|drown\w*|tracks|abused?)\b", re.I,
+)  # fmt: skip
+"""Words of a turn to which a reply must have been written for them."""
 _PERSON = (
     r"(?:husband|wife|boss|ex|child|children|kids?|baby|son|daughter|mother|father|mum|mom|dad|brother|sister|neighbour|"
     r"neighbor|teacher|boyfriend|girlfriend|partner)"
@@ -112,3 +125,17 @@ def in_danger(turn: str) -> str | None:
         if pattern.search(turn):
             return answer
     return None
+
+
+def sends_for_help(reply: str) -> bool:
+    """Whether a reply sends to a vet, a doctor or somebody else who helps."""
+    return _SENDS_FOR_HELP.search(reply) is not None
+
+
+def misses_danger(exchange: Exchange, turn: str) -> bool:
+    """Whether a turn speaks of danger and an exchange does not, or sends somebody without an animal to a vet."""
+    if _VET.search(exchange.reply) and not _ANIMAL.search(turn):
+        return True
+    peril = {word.lower() for word in _PERIL.findall(turn)}
+    known = {word.lower() for word in _PERIL.findall(f"{exchange.said} {exchange.reply}")}
+    return bool(peril) and not peril & known and not sends_for_help(exchange.reply)

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 
 from edgelm.errors import ModelFileError
-from edgelm.memory.bank import Near
 from edgelm.memory.meaning import PAIRS, UNKNOWN, Meaning, pair_slots
 from edgelm.model import tensorfile
 
@@ -30,8 +29,7 @@ danger to somebody."""
 SURE, SURE_TONE = 0.45, 0.6
 """Chance from which on a turn counts as one of its kind, and from which on as one of its tone (docs/experiments.md)."""
 SURE_PERIL = 0.45
-"""Chance of all kinds of peril together from which on it is the likeliest of them; no harmless
-turn of 1,158 has it."""
+"""Chance of all kinds of peril together from which on it is the likeliest of them (docs/experiments.md)."""
 NEIGHBOURS, NEARER, LEAST = 8, 5.0, 1e-4
 """Exchanges that have a say; what a point of their score counts for, in nats; the least weight of a kind among them."""
 _BEGIN, _QUESTION, _END = (np.uint64(n * 0x1111111111111111) for n in (1, 2, 3))
@@ -127,25 +125,25 @@ class Kinds:
         powers = np.exp(logits - logits.max(1, keepdims=True))
         return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
 
-    def agreements(self, meaning: Meaning, turn: str, texts: Sequence[str]) -> Array:
-        """[texts] float32: the Bhattacharyya coefficient of the chances of each text and of ``turn``, 0 to 1."""
-        roots = np.sqrt(self.chances(meaning, [turn, *texts]))
-        return np.asarray(roots[1:] @ roots[0])
+    def of(self, own: Array, others: Array, scores: Sequence[float]) -> Kind | None:
+        """The kind of a turn, or its tone alone; None where neither is sure, or where it is sure to be of no kind.
 
-    def of(self, meaning: Meaning, turn: str, near: Sequence[Near]) -> Kind | None:
-        """The kind of a turn, beside the exchanges nearest to it, or its tone alone; None where neither is sure, or
-        where it is sure to be of no kind."""
-        near = near[:NEIGHBOURS]
-        chances = self.chances(meaning, [turn, *(one.exchange.said for one in near)])
-        own = chances[0]
+        Parameters
+        ----------
+        own : ndarray [kinds + 1]
+            Its chances.
+        others : ndarray [n, kinds + 1]
+            Those of the exchanges that are nearest to it, the nearest first; there may be none.
+        scores : sequence of float [n]
+            How near they are (``Near.score``).
+        """
         perils = own[:-1] * self._tones[:, TONES.index(PERIL)]
         if perils.sum() >= SURE_PERIL:
             # What is near in the bank is harmless, and has no say.
             return self.kinds[int(perils.argmax())]
-        if near:
-            weights = np.exp(NEARER * np.array([one.score for one in near], np.float32))
-            others = weights @ chances[1:] / weights.sum() + LEAST
-            own = np.sqrt(own * others)
+        if len(scores):
+            weights = np.exp(NEARER * np.array(scores[:NEIGHBOURS], np.float32))
+            own = np.sqrt(own * (weights @ others[:NEIGHBOURS] / weights.sum() + LEAST))
             own /= own.sum()
         best = int(own.argmax())
         if own[best] >= SURE:
@@ -153,6 +151,11 @@ class Kinds:
         tones = own[:-1] @ self._tones
         best = int(tones.argmax())
         return Kind("", TONES[best], ()) if tones[best] >= SURE_TONE else None
+
+
+def agreements(own: Array, others: Array) -> Array:
+    """[n] float32: the Bhattacharyya coefficient, 0 to 1, of a turn's chances and each of ``others`` [n, kinds + 1]."""
+    return np.asarray(np.sqrt(others) @ np.sqrt(own))
 
 
 def read_folder(folder: Path) -> Kinds:

@@ -11,7 +11,8 @@ from edgelm.memory.answering import NOT_TOLD, UNSURE, UNSURE_ANSWER, Answering, 
 from edgelm.memory.bank import Bank, Exchange, read_exchanges
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
-from edgelm.memory.rewriting import adapted_reply, cheers_at_sorrow
+from edgelm.memory.rewriting import adapted_reply
+from edgelm.memory.sorrow import cheers_at_sorrow
 from edgelm.memory.statements import Statement, Statements, told_in
 
 TOLD = [

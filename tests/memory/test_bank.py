@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from edgelm.memory.bank import WEIGHTS, Bank, Exchange, PackedExchanges, read_exchanges
 from edgelm.memory.meaning import Meaning
-from edgelm.memory.rewriting import adapted_reply, is_relief, is_sad
+from edgelm.memory.rewriting import adapted_reply
+from edgelm.memory.sorrow import is_relief, is_sad
 
 EXCHANGES = [
     Exchange("I spilled juice on my laptop.", "Switch the laptop off at once."),

@@ -7,7 +7,7 @@ import pytest
 from edgelm.memory.answering import NOT_TOLD, Answering
 from edgelm.memory.forgetting import ALL, FORGET, FORGET_ALL, LAST, NOTHING_FOUND, asks_to_forget
 from edgelm.memory.meaning import Meaning
-from edgelm.memory.rewriting import is_sad
+from edgelm.memory.sorrow import is_sad
 from edgelm.memory.statements import Statement, Statements, told_in
 
 TOLD = (

@@ -23,12 +23,19 @@ from edgelm.memory.kinds import (
     TONES,
     Kind,
     Kinds,
+    agreements,
     read_folder,
     read_kinds,
     shipped,
 )
 from edgelm.memory.meaning import PAIRS, Meaning, pair_slots
 from edgelm.memory.statements import Statements
+
+
+def of(meaning: Meaning, turn: str, near: list[Near]) -> Kind | None:
+    chances = shipped().chances(meaning, [turn, *(one.exchange.said for one in near)])
+    return shipped().of(chances[0], chances[1:], [one.score for one in near])
+
 
 KINDS = [Kind("loss", SAD, ("I am sorry.",)), Kind("gain", GLAD, ("Well done.", "Good for you."))]
 
@@ -77,7 +84,8 @@ def test_chances_are_the_equation(kinds: Kinds, meaning: Meaning, text: str) -> 
 
 def test_a_text_agrees_with_itself_most(meaning: Meaning) -> None:
     texts = ["My dog died.", "we had to put our old cat down", "My dog won a prize.", "What is the capital of Peru?"]
-    found = shipped().agreements(meaning, texts[0], texts)
+    chances = shipped().chances(meaning, texts)
+    found = agreements(chances[0], chances)
     assert found[0] == pytest.approx(1, abs=1e-5) and (np.diff(found) < 0).all() and (found >= 0).all()
 
 
@@ -88,25 +96,25 @@ def test_a_text_agrees_with_itself_most(meaning: Meaning) -> None:
      ("set an alarm for six", "ask-action"), ("our puppy chewed my slipper again", "pet-fun")],
 )  # fmt: skip
 def test_the_kind_of_a_turn(meaning: Meaning, bank: Bank, turn: str, name: str) -> None:
-    kind = shipped().of(meaning, turn, bank.nearest(turn, 8))
+    kind = of(meaning, turn, bank.nearest(turn, 8))
     assert kind is not None and kind.name == name
 
 
 @pytest.mark.parametrize("turn", ["", "...", "zq xj vv", "the of and to"])
 def test_what_says_nothing_has_no_kind_of_sorrow_or_joy(meaning: Meaning, turn: str) -> None:
-    kind = shipped().of(meaning, turn, [])
+    kind = of(meaning, turn, [])
     assert kind is None or kind.tone not in (SAD, GLAD)
 
 
 def test_exchanges_that_are_near_have_a_say(meaning: Meaning) -> None:
     turn = "It happened again today"
     sad, glad = (Near(Exchange(said, "Oh."), 2.0, False) for said in ("Our old dog died", "I won the first prize!"))
-    assert shipped().of(meaning, turn, []) != shipped().of(meaning, turn, [sad])
-    of_sad, of_glad = (shipped().of(meaning, turn, [one]) for one in (sad, glad))
+    assert of(meaning, turn, []) != of(meaning, turn, [sad])
+    of_sad, of_glad = (of(meaning, turn, [one]) for one in (sad, glad))
     assert of_sad is not None and of_sad.tone == SAD and of_sad != of_glad
     # The nearer one counts for more.
-    assert shipped().of(meaning, turn, [sad, glad._replace(score=0.5)]) == of_sad
-    assert shipped().of(meaning, turn, [sad._replace(score=0.5), glad]) == of_glad
+    assert of(meaning, turn, [sad, glad._replace(score=0.5)]) == of_sad
+    assert of(meaning, turn, [sad._replace(score=0.5), glad]) == of_glad
 
 
 def test_shipped_kinds_have_replies_of_their_own() -> None:
@@ -115,8 +123,10 @@ def test_shipped_kinds_have_replies_of_their_own() -> None:
     assert {kind.name for kind in kinds} >= SAID_BACK
     replies = [reply for kind in kinds for reply in kind.replies]
     assert len(set(replies)) == len(replies)
+    in_danger = [reply for kind in kinds if kind.tone == PERIL for reply in kind.replies]
     for reply in replies:
-        assert reply[0].isupper() and reply[-1] in ".?!" and len(reply.split()) <= 30 and reply.isascii()
+        assert reply[0].isupper() and reply[-1] in ".?!" and reply.isascii()
+        assert len(reply.split()) <= 20 or reply in in_danger
         assert "remember it" not in reply  # that depends on whether it is learned
     assert all(kind.name.startswith("ask-") == (kind.tone == ASKS) for kind in kinds)
 
@@ -172,11 +182,12 @@ def test_a_kind_that_the_words_speak_against_does_not_count(turn: str, tone: str
     ],
 )
 def test_danger_is_told_by_the_turn_alone(meaning: Meaning, bank: Bank, turn: str, name: str) -> None:
-    kind = shipped().of(meaning, turn, bank.nearest(turn, 8))
+    kind = of(meaning, turn, bank.nearest(turn, 8))
     assert kind is not None and (kind.name, kind.tone) == (name, PERIL)
     answering = Answering(meaning, [bank], talks=False, kinds=shipped())
     plan = answering.plan(turn, Statements(meaning))
     assert plan.text == kind.replies[0] and plan.listens
+    # Only what the person gave as the answer to this very turn goes before that.
     own = Bank(meaning, [Exchange(turn, "I called her already.", 5)], bank)
     assert (
         Answering(meaning, [own, bank], kinds=shipped()).plan(turn, Statements(meaning)).text == "I called her already."
@@ -187,7 +198,7 @@ def test_danger_is_told_by_the_turn_alone(meaning: Meaning, bank: Bank, turn: st
     "turn", ["I am dying for a coffee", "this heat is killing me", "my phone died", "we shot some photos of the bridge"]
 )
 def test_harmless_turns_are_no_danger(meaning: Meaning, bank: Bank, turn: str) -> None:
-    kind = shipped().of(meaning, turn, bank.nearest(turn, 8))
+    kind = of(meaning, turn, bank.nearest(turn, 8))
     assert kind is None or kind.tone != PERIL
 
 
