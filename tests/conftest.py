@@ -38,9 +38,10 @@ ONCE = {
 }  # fmt: skip
 """Files and folders that have nothing to do with how kernels run."""
 JIT_ONLY = {
-    "cli/test_bad_input.py", "cli/test_import.py", "cli/test_interrupt.py", "cli/test_light_start.py",
-    "cli/test_models.py", "cli/test_pack_command.py", "cli/test_profile_command.py", "cli/test_serve_command.py",
-    "golden", "test_bundled_model.py", "test_llm_plugin.py", "tools",
+    "cli/test_ask.py", "cli/test_bad_input.py", "cli/test_import.py", "cli/test_interrupt.py",
+    "cli/test_light_start.py", "cli/test_models.py", "cli/test_pack_command.py", "cli/test_profile_command.py",
+    "cli/test_serve_command.py", "cli/test_terminal.py", "golden", "learn/test_events.py", "learn/test_worker.py",
+    "test_asking.py", "test_bundled_model.py", "test_llm_plugin.py", "tools",
 }  # fmt: skip
 """Those that are too slow without compiled kernels, start processes and tools that coverage does not see, or do not
 depend on which engine answers."""

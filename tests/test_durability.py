@@ -45,7 +45,7 @@ def test_kills() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the calls of the disk are replaced as Linux has them")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) to compile what lets the disk fail")
 def test_every_call_that_fails() -> None:
-    fields = _measure("tools.measure.faults", "--each", "one", "--stride", "7")
+    fields = _measure("tools.measure.faults", "--each", "one", "--stride", "11")
     assert all(count > 2 for count in fields["cases"].values())
     assert fields["exit_codes"]["full disk: 1"] > 2
 

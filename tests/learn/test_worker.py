@@ -224,10 +224,11 @@ def test_readers_meet_whole_updates_only(start: Start) -> None:
 
     readers = [threading.Thread(target=look) for _ in range(2)]
     entry = adaptation.tell(TEXT, "The ferry waits in the fog for the baker. " * 20, conversation=1)
-    job = worker.learn(entry, on_tokens=lambda _: known.add(state()))
     for reader in readers:
         reader.start()
-    job.result()
+    _until(lambda: bool(seen))
+    worker.learn(entry, on_tokens=lambda _: known.add(state())).result()
+    _until(lambda: seen[-1] == state())
     ended.set()
     for reader in readers:
         reader.join()

@@ -3,7 +3,7 @@
 python -m tools.arm compare ROOM [--cpu CPU] [--short]
 
 Twenty turns of chat with learning, a text adapted, a process killed in a turn and started again, all with the float32
-graph at temperature 0 (``--short``: three turns, fewer tokens, no text): answers must be the same to the last token,
+graph at temperature 0 (``--short``: two turns, fewer tokens, no text): answers must be the same to the last token,
 learned weights within ``TOLERANCE``. Integers round differently, so of those the first difference is reported. Prints a
 line a check, and fails with their number.
 """
@@ -149,7 +149,7 @@ def _figures(printed: str) -> dict[str, float]:
 
 def main(command: list[str], *, short: bool) -> None:
     """Compares this machine with the one that ``command`` runs Python on."""
-    size = (TURNS[3:6], N_TOKENS // 4, "") if short else (TURNS, N_TOKENS, TEXT)
+    size = (TURNS[3:5], N_TOKENS // 8, "") if short else (TURNS, N_TOKENS, TEXT)
     with tempfile.TemporaryDirectory(prefix="edgelm-") as folder:
         ours = Machine([sys.executable], Path(folder) / "here")
         found = compare(ours, Machine(command, Path(folder) / "there"), *size)
