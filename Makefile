@@ -72,8 +72,8 @@ types: venv
 layers: venv
 	$(BIN)/lint-imports --no-logo
 
-# A tracer sees a kernel only as Python; what is too slow that way runs compiled. Each pass measures the rest, too. It takes
-# a fifth of the time of a test, so that `check` runs without.
+# A tracer sees a kernel only as Python; what is too slow that way runs compiled. Each pass measures the rest, too. Tests
+# take a fifth longer with it, so `check` does without.
 coverage: MEASURED := --cov --cov-report= --cov-fail-under=0
 coverage: plain library compiled onnx
 	$(BIN)/coverage combine -q .coverage.compiled .coverage.plain .coverage.onnx

@@ -32,6 +32,9 @@ THANKS = (
 )  # fmt: skip
 TAKEN_UP = ("I see. I will remember that {}", "Thank you, I will remember that {}")
 """With a short statement of the person about themselves or their own, said back."""
+KEPT, CALLED = "I will remember it: {}", "All right, {}. I will remember it."
+NOT_KEPT = "I do not learn in this chat, so I will not keep that."
+"""To somebody who asks for that, or says what to be called."""
 GO_ON = ("I see. Tell me more, if you like.", "I see. I am listening.", "I see. Thank you for telling me.")
 CONTEXT_WORDS = 3
 """A turn of fewer words leans on what was said before ("Thanks", "Yes"): the model answers it, not the bank, whose
@@ -56,10 +59,42 @@ _OF_ABILITY = re.compile(
     r"(?! (?:tell|say|know|remember|recall|believe|imagine|hear|rather|like|mind|recommend|suggest|explain|advise)\b)",
     re.IGNORECASE,
 )
+_KEEP = re.compile(
+    r"^\W*(?:please )?(?:remember|do(?:n'?t| not) forget|keep in mind|make a note)\b[:,]?(?: that\b)? "
+    r"(?P<told>(?P<lower>(?:my|our|i|i'm|we|the|there|on|at|in|every)\b)?"
+    r"(?(lower)|(?!wh|how|that|it)\w+(?:'s| is| are| has| was)\b).*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_HOLDS = re.compile(
+    r"\b(?:am|is|are|was|were|has|have|had|do|does|will|can|must|never|always|likes?|loves?|hates?|needs?|wants?|lives?|"
+    r"works?|takes?|goe?s?|comes?|visits?|leaves?|starts?|opens?|closes?|eats?|drinks?|wears?|keeps?|plays?|hangs?|"
+    r"stands?|lies|arrives?|collects?|prefers?|picks?|sleeps?)\b|\w'(?:m|s|re|ve|ll)\b|n't\b",
+    re.IGNORECASE,
+)
+"""How somebody asks that something be remembered; and what it must say to be told."""
+_CALL_ME = re.compile(
+    r"^\W*(?:please |you can |you may |just )?call me (?P<name>[^\W\d_][\w'-]*(?: (?-i:[A-Z])[\w'-]*){0,2})"
+    r"(?=\W*$|[,.!]| from now| instead| please)",
+    re.IGNORECASE,
+)
+_NO_NAME = frozenset([
+    "back", "later", "tomorrow", "tonight", "today", "now", "again", "soon", "whatever", "anything", "anytime", "maybe",
+    "crazy", "stupid", "old", "lazy", "mad", "names", "that", "this", "it", "out", "up", "when", "if", "at", "as", "by",
+    "in", "on", "a", "an", "the", "my", "your", "sometime", "something", "somebody",
+])  # fmt: skip
+_MEMORIES = re.compile(r"(?:the|our|my) (?:\w+ ){0,3}(?:time|day|night|summer|year|trip)s?\b", re.IGNORECASE)
+"""How somebody says what to be called, and what is no name; and what is not told, but called to mind."""
 _GLAD = re.compile(
     r"\b(?:finally|won|proud|prize|lovely|beautiful|wonderful|perfect|delicious|happy|glad|grateful|great)\b",
     re.IGNORECASE,
 )
+_TELLS = re.compile(
+    r"^\W*(?:(?:i am|i'm|im|i was|i have|i've|ive|i had|we are|we're|we have|we've)\b"
+    r"(?! (?:just )?(?:looking|after|trying|wondering|not sure|unsure|stuck|question|got a question|a question))|"
+    r"(?:my|our|the|he|she|they|it)\b.*\b(?:is|are|was|were|has|have|had|\w+ed|came|went|got|made)\b)",
+    re.IGNORECASE,
+)
+"""How somebody begins who tells something, rather than to ask for something."""
 _BUT = re.compile(r"\b(?:but|although|though)\b", re.IGNORECASE)
 _ON_MY_MIND = re.compile(r"^(?:i|we) (?:think|thought|guess|hope|wish|wonder|suppose|doubt|feel)\b", re.I)
 _TO_COME = re.compile(
@@ -106,6 +141,26 @@ SAID_BACK = frozenset(["ask-fact", "ask-sum", "ask-word"])
 """Kinds of questions to which "I do not know why the sky is blue" says more than what suits all of a kind."""
 MOST_WORDS = 14
 """Of a statement that is said back."""
+
+
+def kept_in_mind(turn: str, *, learns: bool) -> str | None:
+    """The answer to somebody who says what to be called, or asks that what they tell be remembered; None to anything
+    else."""
+    plain = turn.replace("’", "'")
+    named = _CALL_ME.match(plain)
+    if named is not None and named["name"].lower() not in _NO_NAME and not is_question(turn):
+        return CALLED.format(named["name"][:1].upper() + named["name"][1:]) if learns else NOT_KEPT
+    asked = _KEEP.match(plain)
+    if asked is None or "?" in turn or _MEMORIES.match(asked["told"]) or not _HOLDS.search(asked["told"]):
+        return None
+    if any(map(is_question, re.split(r"[,;.!]\s+", asked["told"]))) or is_sad(turn):
+        return None
+    if not learns:
+        return NOT_KEPT
+    said = second_person(asked["told"])
+    if len(said.split()) > MOST_WORDS:
+        return REMEMBERED
+    return KEPT.format(said[:1].lower() + said[1:] if asked["lower"] else said)
 
 
 def is_remark(turn: str) -> bool:
@@ -157,12 +212,15 @@ def nothing_to_say(
 
 
 def _is_otherwise(turn: str, kind: Kind) -> bool:
-    """Whether the words of a turn speak against its kind: sad ones against all but sorrow, a denial against joy."""
+    """Whether the words of a turn speak against its kind: sad ones against all but sorrow, a denial against joy, what
+    is told against what is asked for."""
     if kind.tone == GLAD and denies(turn):
         return not is_relief(turn)
     if kind.tone == SAD:
         return _OVER.search(turn) is not None or is_relief(turn)
-    return kind.tone != ASKS and is_sad(turn)
+    if kind.tone == ASKS:
+        return _TELLS.match(turn) is not None and not _questions(turn)
+    return is_sad(turn)
 
 
 def _tells_before_it_asks(turn: str) -> bool:

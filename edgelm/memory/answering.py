@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgelm.memory.acknowledging import CONTEXT_WORDS, is_remark
-from edgelm.memory.bank import Bank, Exchange, Near
+from edgelm.memory.acknowledging import CONTEXT_WORDS, is_remark, kept_in_mind
+from edgelm.memory.bank import Bank, Exchange
 from edgelm.memory.courtesies import Courtesies
 from edgelm.memory.emergency import in_danger, misses_danger, sends_for_help
 from edgelm.memory.forgetting import ALL, FORGET, FORGET_ALL, LAST, NOTHING_FOUND, asks_to_forget
@@ -37,10 +37,12 @@ from edgelm.memory.questions import (
     plainly,
     with_its_verb,
 )  # fmt: skip
+from edgelm.memory.relevance import GIVEN, READ, SAME_KIND_ALIKE, Looked, greets, look_up
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply, speaks_of_another
 from edgelm.memory.sorrow import cheers_at_sorrow
 from edgelm.memory.statements import SENTENCE, Found, Statement, Statements, corrects, is_question, speaks_of_me
+from edgelm.memory.sums import worked_out
 from edgelm.memory.whose import names_another
 from edgelm.text.person import second_person
 
@@ -63,19 +65,8 @@ CALIBRATION = (-2.72, -1.19, 9.76, 2.06, 0.4, 0.51)
 """Logit that a statement answers a question: bias, and the weights of its score, of its lead over the next one, of what
 question and statement share, of the logit that the turn asks, and of I, my or we in it:
 ``tools/pretrain/calibrate.py``."""
-GIVEN, GIVEN_ALIKE, GREETED, READ = 1.82, 1.7, 1.5, 1.4
-"""Score of an exchange from which on its reply is given; the same where turn and exchange do not each have a word of
-content that the other lacks, and where both greet besides; and the score from which on the model reads it."""
-SAME_KIND, SAME_KIND_ALIKE, WHATEVER_KIND, AGREEING = 0.7, 0.5, 2.1, 0.5
-"""How much the kinds of turn and exchange must agree for ``GIVEN`` to be enough, and for ``GIVEN_ALIKE``; the score
-from which on they need not; and what their agreement counts for, in points of the score, where the best of several is
-chosen."""
-SAME = 2.3
-"""Score from which on a question and an exchange that does not ask mean the same ("My son asks why it is dark")."""
-OWN, PART = 0.25, -0.15
-"""What an exchange of the person's own is ahead by, and what one that is near to one sentence alone is behind."""
-MOST_PARTS, MOST_OTHERS = 3, 3
-"""Sentences of a turn, its last ones, that are looked up; replies that compete with the model's."""
+MOST_OTHERS = 3
+"""Replies that compete with the model's."""
 FITS_ALL, AHEAD = 0.4, 0.3
 """Fit to the whole turn that a reply to one of its sentences must have; what a point of the score counts as in fit."""
 CHEERLESS = 0.4
@@ -100,12 +91,6 @@ _WORD, _ASKS_WHAT, _YES_OR_NO = (
     re.compile(r"(?:yes|no), ", re.I),
 )
 """Words; how a question begins that is not answered with yes or no; and how an answer with either does."""
-_GREETS = re.compile(
-    r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))\b|\bhow (?:are you|is it going)\b|"
-    r"\bhow['’]s it going\b",
-    re.IGNORECASE,
-)
-"""To greet asks for nothing that the model would have to know."""
 _COURTEOUS = re.compile(
     r"(?:thanks|thank you|thx)\b|"
     r"(?:please|sorry|ok(?:ay)?|yes|yeah|no|well done|good|great)(?=\W*(?:$|,|thanks|thank you))",
@@ -193,15 +178,18 @@ class Answering:
         if (courtesy := self._courtesies.find(turn, n_before)) is not None:
             exchange = self._own(turn) or courtesy
             return Plan(exchange.reply, (), (exchange,))
+        said = kept_in_mind(turn, learns=learns) or worked_out(turn)
+        if said is not None and self._own(turn) is None:
+            return Plan(said)
         asked = plainly(turn)
         asks = self._meaning.asks(asked)
         found = [one for one in statements.find(asked) if one.score > BY_CHANCE] if may_ask(asked, asks) else []
         chance = answer_chance(found, asked, asks) if found else 0.0
         if chance > SURE:
             return Plan(second_person(found[0].statement.text), (found[0],))
-        near = [] if n_before > 0 and len(turn.split()) < CONTEXT_WORDS else self._near(turn)
-        kind, agreeing = self._kinds_of(turn, near)
-        plan = self._from_banks(turn, near, agreeing)
+        near = [] if n_before > 0 and len(turn.split()) < CONTEXT_WORDS else look_up(self._meaning, self._banks, turn)
+        kind, agreeing, beyond_doubt = self._kinds_of(turn, near)
+        plan = self._from_banks(turn, near, agreeing, only_same=beyond_doubt and not is_question(turn))
         is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
         if kind is not None and kind.tone == PERIL and kind.replies and not (is_own and plan.text is not None):
             return Plan(kind.replies[0], listens=True, kind=kind)
@@ -244,68 +232,64 @@ class Answering:
         said = " ".join(second_person(statement.text) for statement in newest)
         return Plan(TOLD_LAST.format(said), tuple(Found(statement, 1.0, 1.0) for statement in newest))
 
-    def _from_banks(self, turn: str, near_all: Sequence[tuple[float, Near, str]], agreeing: Sequence[float]) -> Plan:
-        """The reply of the nearest exchange of the whole turn or of one of its sentences."""
-        ranked = sorted(zip(near_all, agreeing, strict=True), key=lambda item: -item[0][0] - AGREEING * item[1])
+    def _from_banks(self, turn: str, looked: Sequence[Looked], agreeing: Sequence[float], *, only_same: bool) -> Plan:
+        """The reply of the nearest exchange of the whole turn or of one of its sentences.
+
+        ``only_same``: none of the exchanges that are about something else, too; their replies fit two times of three.
+        """
+        asks = is_question(turn)
+        ranked = sorted(zip(looked, agreeing, strict=True), key=lambda pair: -pair[0].rank(pair[1]))
         others: dict[str, float] = {}
-        for (score, near, part), agreement in ranked:
-            needed = _needed(near, turn, agreement)
-            if score < READ or (score < needed and (len(others) == MOST_OTHERS or agreement < SAME_KIND_ALIKE)):
+        for one, agreement in ranked:
+            is_own = one.near.exchange.entry_id is not None
+            is_given = one.is_given(agreement) and (is_own or not (one.near.differs and only_same))
+            if not is_given and (one.score < READ or len(others) == MOST_OTHERS or agreement < SAME_KIND_ALIKE):
                 continue
-            if is_question(turn) and not is_question(part):
+            if asks and not is_question(one.part):
                 continue  # what is told before a question is not what wants an answer
-            reply = self._reply(near, part)
-            if reply is None or (part != turn and self._meaning.fit(turn, reply) < FITS_ALL):
+            reply = self._reply(one)
+            if reply is None or (one.is_part and self._meaning.fit(turn, reply) < FITS_ALL):
                 continue
-            if score >= needed:
-                return Plan(reply, (), (near.exchange,))
-            others.setdefault(reply, AHEAD * (score - READ))
-        read = [near.exchange for (score, near, _), _ in ranked[:2] if score >= READ]
+            if is_given:
+                return Plan(reply, (), (one.near.exchange,))
+            others.setdefault(reply, AHEAD * (one.score - READ))
+        read = [one.near.exchange for one, _ in ranked[:2] if one.score >= READ]
         return Plan(None, (), tuple(reversed(read)), tuple(others.items()))
 
-    def _kinds_of(self, turn: str, near: Sequence[tuple[float, Near, str]]) -> tuple[Kind | None, list[float]]:
-        """The kind of a turn, and how much that of each exchange near to it agrees with it, 0 to 1.
+    def _kinds_of(self, turn: str, near: Sequence[Looked]) -> tuple[Kind | None, list[float], bool]:
+        """The kind of a turn, how much that of each exchange near to it agrees with it, 0 to 1, and whether there is no
+        doubt of it.
 
         There is no kind where it is not sure, or where the turn leans on what was said before. A person's own exchanges
         fit any kind, as do replies that send to somebody who helps: better once too often.
         """
-        exchanges = [one.exchange for _, one, _ in near]
+        exchanges = [one.near.exchange for one in near]
         if self._kinds is None or not near:
-            return None, [1.0] * len(near)
+            return None, [1.0] * len(near), False
         chances = self._kinds.chances(self._meaning, [turn, *(exchange.said for exchange in exchanges)])
-        found = agreements(chances[0], chances[1:]).tolist()
+        broad = self._kinds.broad(chances)
+        found = agreements(broad[0], broad[1:]).tolist()
         fits_all = [exchange.entry_id is not None or sends_for_help(exchange.reply) for exchange in exchanges]
-        whole = [i for i, (_, one, part) in enumerate(near) if part == turn and one.exchange.entry_id is None]
-        kind = self._kinds.of(chances[0], chances[1:][whole], [near[i][1].score for i in whole])
-        return kind, [1.0 if fits else k for fits, k in zip(fits_all, found, strict=True)]
+        whole = [i for i, one in enumerate(near) if one.part == turn and one.near.exchange.entry_id is None]
+        kind = self._kinds.of(chances[0], chances[1:][whole], [near[i].near.score for i in whole])
+        agreeing = [1.0 if fits else k for fits, k in zip(fits_all, found, strict=True)]
+        return kind, agreeing, self._kinds.beyond_doubt(chances[0])
 
-    def _near(self, turn: str) -> list[tuple[float, Near, str]]:
-        """Score, exchange and the part of the turn that it is near to."""
-        sentences = [part for part in SENTENCE.split(turn.strip()) if len(part.split()) >= CONTEXT_WORDS]
-        parts = [(turn, 0.0), *((part, PART) for part in sentences[-MOST_PARTS:] if len(sentences) > 1)]
-        return [
-            (near.score + loss + (OWN if near.exchange.entry_id is not None else 0.0), near, part)
-            for part, loss in parts
-            for bank in self._banks
-            for near in bank.nearest(part, 8)
-        ]
-
-    def _reply(self, near: Near, turn: str) -> str | None:
-        """The reply of an exchange as one to ``turn``; an answer to a question is never changed into another one."""
-        if near.exchange.entry_id is None and misses_danger(near.exchange, turn):
+    def _reply(self, one: Looked) -> str | None:
+        """The reply of an exchange as one to the turn; an answer to a question is never changed into another one."""
+        near, part = one.near, one.part
+        if near.exchange.entry_id is None and misses_danger(near.exchange, part):
             return None
-        if is_question(turn):
-            if not is_question(near.exchange.said) and near.score < SAME and not _both_greet(near, turn):
+        if is_question(part):
+            if OF_MY_LIFE.search(part) and not ADVICE.search(part) and not speaks_of_me(near.exchange.said):
                 return None
-            if OF_MY_LIFE.search(turn) and not ADVICE.search(turn) and not speaks_of_me(near.exchange.said):
-                return None
-            fits = not near.differs and not speaks_of_another(near.exchange, turn, self._meaning)
-            return _without_yes(near.exchange.reply, turn) if fits else None
+            fits = one.is_answer and not speaks_of_another(near.exchange, part, self._meaning)
+            return _without_yes(near.exchange.reply, part) if fits else None
         reply = near.exchange.reply
-        if is_question(near.exchange.said) or HAS_A_LIFE.search(reply) or cheers_at_sorrow(turn, reply):
+        if is_question(near.exchange.said) or HAS_A_LIFE.search(reply) or cheers_at_sorrow(part, reply):
             return None
-        adapted = adapted_reply(near.exchange, turn, self._meaning)
-        return None if adapted is None or names_another(adapted, turn) else adapted
+        adapted = adapted_reply(near.exchange, part, self._meaning)
+        return None if adapted is None or names_another(adapted, part) else adapted
 
 
 def _without_yes(reply: str, turn: str) -> str:
@@ -336,18 +320,6 @@ def _meant(sentences: Sequence[str], wanted: str) -> str:
     return next((sentence for sentence in reversed(sentences[first:]) if corrects(sentence)), sentences[first])
 
 
-def _needed(near: Near, turn: str, agreement: float) -> float:
-    """Score from which on the reply of an exchange is given, whose kind agrees so much with that of the turn."""
-    if not near.differs and _both_greet(near, turn):
-        return GREETED
-    least, needed = (SAME_KIND, GIVEN) if near.differs else (SAME_KIND_ALIKE, GIVEN_ALIKE)
-    return needed if agreement >= least else WHATEVER_KIND
-
-
-def _both_greet(near: Near, turn: str) -> bool:
-    return _GREETS.search(turn) is not None and _GREETS.search(near.exchange.said) is not None
-
-
 def _unsure(found: Sequence[Found]) -> str:
     """What may be meant, the likelier first."""
     said = [second_person(one.statement.text) for one in found]
@@ -358,7 +330,7 @@ def reply_worth(meaning: Meaning, turn: str, reply: str, score: float | None = N
     """How well a reply fits a turn, and how sure the model is of it (``score``, nats a token; None: a person wrote it);
     less by CHEERLESS where it is glad of what is sad."""
     asks = is_question(turn) or (kind is not None and kind.tone == ASKS)
-    if score is not None and score < UNSURE_ANSWER and asks and not _GREETS.search(turn):
+    if score is not None and score < UNSURE_ANSWER and asks and not greets(turn):
         return -math.inf
     sure = WRITTEN if score is None else score
     return meaning.fit(turn, reply) + SURENESS * sure - CHEERLESS * cheers_at_sorrow(turn, reply)

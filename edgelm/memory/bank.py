@@ -47,12 +47,13 @@ class Exchange(NamedTuple):
 
 
 class Near(NamedTuple):
-    """An exchange, how near it is to a remark (about 0 to 3), and whether each has a word of content that the other
-    lacks: a question like that asks for something else."""
+    """An exchange, how near it is to a remark (about 0 to 3), whether each has a word of content that the other lacks,
+    and the share of the weight of the words of what was said that the remark holds, 0 to 1."""
 
     exchange: Exchange
     score: float
     differs: bool
+    covering: float = 0.0
 
 
 class PackedExchanges(Sequence[Exchange]):
@@ -151,7 +152,9 @@ class Bank:
         parts, exchanged = self.features(remark, asked, candidates)
         scores = parts @ np.array(WEIGHTS, np.float32)
         best = np.argsort(-scores, kind="stable")[:count].tolist()
-        return [Near(self.exchanges[candidates[i]], float(scores[i]), bool(exchanged[i])) for i in best]
+        return [
+            Near(self.exchanges[candidates[i]], float(scores[i]), bool(exchanged[i]), float(parts[i, 1])) for i in best
+        ]
 
     def _candidates(self, asked: Lines) -> Array:
         """Indices of the exchanges that share most with a remark."""

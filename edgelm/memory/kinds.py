@@ -5,6 +5,9 @@
 as in fastText (Joulin et al. 2017, arXiv 1607.01759). The beginning of a turn, its end and a question mark count as
 neighbours. A turn is in few words, so exchanges that are near to it have a say too: its chances are the geometric mean
 of its own and of theirs, weighed by how near they are. How the numbers are made: ``tools/pretrain/kinds.py``.
+
+Some kinds are finer ones of another ("an exam was passed" of "somebody succeeded"). A turn is of the finest kind that
+is sure; the chance of a broad kind is the sum of its own and of those of its finer ones.
 """
 
 from __future__ import annotations
@@ -26,10 +29,14 @@ SAD, GLAD, LASTING, ASKS, PLAIN, PERIL = "sad", "glad", "lasting", "asks", "plai
 TONES = (SAD, GLAD, LASTING, ASKS, PLAIN, PERIL)
 """What a kind is about: sorrow or trouble, something pleasant, a lasting fact, something asked for, anything else, or
 danger to somebody."""
-SURE, SURE_TONE = 0.45, 0.6
-"""Chance from which on a turn counts as one of its kind, and from which on as one of its tone (docs/experiments.md)."""
+SURE, SURE_FINER, SURE_TONE = 0.45, 0.5, 0.6
+"""Chance from which on a turn counts as one of its kind, from which on as one of a finer kind that is the likeliest of
+all, and from which on as one of its tone (docs/experiments.md)."""
 SURE_PERIL = 0.45
 """Chance of all kinds of peril together from which on it is the likeliest of them (docs/experiments.md)."""
+BEYOND_DOUBT = 0.8
+"""Chance by its words alone from which on a reply that suits all of a finer kind is better than that of an exchange
+about something else."""
 NEIGHBOURS, NEARER, LEAST = 8, 5.0, 1e-4
 """Exchanges that have a say; what a point of their score counts for, in nats; the least weight of a kind among them."""
 _BEGIN, _QUESTION, _END = (np.uint64(n * 0x1111111111111111) for n in (1, 2, 3))
@@ -46,11 +53,14 @@ class Kind(NamedTuple):
         One of ``TONES``.
     replies : tuple of str
         Each suits every turn of the kind; none where the tone alone is known.
+    broad : str
+        The name of the kind that it is a finer one of; empty where it is none.
     """
 
     name: str
     tone: str
     replies: tuple[str, ...]
+    broad: str = ""
 
 
 class Bags(NamedTuple):
@@ -78,20 +88,31 @@ def bags(meaning: Meaning, texts: Sequence[str], n_words: int) -> Bags:
 
 
 def read_kinds(text: str) -> list[Kind]:
-    """Kinds of lines: a name, a tab, its tone, a tab, and replies with ``|`` between.
+    """Kinds of lines: a name, its tone, the kind that it is a finer one of or nothing, and replies with ``|`` between;
+    tabs between these.
 
     Raises
     ------
     ValueError
         A line is something else.
     """
-    kinds = []
-    for number, line in enumerate(text.splitlines(), 1):
-        name, tone, replies = line.split("\t") if line.count("\t") == 2 else ("", "", "")
-        if not name or tone not in TONES or not all(replies.split("|")):
-            raise ValueError(f"line {number} is not a kind, a tone and replies")
-        kinds.append(Kind(name, tone, tuple(replies.split("|"))))
-    return kinds
+    rows = [line.split("\t") if line.count("\t") == 3 else [""] * 4 for line in text.splitlines()]
+    names, known = {name for name, _, broad, _ in rows if not broad}, set[str]()
+    for number, (name, tone, broad, replies) in enumerate(rows, 1):
+        is_new = name not in known
+        known.add(name)
+        if not name or not is_new or tone not in TONES or (broad and broad not in names) or not all(replies.split("|")):
+            raise ValueError(f"line {number} is not a kind, a tone, a broad kind or none, and replies")
+    return [Kind(name, tone, tuple(replies.split("|")), broad) for name, tone, broad, replies in rows]
+
+
+def broad_of(kinds: Sequence[Kind]) -> Array:
+    """[kinds + 1, kinds + 1] float32: 1 where the kind of a row counts as that of a column."""
+    number_of = {kind.name: i for i, kind in enumerate(kinds)}
+    found = np.zeros((len(kinds) + 1, len(kinds) + 1), np.float32)
+    columns = [number_of[kind.broad or kind.name] for kind in kinds]
+    found[range(len(kinds) + 1), [*columns, len(kinds)]] = 1
+    return found
 
 
 class Kinds:
@@ -109,6 +130,8 @@ class Kinds:
     def __init__(self, kinds: Sequence[Kind], tensors: dict[str, Array]) -> None:
         self.kinds = list(kinds)
         self._tones = np.array([[float(kind.tone == tone) for tone in TONES] for kind in kinds], np.float32)
+        self._broad = broad_of(kinds)
+        self._is_finer = np.array([bool(kind.broad) for kind in kinds] + [False])
         self._words, self._pairs = tensors["words"], tensors["pairs"]
         self._scales = tensors["words.scale"], tensors["pairs.scale"]
         self._out, self._bias = tensors["out"].astype(np.float32), tensors["bias"]
@@ -124,6 +147,15 @@ class Kinds:
         logits = hidden @ self._out.T + self._bias
         powers = np.exp(logits - logits.max(1, keepdims=True))
         return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
+
+    def broad(self, chances: Array) -> Array:
+        """[..., kinds + 1] float32: the chance of each broad kind, its finer ones counted in; 0 of a finer one."""
+        return np.asarray(chances @ self._broad, np.float32)
+
+    def beyond_doubt(self, own: Array) -> bool:
+        """Whether a turn with these chances [kinds + 1] is of a finer kind, and nothing else."""
+        best = int(own.argmax())
+        return bool(self._is_finer[best] and own[best] >= BEYOND_DOUBT)
 
     def of(self, own: Array, others: Array, scores: Sequence[float]) -> Kind | None:
         """The kind of a turn, or its tone alone; None where neither is sure, or where it is sure to be of no kind.
@@ -146,7 +178,11 @@ class Kinds:
             own = np.sqrt(own * (weights @ others[:NEIGHBOURS] / weights.sum() + LEAST))
             own /= own.sum()
         best = int(own.argmax())
-        if own[best] >= SURE:
+        if self._is_finer[best] and own[best] >= SURE_FINER:
+            return self.kinds[best]
+        broad = self.broad(own)
+        best = int(broad.argmax())
+        if broad[best] >= SURE:
             return self.kinds[best] if best < len(self.kinds) else None
         tones = own[:-1] @ self._tones
         best = int(tones.argmax())

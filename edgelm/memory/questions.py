@@ -14,7 +14,8 @@ LIKELY_ASKS = 0.0
 """Logit that a question asks from which on it counts as one with I, my or we in it."""
 GENERAL = frozenset([
     "ask-fact", "ask-sum", "ask-word", "ask-cooking", "ask-house", "ask-garden", "ask-health", "ask-tech", "ask-text",
-    "ask-fun", "ask-media",
+    "ask-fun", "ask-media", "ask-pet", "ask-child", "ask-people", "ask-work", "ask-outing", "ask-opinion",
+    "ask-assistant",
 ])  # fmt: skip
 """Kinds of questions that others can answer as well."""
 _SHORT = re.compile(r"^(\W*(?:what|who|where|when|how|why))s\b", re.IGNORECASE)
@@ -33,6 +34,7 @@ _FOR_ANYBODY = re.compile(
     re.IGNORECASE,
 )
 """How somebody asks what holds for all who do the same."""
+_WHY = re.compile(r"^\W*why (?:do|does|is|are|can'?t|won'?t)\b", re.IGNORECASE)
 OF_MY_LIFE = re.compile(
     r"\b(?:did|am|was|were|have|had) (?:i|we)\b|\bdo (?:i|we) do for\b|\bwhere do (?:i|we) (?:live|work|come)\b",
     re.IGNORECASE,
@@ -100,7 +102,7 @@ def asks_in_general(turn: str, kind: Kind | None) -> bool:
 
 def asks_for_told(turn: str, asks: float, kind: Kind | None = None) -> bool:
     """Whether a turn, of this kind, asks for what only the person can have told; ``asks`` is the logit of that."""
-    if not is_question(turn) or ADVICE.search(turn):
+    if not is_question(turn) or ADVICE.search(turn) or _WHY.match(turn):
         return False
     if asks_in_general(turn, kind):
         return False

@@ -148,10 +148,14 @@ def _replaced(text: str, exchanged: dict[int, str]) -> str:
 
 
 def _counts_other(exchange: Exchange, remark: str) -> bool:
-    """Whether the reply takes up a number or a unit of time that was said in the exchange, and the remark has none."""
+    """Whether the reply takes up a number or a unit of time that was said in the exchange, and the remark has none, or
+    another."""
     said, reply, given = (set(_UNIT.findall(text.lower())) for text in (exchange.said, exchange.reply, remark))
     if said & reply - given:
         return True
+    counts = [{word.lower() for word in _COUNTS.findall(text)} for text in (exchange.said, exchange.reply, remark)]
+    if counts[0] != counts[2] and counts[0] and counts[1] - counts[0] - counts[2]:
+        return True  # "Six floors is a lot!", to the sixth floor
     return all(map(_COUNTS.search, (exchange.said, exchange.reply))) and not _COUNTS.search(remark)
 
 

@@ -26,6 +26,19 @@ _ASKS_SHORT = re.compile(
     re.IGNORECASE,
 )
 """How a question begins without its verb or its apostrophe."""
+_ASKS_AT_ITS_END = re.compile(
+    r"\b(?:what|how|where|who) (?:do|can|should|shall|could) (?:i|we) (?:do|say|use|go|ask|eat|get|fix \w+)"
+    r"(?: now| about (?:it|that))?\W*$|"
+    r"(?:,|\band\b) (?:should|do|can|shall) (?:i|we) (?!not\b)[^,.!?]{2,40}\W*$|"
+    r"(?:\bis (?:it|he|she)|(?:[,.;]|\band) (?:is|are) (?:that|this|they)) (?:normal|ok(?:ay)?|safe|bad|dangerous)\W*$|"
+    r"(?:^|[,.;]\s*)(?:got )?any (?:ideas?|tips?|advice|suggestions?)\W*$",
+    re.IGNORECASE,
+)
+"""How somebody asks, without a question mark, after they have told something."""
+_DOING = frozenset([
+    "having", "going", "doing", "making", "getting", "moving", "watching", "eating", "driving", "staying", "leaving",
+    "looking", "trying", "planning", "baking", "cooking", "celebrating", "expecting", "waiting", "thinking", "still",
+])  # fmt: skip
 _SUBJECTS = frozenset([
     "i", "you", "he", "she", "it", "we", "they", "my", "our", "your", "his", "her", "their", "the", "this", "that",
     "these", "those", "there", "anyone", "anybody", "someone", "somebody",
@@ -71,11 +84,18 @@ class Found(NamedTuple):
 
 def is_question(sentence: str) -> bool:
     """Whether a sentence asks; people often leave the question mark out."""
+    return _only_asks(sentence) or _ASKS_AT_ITS_END.search(sentence) is not None
+
+
+def _only_asks(sentence: str) -> bool:
+    """Whether a sentence asks from its beginning on, and tells nothing."""
     if "?" in sentence:
         return True
     words = re.findall(r"[a-z']+", sentence.lower().replace("’", "'"))
     if len(words) > 1 and words[0].endswith("n't") and words[1] not in _SUBJECTS:
         return False  # "can't stop eating cherries"
+    if len(words) > 1 and words[0] == "were" and words[1] in _DOING:
+        return False  # "were having pancakes": an apostrophe was left out
     return bool(words) and (words[0].partition("'")[0] in _ASKS or _ASKS_SHORT.match(sentence) is not None)
 
 
@@ -104,7 +124,7 @@ def told_in(text: str, before: str = "") -> list[str]:
     if asks_to_forget(text) is not None:
         return parts
     for sentence in SENTENCE.split(" ".join(text.split())):
-        if not sentence or is_question(sentence):
+        if not sentence or _only_asks(sentence):
             continue
         if parts and len(parts[-1]) + len(sentence) < LONGEST:
             parts[-1] += " " + sentence

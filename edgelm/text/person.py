@@ -16,6 +16,7 @@ _OPENING = re.compile(
     r"i (?:told|said to) you(?: that)?|did i (?:tell|mention)(?: to)? you that)\b[,:;!.\s]+)+",
     re.IGNORECASE,
 )
+_CALL_ME = re.compile(r"^(?i:(?:please |you can |you may |just )?call me )(?=[A-Z])")
 _TURNED = {
     "i": "you", "me": "you", "my": "your", "mine": "yours", "myself": "yourself", "i'm": "you are", "i've": "you have",
     "i'd": "you would", "i'll": "you will", "im": "you are", "ive": "you have", "we": "you", "us": "you", "our": "your",
@@ -44,7 +45,7 @@ _BEGINS = re.compile(r"(?<=[a-z0-9]{3}[.!?] )[a-z]")
 def second_person(text: str) -> str:
     """What a person said of themselves, said to them, as one line that begins with a capital and ends with a sign."""
     plain = " ".join(text.replace("’", "'").split())
-    cut = _OPENING.sub("", plain)
+    cut = _CALL_ME.sub("I want to be called ", _OPENING.sub("", plain))
     parts = _SPLIT.split(cut or plain)
     said = "".join(part if i % 2 else _turn(part) for i, part in enumerate(parts)).strip()
     said = said.rstrip(" ,;:")

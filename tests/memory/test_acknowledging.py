@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from edgelm.memory import acknowledging as said
-from edgelm.memory.acknowledging import CANNOT, GLADNESS, GO_ON, SYMPATHY, THANKS, TO_COME, is_remark, nothing_to_say
+from edgelm.memory.acknowledging import (
+    CANNOT,
+    GLADNESS,
+    GO_ON,
+    SYMPATHY,
+    THANKS,
+    TO_COME,
+    is_remark,
+    kept_in_mind,
+    nothing_to_say,
+)
 
 
 def filled(statement: str) -> tuple[str, ...]:
@@ -100,3 +110,29 @@ def test_the_words_of_each_kind_are_english_of_one_line() -> None:
 def test_any_turn_gets_a_line(turn: str) -> None:
     reply = nothing_to_say(turn, [("", ""), (turn, turn)], learns=True)
     assert reply.strip() and "\n" not in reply
+
+
+@pytest.mark.parametrize(
+    ("turn", "answer"),
+    [
+        ("Please remember I take my tablets with breakfast, not after.",
+         "I will remember it: you take your tablets with breakfast, not after."),
+        ("dont forget that we leave at nine", "I will remember it: you leave at nine."),
+        ("remember Anna is vegan", "I will remember it: Anna is vegan."),
+        ("Remember that my grey coat with the horn buttons hangs in the wardrobe of my sister in Leeds, not here",
+         "Thank you, I will remember that."),
+        ("Please call me bram", "All right, Bram. I will remember it."),
+        ("Call me Mary Ann from now on, not Mary", "All right, Mary Ann. I will remember it."),
+        ("call me O'Brien", "All right, O'Brien. I will remember it."),
+        ("call me later", None), ("call me crazy but I love sprouts", None), ("can you remember my name", None),
+        ("could you remember I take tablets at nine", None), ("remember my", None), ("remember i", None),
+        ("remember what is my name", None), ("Remember my mum is vegan, what can i cook", None),
+        ("Don't forget my dad died on Sunday", None), ("remember my first day at school", None),
+        ("Remember when we talked about boats", None), ("remember the times we had", None),
+        ("remember to feed the cat", None), ("don't forget your hat", None), ("Remember my friend?", None),
+        ("call me when you are ready", None), ("I remember that my aunt was tall", None),
+    ],
+)  # fmt: skip
+def test_what_shall_be_remembered_is_said_back(turn: str, answer: str | None) -> None:
+    assert kept_in_mind(turn, learns=True) == answer
+    assert kept_in_mind(turn, learns=False) == (answer and said.NOT_KEPT)

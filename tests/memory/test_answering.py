@@ -13,7 +13,7 @@ from edgelm.memory.meaning import Meaning
 from edgelm.memory.reminder import REMEMBERED
 from edgelm.memory.rewriting import adapted_reply
 from edgelm.memory.sorrow import cheers_at_sorrow
-from edgelm.memory.statements import Statement, Statements, told_in
+from edgelm.memory.statements import Statement, Statements, is_question, told_in
 
 TOLD = [
     "My dog is called Biscuit.", "I lent my drill to Marcus.", "My sister lives in Bergen.", "I hate coriander.",
@@ -108,6 +108,8 @@ def test_statements_are_the_sentences_that_do_not_ask() -> None:
     assert told_in("what is my name") == []
     assert len(told_in("I like it here. " * 40)) > 1
     assert told_in("") == []
+    # It asks as well, and tells.
+    assert told_in("I am fourteen, can I get a job") == ["I am fourteen, can I get a job"]
 
 
 def test_statements_that_come_later_are_found_as_if_read_at_once(meaning: Meaning) -> None:
@@ -191,7 +193,7 @@ def with_kinds(meaning: Meaning) -> Answering:
 @pytest.mark.parametrize(
     ("turn", "answer"),
     [
-        ("whats the capital of norway", "Oslo is the capital of Norway."),
+        ("whats the capital of norway", "The capital of Norway is Oslo."),
         ("Is Oslo the capital of Norway?", "Yes, Oslo is the capital of Norway."),
     ],
 )
@@ -264,3 +266,30 @@ def test_a_reply_for_something_else_is_not_given_in_peril(
     large = Bank(meaning, read_exchanges())
     found = plan(Answering(meaning, [Bank(meaning, [exchange], large)], talks=False), meaning, turn, [])
     assert (found.text == exchange.reply) is given
+
+
+@pytest.mark.parametrize(
+    ("turn", "asks"),
+    [
+        ("im babysitting and he wont go to bed what do i do", True), ("my dog ate grass, is it normal", True),
+        ("I have two cats, should i get a third", True), ("my boss wants me to stay, any advice", True),
+        ("were having pancakes for dinner", False), ("were you there", True), ("is swimming good for me", True),
+        ("I know what I can do", False), ("we talked about what to do", False), ("I don't need any advice.", False),
+        ("my boss never takes any advice", False), ("My knee is that bad", False), ("were evening classes fun", True),
+        ("we have no food and what can we eat", True), ("My father died and nothing is that bad", False),
+    ],
+)  # fmt: skip
+def test_people_ask_at_the_end_too(turn: str, asks: bool) -> None:
+    assert is_question(turn) is asks
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        "Why does my hand go numb when I sew?",
+        "do goldfish know who feeds them",
+        "would it be daft to learn ballet at 53",
+    ],
+)
+def test_what_was_never_to_be_told_is_not_asked_for(with_kinds: Answering, meaning: Meaning, turn: str) -> None:
+    assert plan(with_kinds, meaning, turn, ["My dog is called Biscuit."]).text != NOT_TOLD

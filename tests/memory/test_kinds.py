@@ -97,7 +97,43 @@ def test_a_text_agrees_with_itself_most(meaning: Meaning) -> None:
 )  # fmt: skip
 def test_the_kind_of_a_turn(meaning: Meaning, bank: Bank, turn: str, name: str) -> None:
     kind = of(meaning, turn, bank.nearest(turn, 8))
+    assert kind is not None and name in (kind.name, kind.broad)
+
+
+@pytest.mark.parametrize(
+    ("turn", "name"),
+    [
+        ("my husband snores so loudly that I sleep on the sofa", "snoring"),
+        ("our puppy chewed my slipper again", "pet-chewed-things"),
+        ("passed my driving test at the third try!", "driving-test-passed"),
+        ("I spilled coffee on the carpet", "drink-spilled"),
+        ("the bin men did not come again", "bins-not-collected"),
+        ("found a tenner in my winter coat", "money-in-pocket"),
+    ],
+)
+def test_the_finer_kind_of_a_turn(meaning: Meaning, bank: Bank, turn: str, name: str) -> None:
+    kind = of(meaning, turn, bank.nearest(turn, 8))
     assert kind is not None and kind.name == name
+
+
+def test_a_turn_is_of_the_finest_kind_that_is_sure() -> None:
+    tensors = {
+        "words": np.zeros((3, 8), np.int8), "words.scale": np.ones(3, np.float32),
+        "pairs": np.zeros((PAIRS, 8), np.int8), "pairs.scale": np.ones(PAIRS, np.float32),
+        "out": np.zeros((4, 8), np.float16), "bias": np.zeros(4, np.float32),
+    }  # fmt: skip
+    noise, snoring = Kind("noise", SAD, ("What a noise.",)), Kind("snoring", SAD, ("Poor you.",), "noise")
+    kinds = Kinds([noise, snoring, KINDS[1]], tensors)
+    none = np.zeros((0, 4), np.float32)
+
+    def name(*chances: float) -> str | None:
+        kind = kinds.of(np.array(chances, np.float32), none, [])
+        return kind and kind.name
+
+    assert name(0.1, 0.6, 0.2, 0.1) == "snoring" and name(0.2, 0.52, 0.18, 0.1) == "snoring"
+    assert name(0.4, 0.3, 0.2, 0.1) == "noise" and name(0.27, 0.28, 0.25, 0.2) == "noise"
+    assert name(0.1, 0.36, 0.5, 0.04) == "gain" and name(0.1, 0.2, 0.1, 0.6) is None
+    assert kinds.broad(np.array([0.1, 0.5, 0.3, 0.1])).tolist() == pytest.approx([0.6, 0, 0.3, 0.1])
 
 
 @pytest.mark.parametrize("turn", ["", "...", "zq xj vv", "the of and to"])
@@ -106,15 +142,18 @@ def test_what_says_nothing_has_no_kind_of_sorrow_or_joy(meaning: Meaning, turn: 
     assert kind is None or kind.tone not in (SAD, GLAD)
 
 
-def test_exchanges_that_are_near_have_a_say(meaning: Meaning) -> None:
-    turn = "It happened again today"
-    sad, glad = (Near(Exchange(said, "Oh."), 2.0, False) for said in ("Our old dog died", "I won the first prize!"))
-    assert of(meaning, turn, []) != of(meaning, turn, [sad])
-    of_sad, of_glad = (of(meaning, turn, [one]) for one in (sad, glad))
-    assert of_sad is not None and of_sad.tone == SAD and of_sad != of_glad
+def test_exchanges_that_are_near_have_a_say(kinds: Kinds) -> None:
+    own, sad, glad = (
+        np.array(chances, np.float32) for chances in ([0.4, 0.4, 0.2], [0.9, 0.05, 0.05], [0.05, 0.9, 0.05])
+    )
+
+    def name(*near: tuple[np.ndarray, float]) -> str | None:
+        kind = kinds.of(own, np.array([chances for chances, _ in near]).reshape(-1, 3), [score for _, score in near])
+        return kind and kind.name
+
+    assert name() is None and name((sad, 2.0)) == "loss" and name((glad, 2.0)) == "gain"
     # The nearer one counts for more.
-    assert of(meaning, turn, [sad, glad._replace(score=0.5)]) == of_sad
-    assert of(meaning, turn, [sad._replace(score=0.5), glad]) == of_glad
+    assert name((sad, 2.0), (glad, 0.5)) == "loss" and name((sad, 0.5), (glad, 2.0)) == "gain"
 
 
 def test_shipped_kinds_have_replies_of_their_own() -> None:
@@ -176,7 +215,7 @@ def test_a_kind_that_the_words_speak_against_does_not_count(turn: str, tone: str
     [
         ("I cant do this anymore, nobody would miss me", "self-harm"),
         ("my stepdad comes into my room at night and touches me", "abuse"),
-        ("grandma is lying on the floor and not answering", "emergency"),
+        ("my grandson's lips went blue and he is gasping", "emergency"),
         ("I want to smash his head in", "threat"),
         ("a man says he is from my bank and wants my PIN", "fraud"),
     ],
@@ -211,11 +250,23 @@ def test_replies_of_a_kind_are_given_in_turns() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "name", "name\tsad", "name\tblue\tA.", "\tsad\tA.", "name\tsad\tA.||B.", "a\tsad\tA.\tB."]
+    "line",
+    [
+        "",
+        "name",
+        "name\tsad",
+        "name\tsad\tA.",
+        "name\tblue\t\tA.",
+        "\tsad\t\tA.",
+        "name\tsad\t\tA.||B.",
+        "a\tsad\t\tA.\tB.",
+        "a\tsad\tnothing\tA.",
+        "a\tsad\ta\tA.",
+    ],
 )
 def test_a_line_that_is_no_kind_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="line 2 is not a kind"):
-        read_kinds(f"loss\tsad\tI am sorry.\n{line}\n")
+        read_kinds(f"loss\tsad\t\tI am sorry.\n{line}\n")
 
 
 @pytest.mark.parametrize("damage", ["lines", "bytes", "kinds", "gone"])

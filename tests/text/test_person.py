@@ -17,6 +17,8 @@ SAID = [
     ("Our team beat us, and I was sad. I still am.", "Your team beat you, and you were sad. You still are."),
     ("Dr Okafor wants to see me on the 14th.", "Dr Okafor wants to see you on the 14th."),
     ("I want you to call me Sam", "You want me to call you Sam."),
+    ("please call me Bram from now on", "You want to be called Bram from now on."),
+    ("call me when the bus is late", "Call you when the bus is late."),
     ('He said "I hate my job" to me.', 'He said "I hate my job" to you.'),
     ("You are my friend", "I am your friend."),
     ("I'd better go, I'd love to stay", "You had better go, you would love to stay."),

@@ -4,8 +4,8 @@
 
 The first exchange of each dialogue, for later ones lean on what was said before; and of the everyday dialogues
 (``tools.pretrain.everyday``) simple questions with their answers, each answer once. A line holds what was said, a tab,
-and the reply. Files of ``--also`` have such lines; of those what is near a line of ``--never``, on which answers are
-measured, is left out.
+and the reply. Files of ``--also`` have such lines, which take the place of what says the same; of those what is near a
+line of ``--never``, on which answers are measured, is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from edgelm.measure.point import read_pairs
 from tools.pretrain.told import exchanges, is_question, near, stems
 
 SOURCES, QUESTIONS = ("talk_plain", "talk_facts", "talk_remarks", "talk_threads"), "everyday"
-LONGEST_SAID, LONGEST_REPLY = 140, 180
+LONGEST_SAID, LONGEST_REPLY, MOST_WORDS = 140, 180, 14
+"""Characters; and words of what was said, for hardly anybody says the same in more."""
 SAME = 0.6
 OF_SOMEBODY = re.compile(r"\b(?:I|I'm|I've|I'll|you|your|my|me|we|our|mi|name|edgelm)\b", re.IGNORECASE)
 """Where these words stand, question or answer is about the two who talk."""
@@ -62,6 +63,12 @@ def read_prompts(path: Path) -> list[str]:
     return [said for said, _ in read_pairs(text, path.name)] if path.suffix == ".jsonl" else text.splitlines()
 
 
+def plain_words(said: str) -> str:
+    """What was said, without signs and capitals; signs of sums stay."""
+    words = re.findall(r"\w+|[+*/-](?=\s*\d)", said.casefold().replace("'", "").replace("’", ""))
+    return " ".join(words) or said
+
+
 def in_other_order(said: str, lines: Sequence[set[str]]) -> bool:
     """Whether one of ``lines``, given by their stems, has the share ``SAME`` of the words of both."""
     own = stems(said)
@@ -82,9 +89,11 @@ def main() -> None:
     words = [stems(line) for line in never]
     close = near([said for said, _ in talk + also], never)
     kept = [(said, reply) for said, reply in also if said not in close and not in_other_order(said, words)]
-    for said, reply in talk + simple_questions(args.corpus) + kept:
-        if len(said) <= LONGEST_SAID and len(reply) <= LONGEST_REPLY and "\t" not in said + reply:
-            found.setdefault(said.casefold(), (said, reply))
+    for said, reply in list(reversed(kept)) + talk + simple_questions(args.corpus):
+        key = plain_words(said)
+        is_short = len(said) <= LONGEST_SAID and len(reply) <= LONGEST_REPLY and key.count(" ") < MOST_WORDS
+        if is_short and "\t" not in said + reply:
+            found.setdefault(key, (said, reply))
     text = "".join(f"{said}\t{reply}\n" for _, (said, reply) in sorted(found.items()))
     # No time of day in the file: the same text makes the same bytes.
     args.out.write_bytes(gzip.compress(text.encode(), 9, mtime=0))

@@ -2,8 +2,11 @@
 
     python -m tools.pretrain.kinds LABELLED.tsv... --out edgelm/models/talk/kinds.safetensors
 
-A line holds a turn, a tab, and a kind of ``edgelm/models/talk/kinds.tsv``, or ``none``. Every 30th turn, by its hash,
-is held out; printed is how often its kind is found, of all of them and of the surer half. The file is trained on all.
+A line holds a turn, a tab, and a kind of ``edgelm/models/talk/kinds.tsv`` or ``none``, or several with spaces between,
+any of which it may be, or ``*`` where it may be any; a turn of a broad kind may be of any of its finer ones, too. What
+is learned is the sum of their chances, but for those that a third column names, of which it is not. Every 30th turn
+that may not be any, by its hash, is held out; printed is how often its kind is found, of all of them and of the surer
+half. The file is trained on all.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgelm.memory.kinds import Bags, Kind, Kinds, bags, read_kinds
+from edgelm.memory.kinds import Bags, Kind, Kinds, bags, broad_of, read_kinds
 from edgelm.memory.meaning import PAIRS, Meaning
 from edgelm.model import tensorfile
 
@@ -29,7 +32,9 @@ DROP, DROP_HIDDEN = 0.25, 0.2
 """Shares of the words and pairs, and of the sums' numbers, that are left out of a step."""
 BEGINNING, HEAD = 0.3, 0.3
 """Root mean square of the first vectors, and deviation of the first weights of kinds."""
-HELD_OUT, NO_KIND = 30, "none"
+HELD_OUT, NO_KIND, ANY = 30, "none", "*"
+SOME = 0.5
+"""Share of the kinds; a turn that may be of more is no measure, and its chances are not smoothed."""
 KINDS = Path("edgelm/models/talk/kinds.tsv")
 
 
@@ -64,19 +69,21 @@ def _sums(vectors: Tensor, rows: list[Array], drop: float) -> Tensor:
     return F.embedding_bag(ids, vectors, starts, mode="sum", per_sample_weights=weights)
 
 
-def train(net: Net, found: Bags, labels: Array, epochs: int = EPOCHS) -> None:
-    """Trains on all of ``found``; the rate falls to 0."""
+def train(net: Net, found: Bags, allowed: Array, epochs: int = EPOCHS) -> None:
+    """Trains on all of ``found``; the rate falls to 0. ``allowed`` [texts, kinds + 1] of bool: what each may be."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    rng, per_epoch = np.random.default_rng(0), max(1, len(labels) // BATCH)
+    rng, per_epoch = np.random.default_rng(0), max(1, len(allowed) // BATCH)
     for step in range(epochs * per_epoch):
         if step % per_epoch == 0:
-            order = rng.permutation(len(labels))
+            order = rng.permutation(len(allowed))
         chosen = order[step % per_epoch * BATCH :][:BATCH]
         batch = Bags(*([rows[i] for i in chosen] for rows in found))
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 50) * (1 - step / (epochs * per_epoch))
-        logits = net(batch, DROP, DROP_HIDDEN)
-        loss = F.cross_entropy(logits, torch.from_numpy(labels[chosen]), label_smoothing=SMOOTHING)
+        logs = net(batch, DROP, DROP_HIDDEN).log_softmax(1)
+        right = logs.masked_fill(torch.from_numpy(~allowed[chosen]), -torch.inf).logsumexp(1)
+        smoothing = torch.from_numpy(SMOOTHING * (allowed[chosen].mean(1) < SOME)).float()
+        loss = -((1 - smoothing) * right + smoothing * logs.mean(1)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -94,8 +101,8 @@ def tensors_of(net: Net) -> dict[str, Array]:
     return found
 
 
-def read_labelled(path: Path, kinds: list[Kind]) -> list[tuple[str, int]]:
-    """Turns of a file, each with the number of its kind.
+def read_labelled(path: Path, kinds: list[Kind]) -> list[tuple[str, Array]]:
+    """Turns of a file, each with what it may be: [kinds + 1] of bool.
 
     Raises
     ------
@@ -103,11 +110,20 @@ def read_labelled(path: Path, kinds: list[Kind]) -> list[tuple[str, int]]:
         A line is something else.
     """
     number_of = {kind.name: i for i, kind in enumerate(kinds)} | {NO_KIND: len(kinds)}
-    rows = [line.rsplit("\t", 1) for line in path.read_text(encoding="utf-8").splitlines()]
-    for number, row in enumerate(rows, 1):
-        if len(row) != 2 or row[1] not in number_of:
-            raise ValueError(f"{path}, line {number}: not a turn, a tab and a kind")
-    return [(turn, number_of[name]) for turn, name in rows]
+    counts = np.maximum(broad_of(kinds).T, np.eye(len(kinds) + 1)) > 0
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        turn, *columns = [*line.split("\t"), ""][:3] if line.count("\t") in (1, 2) else ("", "", "")
+        names, denied = (column.split() for column in columns)
+        names = [*number_of] if names == [ANY] else names
+        if not names or not {*names, *denied} <= number_of.keys():
+            raise ValueError(f"{path}, line {number}: not a turn, a tab and a kind or several")
+        allowed = counts[[number_of[name] for name in names]].any(0)
+        allowed[[number_of[name] for name in denied]] = False
+        if not allowed.any():
+            raise ValueError(f"{path}, line {number}: it may be nothing")
+        rows.append((turn, allowed))
+    return rows
 
 
 def main() -> None:
@@ -119,16 +135,17 @@ def main() -> None:
     torch.manual_seed(0)
     meaning, kinds = Meaning(), read_kinds(args.kinds.read_text(encoding="utf-8"))
     rows = [row for path in args.labelled for row in read_labelled(path, kinds)]
-    found, labels = bags(meaning, [turn for turn, _ in rows], WORDS), np.array([label for _, label in rows])
+    found, allowed = bags(meaning, [turn for turn, _ in rows], WORDS), np.array([may_be for _, may_be in rows])
     held_out = np.array([zlib.crc32(turn.encode()) % HELD_OUT == 0 for turn, _ in rows])
+    held_out &= allowed.mean(1) < SOME
     learned = np.flatnonzero(~held_out)
     net = Net(meaning, len(kinds))
-    train(net, Bags(*([part[i] for i in learned] for part in found)), labels[learned])
+    train(net, Bags(*([part[i] for i in learned] for part in found)), allowed[learned])
     asked = np.flatnonzero(held_out)
     chances = Kinds(kinds, tensors_of(net)).chances(meaning, [rows[i][0] for i in asked])
-    right, surest = chances.argmax(1) == labels[asked], np.argsort(-chances.max(1))
+    right, surest = allowed[asked, chances.argmax(1)], np.argsort(-chances.max(1))
     net = Net(meaning, len(kinds))
-    train(net, found, labels)
+    train(net, found, allowed)
     tensorfile.write(args.out, tensors_of(net), {"kind": "edgelm kinds"})
     print(json.dumps({
         "turns": len(rows), "held_out": len(asked), "found": round(float(right.mean()), 3),
