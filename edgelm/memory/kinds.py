@@ -169,10 +169,11 @@ class Kinds:
         scores : sequence of float [n]
             How near they are (``Near.score``).
         """
-        perils = own[:-1] * self._tones[:, TONES.index(PERIL)]
-        if perils.sum() >= SURE_PERIL:
-            # What is near in the bank is harmless, and has no say.
-            return self.kinds[int(perils.argmax())]
+        for tone, sure in ((PERIL, SURE_PERIL), (LASTING, SURE)):
+            of_tone = own[:-1] * self._tones[:, TONES.index(tone)]
+            if of_tone.sum() >= sure:
+                # What is near in the bank is harmless, or has happened ("my bicycle was stolen"), and has no say.
+                return self.kinds[int(of_tone.argmax())]
         if len(scores):
             weights = np.exp(NEARER * np.array(scores[:NEIGHBOURS], np.float32))
             own = np.sqrt(own * (weights @ others[:NEIGHBOURS] / weights.sum() + LEAST))

@@ -136,6 +136,12 @@ def test_a_turn_is_of_the_finest_kind_that_is_sure() -> None:
     assert kinds.broad(np.array([0.1, 0.5, 0.3, 0.1])).tolist() == pytest.approx([0.6, 0, 0.3, 0.1])
 
 
+@pytest.mark.parametrize("turn", ["my bicycle has a wicker basket", "my sister is called Anna and lives in York"])
+def test_a_fact_is_none_of_what_happened_to_such_a_thing(meaning: Meaning, bank: Bank, turn: str) -> None:
+    kind = of(meaning, turn, bank.nearest(turn, 8))
+    assert kind is not None and kind.tone == LASTING
+
+
 @pytest.mark.parametrize("turn", ["", "...", "zq xj vv", "the of and to"])
 def test_what_says_nothing_has_no_kind_of_sorrow_or_joy(meaning: Meaning, turn: str) -> None:
     kind = of(meaning, turn, [])
