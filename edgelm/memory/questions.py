@@ -34,6 +34,14 @@ _FOR_ANYBODY = re.compile(
     re.IGNORECASE,
 )
 """How somebody asks what holds for all who do the same."""
+_WANTS_HELP = re.compile(
+    r"\bhow (?:can|could|should) (?:i|we)\b|"
+    r"\bwhat (?:\w+ ){0,2}(?:can|could|should) (?:i|we) (?:do|play|make|cook|give|try|bring)\b|"
+    r"\bwhat(?:'?s| is| are)? (?:a |an |the |some )?(?:good|best|quick|easy|nice|right)\b|\bwhat \w+ goes with\b|"
+    r"\bwhat (?:\w+ )?can you do\b",
+    re.IGNORECASE,
+)
+"""How somebody asks for what would be of use, which nobody has told."""
 _WHY = re.compile(r"^\W*why (?:do|does|is|are|can'?t|won'?t)\b", re.IGNORECASE)
 OF_MY_LIFE = re.compile(
     r"\b(?:did|am|was|were|have|had) (?:i|we)\b|\bdo (?:i|we) do for\b|\bwhere do (?:i|we) (?:live|work|come)\b",
@@ -102,7 +110,7 @@ def asks_in_general(turn: str, kind: Kind | None) -> bool:
 
 def asks_for_told(turn: str, asks: float, kind: Kind | None = None) -> bool:
     """Whether a turn, of this kind, asks for what only the person can have told; ``asks`` is the logit of that."""
-    if not is_question(turn) or ADVICE.search(turn) or _WHY.match(turn):
+    if not is_question(turn) or any(pattern.search(turn) for pattern in (ADVICE, _WANTS_HELP, _WHY)):
         return False
     if asks_in_general(turn, kind):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import random
 import resource
 from collections.abc import Callable
@@ -35,10 +36,16 @@ def _hang() -> None:
 
 
 def _grow() -> None:
-    """Holds 100 MiB more than this process ever did: not every system can forget what was the most."""
+    """Holds 100 MiB more than this process ever did: not every system can forget what was the most.
+
+    They are mapped, for what was freed before may still be held, and be given out again.
+    """
     held = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    b"\1" * (max(peak - held, 0) + (100 << 20))
+    size = max(peak - held, 0) + (100 << 20)
+    with mmap.mmap(-1, size) as block:
+        for page in range(0, size, mmap.PAGESIZE):
+            block[page] = 1
 
 
 def _fuzz(tmp_path: Path, what: Callable[[], object], n_inputs: int = 60, seconds: float = 60) -> Row:
