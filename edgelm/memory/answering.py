@@ -22,7 +22,7 @@ from edgelm.memory.bank import Bank, Exchange
 from edgelm.memory.courtesies import Courtesies
 from edgelm.memory.emergency import in_danger, misses_danger, sends_for_help
 from edgelm.memory.forgetting import ALL, FORGET, FORGET_ALL, LAST, NOTHING_FOUND, asks_to_forget
-from edgelm.memory.kinds import ASKS, PERIL, Kind, Kinds, agreements
+from edgelm.memory.kinds import ASKS, LASTING, PERIL, Kind, Kinds, agreements
 from edgelm.memory.meaning import Meaning
 from edgelm.memory.questions import (
     ADVICE,
@@ -189,7 +189,9 @@ class Answering:
             return Plan(second_person(found[0].statement.text), (found[0],))
         near = [] if n_before > 0 and len(turn.split()) < CONTEXT_WORDS else look_up(self._meaning, self._banks, turn)
         kind, agreeing, beyond_doubt = self._kinds_of(turn, near)
-        plan = self._from_banks(turn, near, agreeing, only_same=beyond_doubt and not is_question(turn))
+        is_fact = learns and kind is not None and kind.tone == LASTING  # which is said back
+        only_same = (beyond_doubt or is_fact) and not is_question(turn)
+        plan = self._from_banks(turn, near, agreeing, only_same=only_same)
         is_own = any(exchange.entry_id is not None for exchange in plan.exchanges)
         if kind is not None and kind.tone == PERIL and kind.replies and not (is_own and plan.text is not None):
             return Plan(kind.replies[0], listens=True, kind=kind)

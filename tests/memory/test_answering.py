@@ -233,6 +233,13 @@ def test_an_exchange_of_another_kind_is_not_given(meaning: Meaning) -> None:
     assert answer(tired._replace(reply=doctor), "I am so tired of my neighbours") == doctor
 
 
+def test_a_fact_that_is_learned_is_not_answered_as_if_it_were_another(with_kinds: Answering, meaning: Meaning) -> None:
+    nothing_told = Statements(meaning)
+    assert with_kinds.plan("my dog is called Biscuit", nothing_told).text is None
+    # Where nothing is learned, "My pet is called Biscuit" is near enough.
+    assert with_kinds.plan("my dog is called Biscuit", nothing_told, learns=False).text is not None
+
+
 def test_of_exchanges_that_are_near_one_of_its_kind_is_chosen(with_kinds: Answering, meaning: Meaning) -> None:
     assert plan(with_kinds, meaning, "How many hours are there in a day?", []).text == "A day has 24 hours."
 
