@@ -237,7 +237,7 @@ class Answering:
     def _from_banks(self, turn: str, looked: Sequence[Looked], agreeing: Sequence[float], *, only_same: bool) -> Plan:
         """The reply of the nearest exchange of the whole turn or of one of its sentences.
 
-        ``only_same``: none of the exchanges that are about something else, too; their replies fit two times of three.
+        ``only_same``: only exchanges that name nothing the turn does not; the replies of others fit two times of three.
         """
         asks = is_question(turn)
         ranked = sorted(zip(looked, agreeing, strict=True), key=lambda pair: -pair[0].rank(pair[1]))
